@@ -1,0 +1,197 @@
+package redox
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxBody caps what is read of an answer, in bytes. Redox's are below 16 KiB.
+const maxBody = 1 << 20
+
+// defaultLifetime is assumed of a token whose answer has no expires_in: Redox
+// documents that its tokens live five minutes.
+const defaultLifetime = 5 * time.Minute
+
+// accessToken is a successful answer of the token endpoint (RFC 6749 section 5.1).
+type accessToken struct {
+	Value    string
+	Type     string
+	Scope    string
+	Lifetime time.Duration
+	Assumed  bool // the answer had no usable expires_in
+	Skew     skew
+}
+
+// skew is how far the local clock is ahead of the server's, as its Date header
+// tells; not known without one. The header has whole seconds, so a skew below
+// two seconds means nothing.
+type skew struct {
+	Known bool
+	Ahead time.Duration
+}
+
+// exchange trades one signed assertion for an access token at tokenURL (RFC
+// 7523 section 2.2; Redox: "Authenticate an OAuth API key"). It sends exactly
+// one request: an assertion is never sent twice, so a retry is the caller's,
+// with a new one. The error is a *refusal when Redox said no, else an
+// *upstreamError.
+func exchange(ctx context.Context, client *http.Client, tokenURL, assertion, scope string) (*accessToken, error) {
+	form := url.Values{
+		"grant_type":            {"client_credentials"},
+		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+		"client_assertion":      {assertion},
+	}
+	if scope != "" {
+		form.Set("scope", scope)
+	}
+	// A reader that http cannot rewind: after a dead connection the transport
+	// must not send the assertion again by itself.
+	encoded := form.Encode()
+	body := io.NopCloser(strings.NewReader(encoded))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, tokenURL, body)
+	if err != nil {
+		return nil, &upstreamError{Kind: unreachable, What: "the token URL cannot be requested"}
+	}
+	req.ContentLength = int64(len(encoded))
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "vault-plugin-secrets-redox/"+strings.TrimPrefix(Version, "v"))
+
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, connectionError(req.URL.Host, err)
+	}
+	defer func() { _ = resp.Body.Close() }() // read-only: nothing can be lost
+	clock := measureSkew(resp.Header)
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err != nil {
+		return nil, connectionError(req.URL.Host, err)
+	}
+	if len(raw) > maxBody {
+		return nil, &upstreamError{Kind: broken, What: "the answer is larger than 1 MiB"}
+	}
+	switch status := resp.StatusCode; {
+	case status == http.StatusTooManyRequests:
+		return nil, &upstreamError{Kind: limited, Status: status}
+	case status >= 500:
+		return nil, &upstreamError{Kind: unavailable, Status: status}
+	case status >= 400:
+		return nil, readRefusal(status, raw, clock)
+	case status >= 300:
+		return nil, &upstreamError{Kind: notRedox, Status: status, What: "a redirect, which is never followed with credentials"}
+	}
+	t, err := readToken(resp.StatusCode, raw, clock)
+	if err != nil {
+		return nil, err
+	}
+	t.Skew = clock
+	return t, nil
+}
+
+// readToken reads a 2xx answer. One without a token is no success.
+func readToken(status int, raw []byte, clock skew) (*accessToken, error) {
+	var answer struct {
+		AccessToken any    `json:"access_token"`
+		TokenType   string `json:"token_type"`
+		ExpiresIn   any    `json:"expires_in"`
+		Scope       string `json:"scope"`
+		Error       string `json:"error"`
+	}
+	if err := json.Unmarshal(raw, &answer); err != nil {
+		return nil, &upstreamError{Kind: broken, Status: status, What: "the answer is not the JSON of a token"}
+	}
+	if answer.Error != "" {
+		return nil, readRefusal(status, raw, clock)
+	}
+	value, _ := answer.AccessToken.(string)
+	if value == "" || strings.ContainsFunc(value, unprintable) {
+		return nil, &upstreamError{Kind: broken, Status: status, What: "the answer has no usable access_token"}
+	}
+	t := &accessToken{Value: value, Type: answer.TokenType, Scope: answer.Scope}
+	if t.Type == "" {
+		t.Type = "Bearer"
+	}
+	t.Lifetime, t.Assumed = lifetime(answer.ExpiresIn)
+	return t, nil
+}
+
+func unprintable(r rune) bool { return r <= ' ' || r > '~' }
+
+// lifetime reads expires_in, which some servers send as a string. What makes
+// no sense counts as missing.
+func lifetime(expiresIn any) (d time.Duration, assumed bool) {
+	var seconds float64
+	switch v := expiresIn.(type) {
+	case float64:
+		seconds = v
+	case string:
+		parsed, err := strconv.ParseFloat(v, 64)
+		if err != nil {
+			return defaultLifetime, true
+		}
+		seconds = parsed
+	}
+	const most = 24 * 60 * 60
+	if math.IsNaN(seconds) || seconds < 1 || seconds > most {
+		return defaultLifetime, true
+	}
+	return time.Duration(seconds) * time.Second, false
+}
+
+// readRefusal reads a 4xx answer: Redox's {error, error_description,
+// error_uri} (RFC 6749 section 5.2). What is not that JSON comes from
+// something between Redox and here, and is not a refusal.
+func readRefusal(status int, raw []byte, clock skew) error {
+	var answer struct {
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+		URI         string `json:"error_uri"`
+	}
+	if err := json.Unmarshal(raw, &answer); err != nil || answer.Error == "" {
+		return &upstreamError{Kind: notRedox, Status: status, What: "not the JSON of Redox (a firewall or proxy may have answered)"}
+	}
+	return &refusal{
+		Status:      status,
+		Code:        quotable(answer.Error, 64),
+		Description: quotable(answer.Description, 300),
+		URI:         quotableURL(answer.URI),
+		Skew:        clock,
+	}
+}
+
+func measureSkew(h http.Header) skew {
+	date, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		return skew{}
+	}
+	return skew{Known: true, Ahead: time.Since(date).Truncate(time.Second)}
+}
+
+// newTransport returns a transport for one client's connections to Redox.
+func newTransport(caPEM string) (*http.Transport, error) {
+	tlsConfig, err := rootsOnly(caPEM)
+	if err != nil {
+		return nil, err
+	}
+	// HTTP/1.1 alone: on a connection that died unnoticed, HTTP/2 fails every
+	// request that shares it, HTTP/1.1 only one.
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		TLSClientConfig:        tlsConfig,
+		Protocols:              protocols,
+		MaxConnsPerHost:        maxInFlight,
+		MaxIdleConnsPerHost:    maxInFlight,
+		IdleConnTimeout:        90 * time.Second,
+		TLSHandshakeTimeout:    10 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+	}, nil
+}

@@ -1,0 +1,35 @@
+// Command vault-plugin-secrets-redox is the Redox secrets engine as Vault
+// starts it. By hand it only tells its version.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/plugin"
+
+	redox "github.com/seed-963e9c27/vault-plugin-secrets-redox"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
+		hclog.New(&hclog.LoggerOptions{JSONFormat: true}).Error("plugin shutting down", "error", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("vault-plugin-secrets-redox", flag.ContinueOnError)
+	version := flags.Bool("version", false, "print the version and stop")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *version {
+		_, err := fmt.Fprintln(out, redox.Version)
+		return err
+	}
+	return plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: redox.Factory})
+}

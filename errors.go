@@ -1,0 +1,121 @@
+package redox
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+)
+
+// userError is a mistake in a request; its text says what to do next.
+type userError string
+
+func (e userError) Error() string { return string(e) }
+
+func invalid(format string, args ...any) error { return userError(fmt.Sprintf(format, args...)) }
+
+// absent is a request for what is not there.
+type absent string
+
+func (e absent) Error() string { return string(e) }
+
+// tokenError is a failed token request, with what advice on it needs.
+type tokenError struct {
+	err    error
+	config *config
+	keyID  keyring.ID
+	paths  string // of the client, such as redox/ or redox/clients/acme/
+}
+
+func (e *tokenError) Error() string {
+	text := e.err.Error()
+	if advice := e.advice(); advice != "" {
+		text += ": " + advice
+	}
+	return text
+}
+
+func (e *tokenError) Unwrap() error { return e.err }
+
+func (e *tokenError) advice() string {
+	var r *refusal
+	if errors.As(e.err, &r) {
+		return e.refusalAdvice(r)
+	}
+	var up *upstreamError
+	if !errors.As(e.err, &up) {
+		return ""
+	}
+	switch up.Kind {
+	case limited:
+		return "Redox allows 10,000 requests in 5 minutes per source address, and all reads through this Vault share one: wait, and read tokens less often"
+	case overloaded:
+		return fmt.Sprintf("too many token requests at once: %d of this client's are waiting for Redox already; try again", maxInFlight)
+	case unavailable, broken:
+		return "Redox may be in trouble (https://status.redoxengine.com): try again"
+	case notRedox:
+		return fmt.Sprintf("check token_url in %sconfig and what stands between Vault and Redox", e.paths)
+	}
+	return ""
+}
+
+func (e *tokenError) refusalAdvice(r *refusal) string {
+	switch {
+	case r.unknownKey():
+		return fmt.Sprintf("Redox does not know key %s for client ID %s: copy the JWK Set (vault read -field=jwks %skeys) to this API key in Redox's dashboard, press Save Changes, and check that client_id in %sconfig is the API key's",
+			e.keyID, e.config.ClientID, e.paths, e.paths)
+	case r.Description == "":
+		clock := "the clock skew could not be measured"
+		if r.Skew.Known {
+			clock = fmt.Sprintf("the clock here is %s by %s", direction(r.Skew.Ahead), r.Skew.Ahead.Abs())
+		}
+		return fmt.Sprintf("Redox gives no reason when a claim is wrong: %s (Redox allows 10s ahead), the audience is %s, the algorithm RS384, the key %s; mend the clock, or audience in %sconfig",
+			clock, e.config.audience(), e.keyID, e.paths)
+	}
+	return fmt.Sprintf("client ID %s, key %s", e.config.ClientID, e.keyID)
+}
+
+func direction(ahead time.Duration) string {
+	if ahead < 0 {
+		return "behind Redox's"
+	}
+	return "ahead of Redox's"
+}
+
+// respond turns a handler's error into what Vault answers. It is the only
+// place that knows an HTTP status. Vault's clients repeat 429 and 5xx by
+// themselves and never 400, so what lasts is 400 and what passes is not.
+// A coded error must be returned bare: wrapped, gRPC makes it a 500.
+func (b *backend) respond(req *logical.Request, err error) (*logical.Response, error) {
+	var (
+		rule    keyring.Rule
+		user    userError
+		missing absent
+		refused *refusal
+		up      *upstreamError
+	)
+	switch {
+	case errors.As(err, &missing):
+		return nil, logical.CodedError(http.StatusNotFound, err.Error())
+	case errors.As(err, &user), errors.As(err, &rule), errors.As(err, &refused):
+		return logical.ErrorResponse("%s", err), nil
+	case errors.As(err, &up):
+		return nil, logical.CodedError(up.Kind.httpStatus(), err.Error())
+	}
+	b.Logger().Error("request failed", "mount", req.MountPoint, "path", req.Path, "request_id", req.ID, "error", err)
+	return nil, fmt.Errorf("%w (request ID %s)", err, req.ID)
+}
+
+func (k kind) httpStatus() int {
+	switch k {
+	case limited, overloaded:
+		return http.StatusTooManyRequests
+	case timedOut:
+		return http.StatusGatewayTimeout
+	}
+	return http.StatusBadGateway
+}

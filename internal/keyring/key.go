@@ -1,0 +1,158 @@
+package keyring
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// ID is a key ID: the kid under which Redox knows the public key.
+type ID string
+
+var validID = regexp.MustCompile(`^[A-Za-z0-9_.:@~=+-]{1,128}$`)
+
+// reserved words are endpoints below keys/, so no key may be called so.
+var reserved = map[ID]bool{"generate": true, "import": true, "rotate": true, ".": true, "..": true}
+
+// ParseID checks that s can be a key ID.
+func ParseID(s string) (ID, error) {
+	id := ID(s)
+	switch {
+	case !validID.MatchString(s):
+		return "", fmt.Errorf("a key ID has 1 to 128 of the characters A-Z a-z 0-9 _ . : @ ~ = + -")
+	case reserved[id]:
+		return "", fmt.Errorf("%q cannot be a key ID: it is the name of an endpoint", s)
+	}
+	return id, nil
+}
+
+// State says what a key is for at this moment.
+type State string
+
+// A key's life: pending, active, retiring, gone. All but gone are published;
+// only the active one signs.
+const (
+	Pending  State = "pending"
+	Active   State = "active"
+	Retiring State = "retiring"
+)
+
+// Origin says where a private key was made.
+type Origin string
+
+// A generated key was never outside Vault. Of an imported one nobody knows.
+const (
+	Generated Origin = "generated"
+	Imported  Origin = "imported"
+)
+
+// Key is one RSA key pair as it is stored. The public half stands beside the
+// private one, so that publishing never parses a private key.
+type Key struct {
+	ID          ID        `json:"id"`
+	State       State     `json:"state"`
+	Origin      Origin    `json:"origin"`
+	CreatedAt   time.Time `json:"created_at"`
+	ActivatedAt time.Time `json:"activated_at,omitzero"`
+	RetiredAt   time.Time `json:"retired_at,omitzero"`
+	Bits        int       `json:"bits"`
+	N           string    `json:"n"`           // modulus, base64url as in a JWK
+	E           string    `json:"e"`           // public exponent, base64url as in a JWK
+	PKCS8       []byte    `json:"private_key"` // DER
+}
+
+// Generate makes a new key of the given size in bits at time now. Its ID is
+// the thumbprint of its public half. The caller checks the size.
+func Generate(bits int, now time.Time) (*Key, error) {
+	private, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		return nil, fmt.Errorf("generating an RSA key of %d bits: %w", bits, err)
+	}
+	return newKey(private, "", Generated, now)
+}
+
+// newKey stores private under id, or under its thumbprint when id is empty.
+func newKey(private *rsa.PrivateKey, id ID, origin Origin, now time.Time) (*Key, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the private key: %w", err)
+	}
+	public := jose.JSONWebKey{Key: &private.PublicKey}
+	if id == "" {
+		sum, err := public.Thumbprint(crypto.SHA256)
+		if err != nil {
+			return nil, fmt.Errorf("computing the key's thumbprint: %w", err)
+		}
+		id = ID(base64.RawURLEncoding.EncodeToString(sum))
+	}
+	var numbers struct{ N, E string }
+	raw, err := public.MarshalJSON()
+	if err == nil {
+		err = json.Unmarshal(raw, &numbers)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encoding the public key: %w", err)
+	}
+	return &Key{
+		ID: id, Origin: origin, CreatedAt: now.UTC(), Bits: private.N.BitLen(),
+		N: numbers.N, E: numbers.E, PKCS8: der,
+	}, nil
+}
+
+// Private returns the key that signs.
+func (k *Key) Private() (*rsa.PrivateKey, error) {
+	parsed, err := x509.ParsePKCS8PrivateKey(k.PKCS8)
+	if err != nil {
+		return nil, fmt.Errorf("the stored private key %s cannot be read", k.ID)
+	}
+	private, ok := parsed.(*rsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("the stored private key %s is not an RSA key", k.ID)
+	}
+	return private, nil
+}
+
+// JWK is the public half as RFC 7517 writes it, with the members that the
+// SMART profile asks for.
+type JWK struct {
+	KeyType   string `json:"kty"`
+	ID        ID     `json:"kid"`
+	Use       string `json:"use"`
+	Algorithm string `json:"alg"`
+	N         string `json:"n"`
+	E         string `json:"e"`
+}
+
+// JWK returns the public half.
+func (k *Key) JWK() JWK {
+	return JWK{KeyType: "RSA", ID: k.ID, Use: "sig", Algorithm: "RS384", N: k.N, E: k.E}
+}
+
+// PublicPEM returns the public half as a PEM block of type PUBLIC KEY.
+func (k *Key) PublicPEM() (string, error) {
+	raw, err := json.Marshal(k.JWK())
+	if err != nil {
+		return "", fmt.Errorf("encoding the public half of key %s: %w", k.ID, err)
+	}
+	var public jose.JSONWebKey
+	if err := public.UnmarshalJSON(raw); err != nil {
+		return "", fmt.Errorf("decoding the public half of key %s: %w", k.ID, err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public.Key)
+	if err != nil {
+		return "", fmt.Errorf("encoding the public half of key %s: %w", k.ID, err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
+}
+
+// samePair tells whether both hold the same RSA key, under whatever ID.
+func (k *Key) samePair(other *Key) bool { return k.N == other.N && k.E == other.E }

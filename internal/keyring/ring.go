@@ -1,0 +1,149 @@
+// Package keyring holds the RSA keys of one Redox OAuth API key: which of them
+// signs, which waits, which is on its way out, and what may happen next.
+//
+// It is pure: time is an argument, and it knows nothing of Vault, of storage
+// or of HTTP.
+package keyring
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// MaxKeys is the most keys a ring holds.
+const MaxKeys = 8
+
+// Ring is a client's keys, oldest first. A ring with any key has exactly one
+// active key, and at most one pending.
+type Ring struct {
+	Keys []*Key `json:"keys"`
+}
+
+// Rule is what an operator's request broke; its text is for the operator.
+type Rule string
+
+func (r Rule) Error() string { return string(r) }
+
+func broken(format string, args ...any) error { return Rule(fmt.Sprintf(format, args...)) }
+
+// Get returns the key called id, nil when there is none.
+func (r *Ring) Get(id ID) *Key {
+	for _, k := range r.Keys {
+		if k.ID == id {
+			return k
+		}
+	}
+	return nil
+}
+
+// In returns the keys in the given state, oldest first.
+func (r *Ring) In(state State) []*Key {
+	var found []*Key
+	for _, k := range r.Keys {
+		if k.State == state {
+			found = append(found, k)
+		}
+	}
+	return found
+}
+
+// Active returns the key that signs, nil when the ring is empty.
+func (r *Ring) Active() *Key {
+	if active := r.In(Active); len(active) > 0 {
+		return active[0]
+	}
+	return nil
+}
+
+// CanAdd says why the ring takes no further key, nil when it does. It is
+// asked before a key is generated, which is slow.
+func (r *Ring) CanAdd() error {
+	if pending := r.In(Pending); len(pending) > 0 {
+		return broken("key %s is pending already: activate or delete it before adding another", pending[0].ID)
+	}
+	if len(r.Keys) >= MaxKeys {
+		return broken("the ring is full with %d keys: delete a retiring one first", MaxKeys)
+	}
+	return nil
+}
+
+// Add puts k into the ring, active when it is the first, else pending, and
+// returns the key now in the ring. The same key under the same ID again
+// changes nothing: added is false.
+func (r *Ring) Add(k *Key, now time.Time) (in *Key, added bool, err error) {
+	for _, old := range r.Keys {
+		switch {
+		case old.ID == k.ID && old.samePair(k):
+			return old, false, nil
+		case old.ID == k.ID:
+			return nil, false, broken("key ID %s is taken by another key", k.ID)
+		case old.samePair(k):
+			return nil, false, broken("this key is in the ring already, as %s", old.ID)
+		}
+	}
+	if err := r.CanAdd(); err != nil {
+		return nil, false, err
+	}
+	k.State = Pending
+	if r.Active() == nil {
+		k.State, k.ActivatedAt = Active, now.UTC()
+	}
+	r.Keys = append(r.Keys, k)
+	return k, true, nil
+}
+
+// Activate makes the key called id the one that signs; the one that signed
+// until now retires. It does nothing when id signs already. The caller has
+// proved the key, or was told to do without.
+func (r *Ring) Activate(id ID, now time.Time) error {
+	k := r.Get(id)
+	if k == nil {
+		return broken("there is no key %s", id)
+	}
+	if k.State == Active {
+		return nil
+	}
+	if old := r.Active(); old != nil {
+		old.State, old.RetiredAt = Retiring, now.UTC()
+	}
+	k.State, k.ActivatedAt, k.RetiredAt = Active, now.UTC(), time.Time{}
+	return nil
+}
+
+// Remove deletes the key called id. The active key goes only as the last of
+// its ring and by force, because without it there are no tokens.
+func (r *Ring) Remove(id ID, force bool) error {
+	for i, k := range r.Keys {
+		if k.ID != id {
+			continue
+		}
+		if k.State == Active {
+			switch {
+			case len(r.Keys) > 1:
+				return broken("key %s is active: activate another key before deleting it", id)
+			case !force:
+				return broken("key %s is active and the only one, so deleting it ends all tokens: repeat with force=true if that is meant", id)
+			}
+		}
+		r.Keys = append(r.Keys[:i], r.Keys[i+1:]...)
+		return nil
+	}
+	return broken("there is no key %s", id)
+}
+
+// JWKS returns the public half of every key as a JWK Set (RFC 7517 section 5):
+// what Redox's dashboard takes.
+func (r *Ring) JWKS() (string, error) {
+	set := struct {
+		Keys []JWK `json:"keys"`
+	}{Keys: make([]JWK, 0, len(r.Keys))}
+	for _, k := range r.Keys {
+		set.Keys = append(set.Keys, k.JWK())
+	}
+	raw, err := json.Marshal(set)
+	if err != nil {
+		return "", fmt.Errorf("encoding the JWK Set: %w", err)
+	}
+	return string(raw), nil
+}

@@ -1,0 +1,70 @@
+package redox
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const fieldClient = "client"
+
+// defaultClient is the client of the bare paths.
+const defaultClient = "default"
+
+var clientName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$`)
+
+// checkClientName refuses default: a second path to the same client would let
+// a policy on the first be passed by.
+func checkClientName(name, mount string) error {
+	switch {
+	case name == defaultClient:
+		return absent("the default client has the bare paths, such as " + mount + "token")
+	case !clientName.MatchString(name) || strings.Contains(name, ".."):
+		return invalid("client must be 1 to 64 of the characters A-Z a-z 0-9 _ . - that begins and ends with a letter or digit and has no ..")
+	}
+	return nil
+}
+
+// path declares an endpoint twice in one pattern: bare, and below
+// clients/<name>/. The names are captured loosely and checked by serve, so
+// that a bad one gets a message.
+func (b *backend) path(pattern, name string, fields map[string]*framework.FieldSchema, help string, ops map[logical.Operation]framework.OperationHandler) []*framework.Path {
+	all := map[string]*framework.FieldSchema{
+		fieldClient: {Type: framework.TypeString, Description: "Name of a further client; the default client has the bare path."},
+	}
+	for field, schema := range fields {
+		all[field] = schema
+	}
+	help = strings.TrimSpace(help)
+	synopsis, _, _ := strings.Cut(help, ".")
+	return []*framework.Path{{
+		Pattern:         "(clients/(?P<" + fieldClient + ">[^/]+)/)?" + pattern,
+		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: "redox", OperationSuffix: name + "|client-" + name},
+		Fields:          all,
+		Operations:      ops,
+		HelpSynopsis:    strings.Join(strings.Fields(synopsis), " ") + ".",
+		HelpDescription: help,
+	}}
+}
+
+// mutate is an operation that writes storage: on a node that cannot, Vault
+// sends it to one that can, before the handler has any effect.
+func (b *backend) mutate(h handler, summary string, responses map[int][]framework.Response) *framework.PathOperation {
+	return &framework.PathOperation{
+		Callback: b.serve(h), Summary: summary, Responses: responses,
+		ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true,
+	}
+}
+
+func (b *backend) read(h handler, summary string, responses map[int][]framework.Response) *framework.PathOperation {
+	return &framework.PathOperation{Callback: b.serve(h), Summary: summary, Responses: responses}
+}
+
+var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description: "Done"}}}
+
+func ok(description string, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
+	return map[int][]framework.Response{http.StatusOK: {{Description: description, Fields: fields}}}
+}

@@ -1,0 +1,54 @@
+package redox
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const checkHelp = `
+Tries the whole way to Redox: asks for a real token and throws it away. Says
+what works and how far this clock is ahead of Redox's; on failure, what to mend.
+`
+
+func (b *backend) pathCheck() []*framework.Path {
+	output := ok("Redox issued a token", map[string]*framework.FieldSchema{
+		"client_id":  {Type: framework.TypeString, Required: true, Description: "Client ID that Redox accepted"},
+		"key_id":     {Type: framework.TypeString, Required: true, Description: "Key that Redox accepted"},
+		"token_url":  {Type: framework.TypeString, Required: true, Description: "Token URL that answered"},
+		"expires_in": {Type: framework.TypeInt64, Required: true, Description: "Seconds a token lives"},
+		"clock_skew": {Type: framework.TypeString, Required: true, Description: "How far the clock here is ahead of Redox's (negative: behind), or unknown"},
+	})
+	return b.path("check", "check", nil, checkHelp, map[logical.Operation]framework.OperationHandler{
+		logical.ReadOperation: b.read(b.readCheck, "Try the whole way to Redox.", output),
+	})
+}
+
+func (b *backend) readCheck(ctx context.Context, r *request) (*logical.Response, error) {
+	c, ring, err := load(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	k := ring.Active()
+	t, err := b.issue(ctx, r, c, k)
+	if err != nil {
+		return nil, err
+	}
+	clock := "unknown"
+	if t.Skew.Known {
+		clock = t.Skew.Ahead.String()
+	}
+	resp := &logical.Response{Data: map[string]any{
+		"client_id":  c.ClientID,
+		"key_id":     string(k.ID),
+		"token_url":  c.tokenURL(),
+		"expires_in": int64(t.Lifetime / time.Second),
+		"clock_skew": clock,
+	}}
+	if t.Skew.Known && t.Skew.Ahead.Abs() > 5*time.Second {
+		resp.AddWarning("the clock here is " + direction(t.Skew.Ahead) + " by " + t.Skew.Ahead.Abs().String() + ": Redox refuses assertions from 10s ahead; mend the clock")
+	}
+	return resp, nil
+}

@@ -1,0 +1,120 @@
+package redox
+
+import (
+	"context"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
+)
+
+const (
+	fieldClientID       = "client_id"
+	fieldRegion         = "region"
+	fieldTokenURL       = "token_url"
+	fieldAudience       = "audience"
+	fieldScope          = "scope"
+	fieldAssertionTTL   = "assertion_ttl"
+	fieldClockLeeway    = "clock_leeway"
+	fieldRequestTimeout = "request_timeout"
+	fieldMaxRetries     = "max_retries"
+	fieldCAPEM          = "ca_pem"
+)
+
+const configHelp = `
+Says which OAuth API key of Redox this is and how to reach Redox. Only
+client_id is needed. A write changes the fields it names and keeps the others;
+null restores a field's default. Deleting the config keeps the keys.
+`
+
+func (b *backend) pathConfig() []*framework.Path {
+	input := map[string]*framework.FieldSchema{
+		fieldClientID:       {Type: framework.TypeString, Required: true, Description: "Client ID of the OAuth API key, as Redox's dashboard shows it on the key's settings page. Required before a token can be read."},
+		fieldRegion:         {Type: framework.TypeString, Default: "us", AllowedValues: []any{"us", "ca"}, Description: "Region of the Redox organization: us or ca. Picks the token URL."},
+		fieldTokenURL:       {Type: framework.TypeString, Description: "Token URL, overriding region's. https, or http to a loopback address. The region's when absent or empty."},
+		fieldAudience:       {Type: framework.TypeString, Description: "Audience (aud) of the client assertion. Its host must be the token URL's, or both Redox's. The token URL when absent or empty."},
+		fieldScope:          {Type: framework.TypeString, Description: "Scope to ask for. Redox's current samples send none, nor does the engine when this is absent or empty."},
+		fieldAssertionTTL:   {Type: framework.TypeDurationSecond, Default: 300, Description: "Life of a client assertion, 30s to 5m. Redox takes no longer one."},
+		fieldClockLeeway:    {Type: framework.TypeDurationSecond, Default: 5, Description: "How far an assertion's issue time is set back, 0s to 10s, for a clock that runs ahead of Redox's."},
+		fieldRequestTimeout: {Type: framework.TypeDurationSecond, Default: 10, Description: "Time that a read may spend on Redox, all attempts together, 1s to 30s."},
+		fieldMaxRetries:     {Type: framework.TypeInt, Default: 2, Description: "Further attempts after a passing failure, 0 to 5. Each signs a new assertion. A refusal is never repeated."},
+		fieldCAPEM:          {Type: framework.TypeString, DisplayAttrs: &framework.DisplayAttributes{EditType: "textarea"}, Description: "Certificates (PEM) of the authorities to trust instead of the system's. The system's when absent or empty."},
+	}
+	output := ok("The effective settings", map[string]*framework.FieldSchema{
+		fieldClientID:       {Type: framework.TypeString, Required: true, Description: "Client ID of the OAuth API key"},
+		fieldRegion:         {Type: framework.TypeString, Required: true, Description: "Region of the Redox organization"},
+		fieldTokenURL:       {Type: framework.TypeString, Required: true, Description: "Token URL in effect"},
+		fieldAudience:       {Type: framework.TypeString, Required: true, Description: "Audience in effect"},
+		fieldScope:          {Type: framework.TypeString, Required: true, Description: "Scope asked for, empty for none"},
+		fieldAssertionTTL:   {Type: framework.TypeInt64, Required: true, Description: "Life of a client assertion in seconds"},
+		fieldClockLeeway:    {Type: framework.TypeInt64, Required: true, Description: "Seconds by which the issue time is set back"},
+		fieldRequestTimeout: {Type: framework.TypeInt64, Required: true, Description: "Seconds a read may spend on Redox"},
+		fieldMaxRetries:     {Type: framework.TypeInt, Required: true, Description: "Further attempts after a passing failure"},
+		fieldCAPEM:          {Type: framework.TypeString, Required: true, Description: "Authorities trusted instead of the system's, empty for the system's"},
+	})
+	return b.path("config", "config", input, configHelp, map[logical.Operation]framework.OperationHandler{
+		logical.ReadOperation:   b.read(b.readConfig, "Read the effective settings.", output),
+		logical.UpdateOperation: b.mutate(b.writeConfig, "Change the fields that are given, keep the others.", output),
+		logical.PatchOperation:  b.mutate(b.writeConfig, "Change the fields that are given, keep the others; null restores a default.", output),
+		logical.DeleteOperation: b.mutate(b.deleteConfig, "Delete the settings and keep the keys.", noContent),
+	})
+}
+
+func (c *config) response() *logical.Response {
+	return &logical.Response{Data: map[string]any{
+		fieldClientID:       c.ClientID,
+		fieldRegion:         c.Region,
+		fieldTokenURL:       c.tokenURL(),
+		fieldAudience:       c.audience(),
+		fieldScope:          c.Scope,
+		fieldAssertionTTL:   int64(c.AssertionTTL.Seconds()),
+		fieldClockLeeway:    int64(c.ClockLeeway.Seconds()),
+		fieldRequestTimeout: int64(c.RequestTimeout.Seconds()),
+		fieldMaxRetries:     c.MaxRetries,
+		fieldCAPEM:          c.CAPEM,
+	}}
+}
+
+// readConfig answers 404 where nothing is configured, as nil means to Vault.
+func (b *backend) readConfig(ctx context.Context, r *request) (*logical.Response, error) {
+	c, err := store.Get[config](ctx, r.Storage, configKey(r.client))
+	if err != nil || c == nil {
+		return nil, err
+	}
+	return c.response(), nil
+}
+
+func (b *backend) writeConfig(ctx context.Context, r *request) (*logical.Response, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c, err := store.Get[config](ctx, r.Storage, configKey(r.client))
+	if err != nil {
+		return nil, err
+	}
+	if c == nil {
+		if r.Operation == logical.PatchOperation {
+			return nil, absent("there is no config to patch: write " + r.paths + "config")
+		}
+		def := defaultConfig()
+		c = &def
+	}
+	if err := c.update(r.fields); err != nil {
+		return nil, err
+	}
+	if err := store.Put(ctx, r.Storage, configKey(r.client), c); err != nil {
+		return nil, err
+	}
+	resp := c.response()
+	if _, given := r.fields.Raw[fieldRegion]; given && c.TokenURL != "" {
+		resp.AddWarning("region has no effect while token_url is set: write token_url=\"\" to use the region's")
+	}
+	return resp, nil
+}
+
+func (b *backend) deleteConfig(ctx context.Context, r *request) (*logical.Response, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pool.forget(r.client)
+	return nil, store.Delete(ctx, r.Storage, configKey(r.client))
+}
