@@ -1,0 +1,90 @@
+// Command redox-sandbox is a Redox to test against: a token endpoint that
+// verifies client assertions as Redox documents, and API endpoints that accept
+// exactly the tokens it issued. It keeps nothing.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+const usage = `redox-sandbox [flags]
+
+Prints its address on the first line, then a line per request. Stop it with an
+interrupt. Its endpoints:
+
+  POST /v2/auth/token                    the token endpoint
+  POST /fhir/R4/redox-fhir-sandbox/Development/Patient/_search
+  POST /endpoint                         the Data Model API
+  PUT  /dashboard/apikeys/<client ID>    replace an API key's JWK Set
+  PUT  /dashboard/fault?name=…&times=…   make the token endpoint misbehave
+
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "redox-sandbox:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out, errOut io.Writer) error {
+	flags := flag.NewFlagSet("redox-sandbox", flag.ContinueOnError)
+	flags.SetOutput(errOut)
+	flags.Usage = func() {
+		fmt.Fprint(errOut, usage)
+		flags.PrintDefaults()
+	}
+	listen := flags.String("listen", "127.0.0.1:0", "address to listen on; port 0 takes a free one")
+	ttl := flags.Duration("token-ttl", 5*time.Minute, "life of a token, in whole seconds")
+	faultName := flags.String("fault", "", "how every token request fails")
+	offset := flags.Duration("clock-offset", 0, "how far the sandbox's clock is ahead")
+	clientID := flags.String("client-id", "", "client ID of an API key that exists from the start; needs -jwks")
+	jwksFile := flags.String("jwks", "", "file with the JWK Set of -client-id")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	fault, err := redoxtest.ParseFault(*faultName)
+	if err != nil {
+		return err
+	}
+	if *ttl < time.Second {
+		return errors.New("-token-ttl must be at least 1s")
+	}
+	if (*clientID == "") != (*jwksFile == "") {
+		return errors.New("-client-id and -jwks go together")
+	}
+	sandbox, err := redoxtest.Start(redoxtest.Options{Listen: *listen, TokenTTL: *ttl, Log: out})
+	if err != nil {
+		return err
+	}
+	defer sandbox.Close()
+	sandbox.SetFault(fault, -1)
+	sandbox.SetClockOffset(*offset)
+	if *jwksFile != "" {
+		jwks, err := os.ReadFile(*jwksFile)
+		if err != nil {
+			return err
+		}
+		if err := sandbox.Register(*clientID, jwks); err != nil {
+			return fmt.Errorf("%s: %w", *jwksFile, err)
+		}
+	}
+	fmt.Fprintf(out, "sandbox listening on %s\n", sandbox.URL())
+	<-ctx.Done()
+	return nil
+}

@@ -1,0 +1,148 @@
+package redoxtest
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Fault is a way in which the token endpoint can misbehave.
+type Fault string
+
+// The faults.
+const (
+	FaultTooMany       Fault = "429"
+	FaultUnavailable   Fault = "503"
+	FaultBadGateway    Fault = "502"
+	FaultHTML          Fault = "html"              // 200 with a page
+	FaultForbidden     Fault = "403-html"          // a firewall's page
+	FaultTruncate      Fault = "truncate"          // hangs up in the middle of the body
+	FaultStall         Fault = "stall"             // never answers
+	FaultSlow          Fault = "slow"              // answers after half a second
+	FaultRedirect      Fault = "redirect"          // 307 to /redirected
+	FaultNoToken       Fault = "no-token"          // 200 without access_token
+	FaultStringExpires Fault = "string-expires_in" // "300" instead of 300
+	FaultNoExpires     Fault = "no-expires_in"
+	FaultEcho          Fault = "echo"  // a refusal that quotes the assertion
+	FaultBlank         Fault = "blank" // a refusal without a description
+	FaultHuge          Fault = "huge"  // 64 MiB of blanks
+	FaultReset         Fault = "reset" // closes the connection without an answer
+)
+
+var faults = []Fault{
+	FaultTooMany, FaultUnavailable, FaultBadGateway, FaultHTML, FaultForbidden, FaultTruncate, FaultStall, FaultSlow,
+	FaultRedirect, FaultNoToken, FaultStringExpires, FaultNoExpires, FaultEcho, FaultBlank, FaultHuge, FaultReset,
+}
+
+// Faults returns all faults there are.
+func Faults() []Fault { return slices.Clone(faults) }
+
+// ParseFault returns the fault called name; the empty name is no fault.
+func ParseFault(name string) (Fault, error) {
+	if f := Fault(name); f == "" || slices.Contains(faults, f) {
+		return f, nil
+	}
+	names := make([]string, len(faults))
+	for i, f := range faults {
+		names[i] = string(f)
+	}
+	return "", fmt.Errorf("there is no fault of that name; there are %s", strings.Join(names, ", "))
+}
+
+// nextFault takes one from those that SetFault ordered.
+func (s *Sandbox) nextFault() Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.faultTimes == 0 {
+		return ""
+	}
+	if s.faultTimes > 0 {
+		s.faultTimes--
+	}
+	return s.fault
+}
+
+// meetFault answers in the way of the fault that is due; false leaves the
+// request to be answered well.
+func (s *Sandbox) meetFault(w http.ResponseWriter, r *http.Request) (answered bool) {
+	f := s.nextFault()
+	if f == "" {
+		return false
+	}
+	s.log("%s %s fault %s", r.Method, r.URL.Path, f)
+	if f == FaultSlow {
+		s.wait(r, 500*time.Millisecond)
+		return false
+	}
+	// Faults look at what came, too: the assertion is used up either way.
+	if err := r.ParseForm(); err == nil {
+		s.mu.Lock()
+		s.assertions = append(s.assertions, r.PostForm.Get("client_assertion"))
+		s.mu.Unlock()
+	}
+	s.misbehave(w, r, f)
+	return true
+}
+
+func (s *Sandbox) misbehave(w http.ResponseWriter, r *http.Request, f Fault) {
+	const page = "<html><body>Sorry.</body></html>"
+	switch f {
+	case FaultTooMany:
+		w.Header().Set("X-RateLimit-Limit", "7500")
+		http.Error(w, "Too Many Requests", http.StatusTooManyRequests)
+	case FaultUnavailable:
+		http.Error(w, "Service Unavailable", http.StatusServiceUnavailable)
+	case FaultBadGateway:
+		http.Error(w, page, http.StatusBadGateway)
+	case FaultHTML:
+		send(w, http.StatusOK, "text/html", page)
+	case FaultForbidden:
+		send(w, http.StatusForbidden, "text/html", page)
+	case FaultTruncate:
+		w.Header().Set("Content-Length", "1000")
+		send(w, http.StatusOK, "application/json", `{"access_token":"cut`)
+	case FaultStall:
+		s.wait(r, time.Hour)
+		panic(http.ErrAbortHandler)
+	case FaultRedirect:
+		http.Redirect(w, r, "/redirected", http.StatusTemporaryRedirect)
+	case FaultNoToken:
+		send(w, http.StatusOK, "application/json", `{"token_type":"Bearer","expires_in":300}`)
+	case FaultStringExpires:
+		send(w, http.StatusOK, "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":"300"}`, s.issue()))
+	case FaultNoExpires:
+		send(w, http.StatusOK, "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer"}`, s.issue()))
+	case FaultEcho:
+		s.refuse(w, r, "Unexpected value: "+r.PostForm.Get("client_assertion"), "fault")
+	case FaultBlank:
+		s.refuse(w, r, "", "fault")
+	case FaultHuge:
+		chunk := []byte(strings.Repeat(" ", 1<<20))
+		for range 64 {
+			if _, err := w.Write(chunk); err != nil {
+				return
+			}
+		}
+	case FaultReset:
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func send(w http.ResponseWriter, status int, contentType, body string) {
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(body)) // the client may have gone
+}
+
+// wait ends early when the client goes away or the sandbox closes.
+func (s *Sandbox) wait(r *http.Request, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.Context().Done():
+	case <-s.stopping:
+	}
+}

@@ -1,0 +1,99 @@
+package redoxtest
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// The sandbox's one patient, as in Redox's own FHIR sandbox.
+var patient = map[string]any{
+	"resourceType": "Patient",
+	"id":           "81c2f5eb-f99f-40c4-b504-59483e6148d7",
+	"name":         []any{map[string]any{"use": "official", "family": "Green", "given": []string{"Keva"}}},
+	"birthDate":    "1995-08-26",
+}
+
+func (s *Sandbox) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v2/auth/token", s.token)
+	mux.HandleFunc("POST /redirected", func(w http.ResponseWriter, _ *http.Request) {
+		s.mu.Lock()
+		s.redirected++
+		s.mu.Unlock()
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.Handle("POST /fhir/R4/redox-fhir-sandbox/Development/Patient/_search", s.authorized(s.searchPatient))
+	mux.Handle("POST /endpoint", s.authorized(s.dataModel))
+	mux.HandleFunc("PUT /dashboard/apikeys/{client_id}", s.dashboard)
+	mux.HandleFunc("PUT /dashboard/fault", s.orderFault)
+	return s.dated(mux)
+}
+
+// dated makes the Date header tell the sandbox's clock, not the machine's.
+func (s *Sandbox) dated(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
+		next.ServeHTTP(w, r)
+	})
+}
+
+// authorized lets a request pass that bears a live token.
+func (s *Sandbox) authorized(next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token, bears := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !bears || !s.Live(token) {
+			s.answer(w, r, http.StatusUnauthorized, map[string]any{"error": "Unauthorized"}, "no live token")
+			return
+		}
+		next(w, r)
+	})
+}
+
+// searchPatient answers a FHIR search with a searchset Bundle.
+func (s *Sandbox) searchPatient(w http.ResponseWriter, r *http.Request) {
+	family, given := r.PostFormValue("family"), r.PostFormValue("given")
+	entries := []any{}
+	if (family == "" || strings.EqualFold(family, "Green")) && (given == "" || strings.EqualFold(given, "Keva")) {
+		entries = append(entries, map[string]any{"resource": patient, "search": map[string]any{"mode": "match"}})
+	}
+	s.answer(w, r, http.StatusOK, map[string]any{
+		"resourceType": "Bundle", "type": "searchset", "total": len(entries), "entry": entries,
+	}, "patient search")
+}
+
+// dataModel stands for the Data Model API.
+func (s *Sandbox) dataModel(w http.ResponseWriter, r *http.Request) {
+	s.answer(w, r, http.StatusOK, map[string]any{"Meta": map[string]any{"Message": map[string]any{"ID": 1}}}, "data model")
+}
+
+// dashboard stands for pasting a JWK Set and pressing Save Changes.
+func (s *Sandbox) dashboard(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	if err == nil {
+		err = s.Register(r.PathValue("client_id"), body)
+	}
+	if err != nil {
+		s.log("PUT /dashboard/apikeys 400")
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	s.log("PUT /dashboard/apikeys 204 keys saved")
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// orderFault takes the query's name and times, one when absent.
+func (s *Sandbox) orderFault(w http.ResponseWriter, r *http.Request) {
+	times := 1
+	f, err := ParseFault(r.URL.Query().Get("name"))
+	if text := r.URL.Query().Get("times"); err == nil && text != "" {
+		times, err = strconv.Atoi(text)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	s.SetFault(f, times)
+	w.WriteHeader(http.StatusNoContent)
+}

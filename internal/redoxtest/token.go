@@ -1,0 +1,199 @@
+package redoxtest
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"mime"
+	"net/http"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// The limits that Redox documents for an assertion's times.
+const (
+	maxAge  = 5 * time.Minute  // iat must be within the past
+	maxSkew = 10 * time.Second // allowed between the clocks
+	maxLife = 5 * time.Minute  // exp after iat
+)
+
+const errorURI = "https://docs.redoxengine.com/permalink/7sEi7MTFssZ1JuHpUYLeYJ"
+
+// refused is a documented error_description, with the reason for the log. The
+// description is often blank; the reason never is.
+type refused struct{ description, reason string }
+
+func (r *refused) Error() string { return r.reason }
+
+func documented(description string) error { return &refused{description, description} }
+
+// blank is what Redox answers when a claim has a wrong value.
+func blank(reason string) error { return &refused{"", reason} }
+
+func (s *Sandbox) token(w http.ResponseWriter, r *http.Request) {
+	if s.meetFault(w, r) {
+		return
+	}
+	if err := s.verify(r); err != nil {
+		description := ""
+		var no *refused
+		if errors.As(err, &no) {
+			description = no.description
+		}
+		s.refuse(w, r, description, err.Error())
+		return
+	}
+	answer := map[string]any{
+		"access_token": s.issue(),
+		"token_type":   "Bearer",
+		"expires_in":   int(s.options.TokenTTL / time.Second),
+	}
+	if scope := r.PostForm.Get("scope"); scope != "" {
+		answer["scope"] = scope
+	}
+	s.answer(w, r, http.StatusOK, answer, "token issued")
+}
+
+func (s *Sandbox) refuse(w http.ResponseWriter, r *http.Request, description, reason string) {
+	s.answer(w, r, http.StatusBadRequest, map[string]any{
+		"error": "invalid_request", "error_description": description, "error_uri": errorURI,
+	}, reason)
+}
+
+// answer sends v as JSON and logs the reason.
+func (s *Sandbox) answer(w http.ResponseWriter, r *http.Request, status int, v any, reason string) {
+	s.log("%s %s %d %s", r.Method, r.URL.Path, status, reason)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client may have gone
+}
+
+func (s *Sandbox) issue() string {
+	token := "sandbox-" + rand.Text() + rand.Text()
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live[token] = now.Add(s.options.TokenTTL)
+	s.tokens = append(s.tokens, token)
+	return token
+}
+
+// verify checks a token request in the order in which Redox's troubleshooting
+// page lists the errors.
+func (s *Sandbox) verify(r *http.Request) error {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+		return documented("x-www-form-urlencoded content-type required")
+	}
+	r.Body = http.MaxBytesReader(nil, r.Body, 1<<20)
+	if err := r.ParseForm(); err != nil {
+		return blank("the form cannot be read")
+	}
+	form := r.PostForm
+	switch {
+	case form.Get("grant_type") == "":
+		return documented("Missing grant_type parameter")
+	case form.Get("grant_type") != "client_credentials":
+		return documented("The grant_type parameter should equal 'client_credentials'")
+	case form.Get("client_assertion_type") == "":
+		return documented("Missing client assertion type")
+	case form.Get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer":
+		return documented("Invalid client assertion type")
+	case form.Get("client_assertion") == "":
+		return documented("Missing client assertion")
+	}
+	s.mu.Lock()
+	s.assertions = append(s.assertions, form.Get("client_assertion"))
+	s.mu.Unlock()
+	return s.verifyAssertion(form.Get("client_assertion"))
+}
+
+// claims has pointers where absence differs from zero.
+type claims struct {
+	Issuer   string `json:"iss"`
+	Subject  string `json:"sub"`
+	Audience string `json:"aud"`
+	ID       string `json:"jti"`
+	IssuedAt *int64 `json:"iat"`
+	Expires  *int64 `json:"exp"`
+}
+
+func (s *Sandbox) verifyAssertion(compact string) error {
+	// Other algorithms are parsed too, to be refused as Redox refuses them.
+	jws, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{
+		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.HS256, jose.HS384, jose.HS512,
+	})
+	if err != nil {
+		return blank("the assertion is not a JWS")
+	}
+	header := jws.Signatures[0].Protected
+	if header.KeyID == "" {
+		return documented("JWT header kid property is required")
+	}
+	var c claims
+	if err := json.Unmarshal(jws.UnsafePayloadWithoutVerification(), &c); err != nil {
+		return blank("the claims are not the JSON that is expected")
+	}
+	s.mu.Lock()
+	key, known := s.keys[c.Issuer][header.KeyID]
+	s.mu.Unlock()
+	if !known {
+		return documented("Public key not found, check client_id, kid and Redox dashboard settings")
+	}
+	if header.Algorithm != string(jose.RS384) {
+		return blank("alg is " + header.Algorithm + ", not RS384")
+	}
+	if _, err := jws.Verify(key); err != nil {
+		return blank("the signature does not fit the registered key")
+	}
+	return s.verifyClaims(c)
+}
+
+func (s *Sandbox) verifyClaims(c claims) error {
+	now := s.now()
+	switch {
+	case c.Subject != c.Issuer:
+		return blank("sub is not iss")
+	case c.Audience != s.TokenURL():
+		return blank("aud is not the token URL")
+	case c.IssuedAt == nil || c.Expires == nil:
+		return blank("iat or exp is missing")
+	}
+	iat, exp := time.Unix(*c.IssuedAt, 0), time.Unix(*c.Expires, 0)
+	switch {
+	case iat.After(now.Add(maxSkew)):
+		return blank("iat is in the future")
+	case iat.Before(now.Add(-maxAge - maxSkew)):
+		return blank("iat is not within the past 5 minutes")
+	case !exp.Add(maxSkew).After(now):
+		return blank("exp has passed")
+	case exp.Sub(iat) > maxLife:
+		return blank("exp is more than 5 minutes after iat")
+	case c.ID == "":
+		return blank("jti is missing")
+	}
+	return s.remember(c.Issuer+"\x00"+c.ID, now)
+}
+
+// remember refuses a jti that was seen, and forgets those whose assertion
+// could not be used any more.
+func (s *Sandbox) remember(id string, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for old, until := range s.seen {
+		if now.After(until) {
+			delete(s.seen, old)
+		}
+	}
+	if _, replayed := s.seen[id]; replayed {
+		return blank("jti was seen before")
+	}
+	s.seen[id] = now.Add(maxAge + maxLife + 2*maxSkew)
+	return nil
+}
+
+func isRSA(k jose.JSONWebKey) bool {
+	_, is := k.Key.(*rsa.PublicKey)
+	return is
+}
