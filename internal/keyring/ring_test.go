@@ -1,0 +1,360 @@
+package keyring_test
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+)
+
+// thumbprint computes the test key's RFC 7638 thumbprint from its numbers,
+// with the standard library alone.
+func thumbprint(t testing.TB) keyring.ID {
+	t.Helper()
+	key := testKey(t)
+	sum := sha256.Sum256(fmt.Appendf(nil, `{"e":%q,"kty":"RSA","n":%q}`, number(big.NewInt(int64(key.E))), number(key.N)))
+	return keyring.ID(base64.RawURLEncoding.EncodeToString(sum[:]))
+}
+
+func imported(t testing.TB, id keyring.ID) *keyring.Key {
+	t.Helper()
+	k, err := keyring.Parse(file(t, "pkcs8.pem"), id, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// fake returns a key that is never parsed: for rules that only compare.
+func fake(id keyring.ID) *keyring.Key {
+	return &keyring.Key{ID: id, N: "n-of-" + string(id), E: "AQAB"}
+}
+
+func ring(t testing.TB, ids ...keyring.ID) *keyring.Ring {
+	t.Helper()
+	r := &keyring.Ring{}
+	for i, id := range ids {
+		if _, added, err := r.Add(fake(id), noon); err != nil || !added {
+			t.Fatal(added, err)
+		}
+		if i > 0 {
+			if err := r.Activate(id, noon); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return r
+}
+
+func states(r *keyring.Ring) string {
+	var list []string
+	for _, k := range r.Keys {
+		list = append(list, string(k.ID)+" "+string(k.State))
+	}
+	return strings.Join(list, ", ")
+}
+
+func TestGenerate(t *testing.T) {
+	k, err := keyring.Generate(2048, noon.In(time.FixedZone("", 3600)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := k.Private()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if private.N.BitLen() != 2048 || k.Bits != 2048 || private.E != 65537 {
+		t.Errorf("%d bits, stored as %d, exponent %d", private.N.BitLen(), k.Bits, private.E)
+	}
+	if k.Origin != keyring.Generated || k.CreatedAt != noon {
+		t.Errorf("origin %s, created %v", k.Origin, k.CreatedAt)
+	}
+	other, err := keyring.Generate(2048, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k.ID == other.ID || len(k.ID) != 43 {
+		t.Errorf("key IDs %s and %s", k.ID, other.ID)
+	}
+	if _, err := keyring.Generate(1, noon); err == nil {
+		t.Error("a key of 1 bit was generated")
+	}
+}
+
+func TestAdd(t *testing.T) {
+	r := &keyring.Ring{}
+	if r.Active() != nil || r.CanAdd() != nil {
+		t.Fatal("an empty ring has an active key or takes none")
+	}
+	first, added, err := r.Add(imported(t, ""), noon)
+	if err != nil || !added {
+		t.Fatal(added, err)
+	}
+	if first.State != keyring.Active || first.ActivatedAt != noon {
+		t.Errorf("the first key is %s since %v", first.State, first.ActivatedAt)
+	}
+	again, added, err := r.Add(imported(t, ""), noon.Add(time.Hour))
+	if err != nil || added || again != first || len(r.Keys) != 1 {
+		t.Errorf("the same key again: added %v, %v, %d keys", added, err, len(r.Keys))
+	}
+	for want, k := range map[string]*keyring.Key{
+		"is in the ring already, as " + string(first.ID): imported(t, "other"),
+		"is taken by another key":                        fake(first.ID),
+	} {
+		if _, added, err := r.Add(k, noon); err == nil || added || !strings.Contains(err.Error(), want) {
+			t.Errorf("added %v, error %v, want %q", added, err, want)
+		}
+	}
+	second, added, err := r.Add(fake("second"), noon)
+	if err != nil || !added || second.State != keyring.Pending || !second.ActivatedAt.IsZero() {
+		t.Errorf("the second key: added %v, %v, %+v", added, err, second)
+	}
+	if _, _, err := r.Add(fake("third"), noon); err == nil || !strings.Contains(err.Error(), "second is pending already") {
+		t.Errorf("a second pending key: %v", err)
+	}
+	if _, added, err := r.Add(fake("second"), noon); err != nil || added {
+		t.Errorf("the pending key again: added %v, %v", added, err)
+	}
+	if got := states(r); got != string(first.ID)+" active, second pending" {
+		t.Errorf("the ring holds %s", got)
+	}
+}
+
+// The same modulus with another exponent is another key.
+func TestAddComparesBothNumbers(t *testing.T) {
+	r := ring(t, "one")
+	k := fake("two")
+	k.N, k.E = "n-of-one", "Aw"
+	if _, added, err := r.Add(k, noon); err != nil || !added {
+		t.Errorf("added %v, %v", added, err)
+	}
+}
+
+func TestAddToAFullRing(t *testing.T) {
+	r := ring(t, "1", "2", "3", "4", "5", "6", "7", "8")
+	if _, _, err := r.Add(fake("9"), noon); err == nil || !strings.Contains(err.Error(), "full with 8 keys") {
+		t.Errorf("a ninth key: %v", err)
+	}
+	if err := r.Remove("1", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Add(fake("9"), noon); err != nil {
+		t.Errorf("after deleting one: %v", err)
+	}
+}
+
+func TestActivate(t *testing.T) {
+	r := ring(t, "old")
+	if _, _, err := r.Add(fake("new"), noon); err != nil {
+		t.Fatal(err)
+	}
+	later := noon.Add(time.Hour)
+	if err := r.Activate("new", later.In(time.FixedZone("", 3600))); err != nil {
+		t.Fatal(err)
+	}
+	if got := states(r); got != "old retiring, new active" {
+		t.Errorf("the ring holds %s", got)
+	}
+	if r.Get("old").RetiredAt != later || r.Active().ID != "new" || r.Active().ActivatedAt != later {
+		t.Errorf("retired %v, activated %v", r.Get("old").RetiredAt, r.Active().ActivatedAt)
+	}
+	if err := r.Activate("new", later.Add(time.Hour)); err != nil || r.Active().ActivatedAt != later {
+		t.Errorf("activating the active key: %v, activated %v", err, r.Active().ActivatedAt)
+	}
+	if err := r.Activate("old", later.Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if got := states(r); got != "old active, new retiring" || !r.Active().RetiredAt.IsZero() {
+		t.Errorf("after the way back the ring holds %s, retired %v", got, r.Active().RetiredAt)
+	}
+	if err := r.Activate("none", noon); err == nil || !strings.Contains(err.Error(), "no key none") {
+		t.Errorf("an unknown key: %v", err)
+	}
+}
+
+func TestRemove(t *testing.T) {
+	for name, test := range map[string]struct {
+		ring  []keyring.ID
+		id    keyring.ID
+		force bool
+		want  string // the error, or the ring
+	}{
+		"a retiring key":           {[]keyring.ID{"a", "b"}, "a", false, "b active"},
+		"a retiring key, forced":   {[]keyring.ID{"a", "b"}, "a", true, "b active"},
+		"the active key":           {[]keyring.ID{"a", "b"}, "b", false, "key b is active: activate another key"},
+		"the active key, forced":   {[]keyring.ID{"a", "b"}, "b", true, "key b is active: activate another key"},
+		"the only key":             {[]keyring.ID{"a"}, "a", false, "repeat with force=true"},
+		"the only key, forced":     {[]keyring.ID{"a"}, "a", true, ""},
+		"an unknown key":           {[]keyring.ID{"a"}, "x", true, "there is no key x"},
+		"of an empty ring, forced": {nil, "x", true, "there is no key x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := ring(t, test.ring...)
+			before := states(r)
+			err := r.Remove(test.id, test.force)
+			if err != nil {
+				if !strings.Contains(err.Error(), test.want) || test.want == "" {
+					t.Errorf("error %q, want %q", err, test.want)
+				}
+				if states(r) != before {
+					t.Errorf("refused, and yet the ring holds %s", states(r))
+				}
+			} else if states(r) != test.want {
+				t.Errorf("the ring holds %q, want %q", states(r), test.want)
+			}
+		})
+	}
+}
+
+// Whatever is asked, in whatever order: a ring with any key has exactly one
+// active key and at most one pending, and never more than MaxKeys.
+func TestRandomWalk(t *testing.T) {
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		r := &keyring.Ring{}
+		for step := range 200 {
+			id := keyring.ID(fmt.Sprint(random.IntN(12)))
+			before := states(r)
+			var err error
+			what := ""
+			switch random.IntN(3) {
+			case 0:
+				what = "add"
+				_, _, err = r.Add(fake(id), noon)
+			case 1:
+				what = "activate"
+				err = r.Activate(id, noon)
+			case 2:
+				what = "remove"
+				err = r.Remove(id, random.IntN(4) == 0)
+			}
+			if err != nil && states(r) != before {
+				t.Fatalf("seed %d, step %d: %s %s failed and changed %q to %q", seed, step, what, id, before, states(r))
+			}
+			active, pending := len(r.In(keyring.Active)), len(r.In(keyring.Pending))
+			if active != min(1, len(r.Keys)) || pending > 1 || len(r.Keys) > keyring.MaxKeys {
+				t.Fatalf("seed %d, step %d: after %s %s the ring holds %s", seed, step, what, id, states(r))
+			}
+		}
+	}
+}
+
+// What go-jose reads from the set is the public key, the whole and nothing else.
+func TestJWKS(t *testing.T) {
+	r := &keyring.Ring{}
+	for _, k := range []*keyring.Key{imported(t, ""), generated(t)} {
+		if _, _, err := r.Add(k, noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := r.JWKS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set jose.JSONWebKeySet
+	if err := json.Unmarshal([]byte(text), &set); err != nil {
+		t.Fatal(err)
+	}
+	if len(set.Keys) != 2 {
+		t.Fatalf("%d keys, want 2", len(set.Keys))
+	}
+	for i, got := range set.Keys {
+		private, err := r.Keys[i].Private()
+		if err != nil {
+			t.Fatal(err)
+		}
+		public, isPublic := got.Key.(*rsa.PublicKey)
+		if !isPublic || !public.Equal(&private.PublicKey) {
+			t.Errorf("key %d is not the public half", i)
+		}
+		sum, err := got.Thumbprint(crypto.SHA256)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.KeyID != base64.RawURLEncoding.EncodeToString(sum) || got.Algorithm != "RS384" || got.Use != "sig" {
+			t.Errorf("kid %s, alg %s, use %s", got.KeyID, got.Algorithm, got.Use)
+		}
+	}
+	var members struct{ Keys []map[string]any }
+	if err := json.Unmarshal([]byte(text), &members); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range members.Keys {
+		var names []string
+		for name := range k {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		if diff := cmp.Diff([]string{"alg", "e", "kid", "kty", "n", "use"}, names); diff != "" {
+			t.Errorf("members (-want +got):\n%s", diff)
+		}
+	}
+	if members.Keys[0]["kid"] != string(thumbprint(t)) {
+		t.Errorf("kid %v is not the thumbprint %s", members.Keys[0]["kid"], thumbprint(t))
+	}
+	if empty, err := (&keyring.Ring{}).JWKS(); err != nil || empty != `{"keys":[]}` {
+		t.Errorf("the empty set is %s, %v", empty, err)
+	}
+}
+
+func generated(t testing.TB) *keyring.Key {
+	t.Helper()
+	k, err := keyring.Generate(2048, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestPublicPEM(t *testing.T) {
+	text, err := imported(t, "x").PublicPEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text != file(t, "public.pem") {
+		t.Errorf("OpenSSL writes the same key as\n%s, got\n%s", file(t, "public.pem"), text)
+	}
+}
+
+// An entry that was damaged in storage is an error that shows nothing of it.
+func TestDamagedKey(t *testing.T) {
+	ec, _ := pem.Decode([]byte(file(t, "ec-pkcs8.pem")))
+	if _, err := x509.ParsePKCS8PrivateKey(ec.Bytes); err != nil {
+		t.Fatal(err)
+	}
+	for want, der := range map[string][]byte{"cannot be read": []byte("secret"), "is not an RSA key": ec.Bytes} {
+		if _, err := (&keyring.Key{ID: "k", PKCS8: der}).Private(); err == nil || err.Error() != "the stored private key k "+want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+	for _, k := range []*keyring.Key{{ID: "k", N: "!", E: "AQAB"}, {ID: "k", N: "", E: ""}} {
+		if text, err := k.PublicPEM(); err == nil {
+			t.Errorf("a damaged public half became %q", text)
+		}
+	}
+}
+
+func BenchmarkJWKS(b *testing.B) {
+	r := ring(b, "1", "2", "3")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.JWKS(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
