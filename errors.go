@@ -54,7 +54,7 @@ func (e *tokenError) advice() string {
 	case limited:
 		return "Redox allows 10,000 requests in 5 minutes per source address, and all reads through this Vault share one: wait, and read tokens less often"
 	case overloaded:
-		return fmt.Sprintf("too many token requests at once: %d of this client's are waiting for Redox already; try again", maxInFlight)
+		return fmt.Sprintf("%d of this client's wait for Redox already; try again", maxInFlight)
 	case unavailable, broken:
 		return "Redox may be in trouble (https://status.redoxengine.com): try again"
 	case notRedox:

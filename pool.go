@@ -74,7 +74,7 @@ func (l *lane) enter(ctx context.Context) (leave func(), err error) {
 	case l.slots <- struct{}{}:
 		return leave, nil
 	case <-turn.C:
-		return nil, &upstreamError{Kind: overloaded}
+		return nil, &upstreamError{Kind: overloaded, What: "too many token requests at once"}
 	case <-ctx.Done():
 		return nil, &upstreamError{Kind: timedOut, What: "the request was given up while it waited for its turn"}
 	}

@@ -46,7 +46,8 @@ type Sandbox struct {
 	fault      Fault
 	faultTimes int
 	offset     time.Duration
-	conns      int
+	conns      int               // opened so far
+	idle       map[net.Conn]bool // open, between two requests
 	redirected int
 }
 
@@ -72,6 +73,7 @@ func Start(o Options) (*Sandbox, error) {
 		keys:     map[string]map[string]jose.JSONWebKey{},
 		seen:     map[string]time.Time{},
 		live:     map[string]time.Time{},
+		idle:     map[net.Conn]bool{},
 	}
 	s.server = &http.Server{
 		Handler:           s.routes(),
@@ -200,12 +202,26 @@ func (s *Sandbox) now() time.Time {
 	return s.options.Now().Add(s.offset)
 }
 
-func (s *Sandbox) countConnections(_ net.Conn, state http.ConnState) {
+func (s *Sandbox) countConnections(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if state == http.StateNew {
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		s.conns++
 	}
+	if delete(s.idle, c); state == http.StateIdle {
+		s.idle[c] = true
+	}
+}
+
+// CloseIdle closes the connections that are between two requests, as a server
+// does when it has waited long enough, and returns how many those were.
+func (s *Sandbox) CloseIdle() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.idle {
+		_ = c.Close() // the other end may have been faster
+	}
+	return len(s.idle)
 }
 
 func (s *Sandbox) log(format string, args ...any) {

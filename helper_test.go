@@ -1,0 +1,304 @@
+package redox
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/plugin/pb"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
+)
+
+const clientID = "e3b0c442-98fc-4c14-9afb-f4c8996fb924"
+
+// mount is the engine as Vault mounts it, with a sandbox to ask. Requests and
+// responses go through the protocol buffers that they cross in a real Vault.
+// At its end, whatever it said is scanned for secrets.
+type mount struct {
+	t       *testing.T
+	backend *backend
+	storage logical.Storage
+	sandbox *redoxtest.Sandbox
+	log     *syncBuffer
+
+	mu   sync.Mutex
+	said []string // every response and error, without the field access_token
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func newMount(t *testing.T) *mount { return newMountOn(t, &logical.InmemStorage{}, systemView(0)) }
+
+func newMountOn(t *testing.T, storage logical.Storage, system logical.SystemView) *mount {
+	t.Helper()
+	sandbox, err := redoxtest.Start(redoxtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sandbox.Close)
+	m := &mount{t: t, storage: storage, sandbox: sandbox, log: &syncBuffer{}}
+	made, err := Factory(context.Background(), &logical.BackendConfig{
+		System:      system,
+		StorageView: storage,
+		Logger:      hclog.New(&hclog.LoggerOptions{Output: m.log, Level: hclog.Trace}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.backend = made.(*backend)
+	t.Cleanup(func() { m.backend.Cleanup(context.Background()) })
+	t.Cleanup(m.scan)
+	return m
+}
+
+// request sends one, and returns what a caller in Vault sees. Responses are
+// checked against the schema that the endpoint declares.
+func (m *mount) request(ctx context.Context, op logical.Operation, path string, data map[string]any) (*logical.Response, error) {
+	m.t.Helper()
+	req := m.overTheWire(&logical.Request{
+		ID: "request-1", Operation: op, Path: path, MountPoint: "redox/", Storage: m.storage, Data: data,
+	})
+	resp, err := m.backend.HandleRequest(ctx, req)
+	if err == nil && !resp.IsError() {
+		route := m.backend.Route(path)
+		if route == nil {
+			m.t.Fatalf("%s %s succeeded without a route", op, path)
+		}
+		declared := schema.GetResponseSchema(m.t, route, op)
+		// A nil answer to a read is Vault's 404.
+		if resp != nil || op != logical.ReadOperation {
+			schema.ValidateResponse(m.t, declared, resp, true)
+		}
+	}
+	if err != nil {
+		err = pb.ProtoErrToErr(pb.ErrToProtoErr(err))
+	}
+	if resp != nil {
+		crossed, convErr := pb.LogicalResponseToProtoResponse(resp)
+		if convErr != nil {
+			m.t.Fatalf("the response cannot be sent to Vault: %v", convErr)
+		}
+		if resp, convErr = pb.ProtoResponseToLogicalResponse(crossed); convErr != nil {
+			m.t.Fatalf("Vault cannot read the response: %v", convErr)
+		}
+	}
+	m.remember(resp, err)
+	return resp, err
+}
+
+func (m *mount) overTheWire(req *logical.Request) *logical.Request {
+	m.t.Helper()
+	crossed, err := pb.LogicalRequestToProtoRequest(req)
+	if err != nil {
+		m.t.Fatalf("Vault cannot send the request: %v", err)
+	}
+	got, err := pb.ProtoRequestToLogicalRequest(crossed)
+	if err != nil {
+		m.t.Fatalf("the plugin cannot read the request: %v", err)
+	}
+	got.Storage = req.Storage
+	return got
+}
+
+func (m *mount) remember(resp *logical.Response, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err != nil {
+		m.said = append(m.said, err.Error())
+	}
+	if resp != nil {
+		shown := maps.Clone(resp.Data)
+		delete(shown, "access_token")
+		m.said = append(m.said, fmt.Sprint(shown, resp.Warnings))
+	}
+}
+
+// must sends a request that is to succeed and returns its data.
+func (m *mount) must(op logical.Operation, path string, data map[string]any) map[string]any {
+	m.t.Helper()
+	resp, err := m.request(context.Background(), op, path, data)
+	if err != nil {
+		m.t.Fatalf("%s %s: %v", op, path, err)
+	}
+	if resp.IsError() {
+		m.t.Fatalf("%s %s: %v", op, path, resp.Error())
+	}
+	if resp == nil {
+		return nil
+	}
+	return resp.Data
+}
+
+func (m *mount) read(path string) map[string]any {
+	m.t.Helper()
+	return m.must(logical.ReadOperation, path, nil)
+}
+
+func (m *mount) write(path string, data map[string]any) map[string]any {
+	m.t.Helper()
+	return m.must(logical.UpdateOperation, path, data)
+}
+
+// fails sends a request that is to fail, with that HTTP status, saying all of
+// want, and returns the message.
+func (m *mount) fails(status int, op logical.Operation, path string, data map[string]any, want ...string) string {
+	m.t.Helper()
+	resp, err := m.request(context.Background(), op, path, data)
+	got, message := outcome(op, resp, err)
+	if got != status {
+		m.t.Errorf("%s %s: HTTP %d, want %d: %s", op, path, got, status, message)
+	}
+	for _, part := range want {
+		if !strings.Contains(message, part) {
+			m.t.Errorf("%s %s says\n  %s\nwant\n  %s", op, path, message, part)
+		}
+	}
+	return message
+}
+
+// outcome is what Vault makes of an answer.
+func outcome(op logical.Operation, resp *logical.Response, err error) (status int, message string) {
+	status, respErr := logical.RespondErrorCommon(&logical.Request{Operation: op}, resp, err)
+	switch {
+	case respErr != nil:
+		logical.AdjustErrorStatusCode(&status, respErr)
+		return status, respErr.Error()
+	case status != 0:
+		return status, ""
+	case resp == nil:
+		return 204, ""
+	}
+	return 200, ""
+}
+
+// ready gives the client under prefix ("" or "clients/acme/") a key that the
+// sandbox knows, and a config.
+func (m *mount) ready(prefix string, more map[string]any) (keyID string) {
+	m.t.Helper()
+	key := m.write(prefix+"keys/import", map[string]any{"private_key": testdata(m.t, "pkcs8.pem")})
+	m.publish(prefix)
+	settings := map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL()}
+	maps.Copy(settings, more)
+	m.write(prefix+"config", settings)
+	return key["key_id"].(string)
+}
+
+// publish does what pasting keys' jwks into Redox's dashboard does.
+func (m *mount) publish(prefix string) {
+	m.t.Helper()
+	if err := m.sandbox.Register(clientID, []byte(m.read(prefix + "keys")["jwks"].(string))); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func testdata(t *testing.T, name string) string {
+	t.Helper()
+	raw, err := os.ReadFile("internal/keyring/testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// snapshot returns all that is stored, byte for byte.
+func snapshot(t *testing.T, s logical.Storage) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := logical.ScanView(context.Background(), s, func(key string) {
+		entry, err := s.Get(context.Background(), key)
+		if err != nil || entry == nil {
+			t.Fatalf("reading %s: %v", key, err)
+		}
+		all[key] = string(entry.Value)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func (m *mount) unchanged(before map[string]string) {
+	m.t.Helper()
+	if diff := cmp.Diff(before, snapshot(m.t, m.storage)); diff != "" {
+		m.t.Errorf("storage changed (-before +after):\n%s", diff)
+	}
+}
+
+// secrets are what must not be seen: of each key what is private, the
+// assertions that were sent, and the tokens that were issued.
+func (m *mount) secrets() map[string]string {
+	secrets := m.sandbox.Secrets()
+	imported, err := keyring.Parse(testdata(m.t, "pkcs8.pem"), "", time.Time{})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	keys := []*keyring.Key{imported} // also where it was deleted since
+	for path := range snapshot(m.t, m.storage) {
+		if !strings.HasSuffix(path, "/keyring") {
+			continue
+		}
+		ring, err := store.Get[keyring.Ring](context.Background(), m.storage, path)
+		if err != nil {
+			continue // a test has stored what cannot be read
+		}
+		keys = append(keys, ring.Keys...)
+	}
+	for _, k := range keys {
+		private, err := k.Private()
+		if err != nil {
+			continue // likewise
+		}
+		more, err := redoxtest.KeySecrets(string(k.ID), private)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		maps.Copy(secrets, more)
+	}
+	return secrets
+}
+
+// scan fails the test if the log, a response or an error shows a secret.
+func (m *mount) scan() {
+	where := map[string]string{"log": m.log.String()}
+	m.mu.Lock()
+	for i, text := range m.said {
+		where[fmt.Sprint("answer ", i)] = text
+	}
+	m.mu.Unlock()
+	for _, leak := range redoxtest.Leaks(where, m.secrets()) {
+		m.t.Errorf("leak: %s", leak)
+	}
+}
+
+func systemView(state consts.ReplicationState) logical.SystemView {
+	return &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: time.Hour, ReplicationStateVal: state}
+}

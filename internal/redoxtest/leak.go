@@ -1,0 +1,81 @@
+package redoxtest
+
+import (
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"math/big"
+	"slices"
+	"strings"
+)
+
+// piece is how much of a secret must be seen to count: no innocent text holds
+// as much of one, and no useful part of one is shorter.
+const piece = 24
+
+// Leaks returns where which of the secrets can be read, whole or in part. Both
+// maps go from a name, which is reported, to a text.
+func Leaks(texts, secrets map[string]string) []string {
+	var found []string
+	for _, secret := range slices.Sorted(maps.Keys(secrets)) {
+		for _, where := range slices.Sorted(maps.Keys(texts)) {
+			if holds(texts[where], secrets[secret]) {
+				found = append(found, secret+" in "+where)
+			}
+		}
+	}
+	return found
+}
+
+func holds(text, secret string) bool {
+	if len(secret) < piece {
+		return secret != "" && strings.Contains(text, secret)
+	}
+	for i := 0; i+piece <= len(secret); i += piece {
+		if strings.Contains(text, secret[i:i+piece]) {
+			return true
+		}
+	}
+	return strings.Contains(text, secret[len(secret)-piece:])
+}
+
+// Secrets returns what is to be looked for with [Leaks]: of every assertion
+// that was received its claims and its signature, and every issued token.
+func (s *Sandbox) Secrets() map[string]string {
+	secrets := map[string]string{}
+	for i, assertion := range s.Assertions() {
+		_, signed, _ := strings.Cut(assertion, ".") // the header is no secret
+		claims, signature, _ := strings.Cut(signed, ".")
+		secrets[fmt.Sprintf("claims of assertion %d", i)] = claims
+		secrets[fmt.Sprintf("signature of assertion %d", i)] = signature
+	}
+	for i, token := range s.Tokens() {
+		secrets[fmt.Sprintf("token %d", i)] = token
+	}
+	return secrets
+}
+
+// KeySecrets returns what is to be looked for of a private key, in the
+// encodings it may be shown in. Its public half, which is in them, is left out.
+func KeySecrets(name string, key *rsa.PrivateKey) (map[string]string, error) {
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encoding key %s: %w", name, err)
+	}
+	secrets := map[string]string{}
+	for format, der := range map[string][]byte{"PKCS#8": pkcs8, "PKCS#1": x509.MarshalPKCS1PrivateKey(key)} {
+		text := base64.StdEncoding.EncodeToString(der)
+		// The modulus fills the first quarter. Lines of a PEM hold 64.
+		secrets["key "+name+" as "+format] = text[len(text)*3/10/64*64+64:]
+	}
+	for number, value := range map[string]*big.Int{"d": key.D, "p": key.Primes[0], "q": key.Primes[1]} {
+		secrets["key "+name+", "+number+" in base64url"] = base64.RawURLEncoding.EncodeToString(value.Bytes())
+		secrets["key "+name+", "+number+" in base64"] = base64.StdEncoding.EncodeToString(value.Bytes())
+		secrets["key "+name+", "+number+" in hex"] = hex.EncodeToString(value.Bytes())
+		secrets["key "+name+", "+number+" in decimal"] = value.String()
+	}
+	return secrets, nil
+}
