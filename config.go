@@ -160,7 +160,7 @@ func (c *config) validateEndpoint() error {
 	// Else a config writer could have assertions meant for Redox sent to a
 	// server of his own, and use them there.
 	at, to := hostname(c.tokenURL()), hostname(c.Audience)
-	if at != to && !(isRedox(at) && isRedox(to)) {
+	if at != to && (!isRedox(at) || !isRedox(to)) {
 		return invalid("%s must name the host of the token URL (%s), or both must be Redox's", fieldAudience, at)
 	}
 	return nil

@@ -29,8 +29,8 @@ func (b *backend) pathKeys() []*framework.Path {
 			"jwks":     {Type: framework.TypeString, Required: true, Description: "Public JWK Set as JSON text, for Redox's dashboard"},
 		})),
 		logical.ListOperation: b.read(b.listKeys, "List the key IDs.", ok("The key IDs, oldest first", map[string]*framework.FieldSchema{
-			"keys":     {Type: framework.TypeStringSlice, Required: true, Description: "Key IDs"},
-			"key_info": {Type: framework.TypeMap, Required: true, Description: "State, origin, size and dates by key ID"},
+			"keys":     {Type: framework.TypeStringSlice, Description: "Key IDs, absent when there are none"},
+			"key_info": {Type: framework.TypeMap, Description: "State, origin, size and dates by key ID"},
 		})),
 	})
 }

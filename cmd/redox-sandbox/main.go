@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	flags := flag.NewFlagSet("redox-sandbox", flag.ContinueOnError)
 	flags.SetOutput(errOut)
 	flags.Usage = func() {
-		fmt.Fprint(errOut, usage)
+		_, _ = fmt.Fprint(errOut, usage) // nobody is there to be told
 		flags.PrintDefaults()
 	}
 	listen := flags.String("listen", "127.0.0.1:0", "address to listen on; port 0 takes a free one")
@@ -84,7 +84,9 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 			return fmt.Errorf("%s: %w", *jwksFile, err)
 		}
 	}
-	fmt.Fprintf(out, "sandbox listening on %s\n", sandbox.URL())
+	if _, err := fmt.Fprintf(out, "sandbox listening on %s\n", sandbox.URL()); err != nil {
+		return err
+	}
 	<-ctx.Done()
 	return nil
 }

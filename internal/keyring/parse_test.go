@@ -131,10 +131,12 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+type refusal struct{ text, want string }
+
+func TestParseRefusesPEM(t *testing.T) {
 	key := testKey(t)
 	pkcs8 := file(t, "pkcs8.pem")
-	for name, test := range map[string]struct{ text, want string }{
+	refuses(t, map[string]refusal{
 		"nothing":                {"", "it is empty"},
 		"blanks":                 {" \n\t", "it is empty"},
 		"prose":                  {"my private key", "neither PEM nor JSON"},
@@ -169,23 +171,34 @@ func TestParseRefuses(t *testing.T) {
 		"exponent 1":             {pkcs1(t, key.N, 1), "exponent is even, too small or too large"},
 		"huge exponent":          {pkcs1(t, key.N, 1<<40+1), "exponent is even, too small or too large"},
 		"numbers of two keys":    {pkcs1(t, new(big.Int).Add(key.N, big.NewInt(2)), 65537), "not a valid PKCS#1 RSA key"},
-		"JWK, damaged":           {`{"kty":"RSA"`, "it is not a JWK"},
-		"JWK, array":             {`{"kty":["RSA"]}`, "it is not a JWK"},
-		"JWK, kid a number":      {privateJWK(t, map[string]any{"kid": 7}), "it is not a JWK"},
-		"JWK, public":            {privateJWK(t, map[string]any{"d": nil}), "it is a public JWK"},
-		"JWK Set":                {`{"keys":[` + privateJWK(t, nil) + `]}`, "it is a JWK Set"},
-		"JWK, EC":                {`{"kty":"EC","crv":"P-256"}`, "its kty is not RSA"},
-		"JWK, symmetric":         {`{"kty":"oct","k":"AAAA"}`, "its kty is not RSA"},
-		"JWK, RS256":             {privateJWK(t, map[string]any{"alg": "RS256"}), "its alg is not RS384"},
-		"JWK, for encryption":    {privateJWK(t, map[string]any{"use": "enc"}), "its use is not sig"},
-		"JWK, bad kid":           {privateJWK(t, map[string]any{"kid": "a/b"}), "its kid cannot be used"},
-		"JWK, empty kid":         {privateJWK(t, map[string]any{"kid": ""}), "its kid cannot be used"},
-		"JWK, reserved kid":      {privateJWK(t, map[string]any{"kid": "generate"}), "its kid cannot be used"},
-		"JWK, no primes":         {privateJWK(t, map[string]any{"p": nil, "q": nil}), "not a valid JWK RSA key"},
-		"JWK, wrong d":           {privateJWK(t, map[string]any{"d": number(key.N)}), "not a valid JWK RSA key"},
-		"JWK, damaged n":         {privateJWK(t, map[string]any{"n": "!"}), "not a valid JWK RSA key"},
-		"JWK, even exponent":     {privateJWK(t, map[string]any{"e": number(big.NewInt(65536))}), "exponent is even, too small or too large"},
-	} {
+	})
+}
+
+func TestParseRefusesJWK(t *testing.T) {
+	key := testKey(t)
+	refuses(t, map[string]refusal{
+		"JWK, damaged":        {`{"kty":"RSA"`, "it is not a JWK"},
+		"JWK, array":          {`{"kty":["RSA"]}`, "it is not a JWK"},
+		"JWK, kid a number":   {privateJWK(t, map[string]any{"kid": 7}), "it is not a JWK"},
+		"JWK, public":         {privateJWK(t, map[string]any{"d": nil}), "it is a public JWK"},
+		"JWK Set":             {`{"keys":[` + privateJWK(t, nil) + `]}`, "it is a JWK Set"},
+		"JWK, EC":             {`{"kty":"EC","crv":"P-256"}`, "its kty is not RSA"},
+		"JWK, symmetric":      {`{"kty":"oct","k":"AAAA"}`, "its kty is not RSA"},
+		"JWK, RS256":          {privateJWK(t, map[string]any{"alg": "RS256"}), "its alg is not RS384"},
+		"JWK, for encryption": {privateJWK(t, map[string]any{"use": "enc"}), "its use is not sig"},
+		"JWK, bad kid":        {privateJWK(t, map[string]any{"kid": "a/b"}), "its kid cannot be used"},
+		"JWK, empty kid":      {privateJWK(t, map[string]any{"kid": ""}), "its kid cannot be used"},
+		"JWK, reserved kid":   {privateJWK(t, map[string]any{"kid": "generate"}), "its kid cannot be used"},
+		"JWK, no primes":      {privateJWK(t, map[string]any{"p": nil, "q": nil}), "not a valid JWK RSA key"},
+		"JWK, wrong d":        {privateJWK(t, map[string]any{"d": number(key.N)}), "not a valid JWK RSA key"},
+		"JWK, damaged n":      {privateJWK(t, map[string]any{"n": "!"}), "not a valid JWK RSA key"},
+		"JWK, even exponent":  {privateJWK(t, map[string]any{"e": number(big.NewInt(65536))}), "exponent is even, too small or too large"},
+	})
+}
+
+func refuses(t *testing.T, tests map[string]refusal) {
+	t.Helper()
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			k, err := keyring.Parse(test.text, "", noon)
 			if k != nil {

@@ -1,0 +1,128 @@
+package redox
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func TestConfig(t *testing.T) {
+	m := newMount(t)
+	m.fails(404, logical.ReadOperation, "config", nil)
+	m.fails(404, logical.PatchOperation, "config", map[string]any{"client_id": "x"}, "there is no config to patch: write redox/config")
+	m.fails(400, logical.UpdateOperation, "config", map[string]any{"region": "ca"}, "client_id is required")
+	m.unchanged(map[string]string{})
+
+	want := map[string]any{
+		"client_id": clientID, "region": "us", "token_url": "https://api.redoxengine.com/v2/auth/token", "audience": "https://api.redoxengine.com/v2/auth/token",
+		"scope": "", "assertion_ttl": 300.0, "clock_leeway": 5.0, "request_timeout": 10.0, "max_retries": 2.0, "ca_pem": "",
+	}
+	if diff := cmp.Diff(want, m.write("config", map[string]any{"client_id": " " + clientID + "\n"})); diff != "" {
+		t.Errorf("written (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(want, m.read("config")); diff != "" {
+		t.Errorf("read (-want +got):\n%s", diff)
+	}
+}
+
+// A write and a patch change what they name and keep the rest; null restores
+// a default, and so does an empty string where empty means nothing.
+func TestConfigMerges(t *testing.T) {
+	all := map[string]any{
+		"client_id": "c", "region": "ca", "token_url": "https://redox.example/token", "audience": "https://redox.example/aud", "scope": "a b",
+		"assertion_ttl": "1m", "clock_leeway": 0, "request_timeout": "30s", "max_retries": 5, "ca_pem": testdata(t, "certificate.pem"),
+	}
+	stored := map[string]any{
+		"client_id": "c", "region": "ca", "token_url": "https://redox.example/token", "audience": "https://redox.example/aud", "scope": "a b",
+		"assertion_ttl": 60.0, "clock_leeway": 0.0, "request_timeout": 30.0, "max_retries": 5.0, "ca_pem": testdata(t, "certificate.pem"),
+	}
+	for field, test := range map[string]struct{ value, want any }{
+		"client_id":       {"d", "d"},
+		"region":          {nil, "us"},
+		"token_url":       {"https://redox.example/other", "https://redox.example/other"},
+		"audience":        {"", "https://redox.example/token"},
+		"scope":           {nil, ""},
+		"assertion_ttl":   {nil, 300.0},
+		"clock_leeway":    {nil, 5.0},
+		"request_timeout": {"20", 20.0},
+		"max_retries":     {nil, 2.0},
+		"ca_pem":          {"", ""},
+	} {
+		for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
+			t.Run(fmt.Sprint(op, " ", field), func(t *testing.T) {
+				m := newMount(t)
+				if diff := cmp.Diff(stored, m.write("config", all)); diff != "" {
+					t.Fatalf("(-want +got):\n%s", diff)
+				}
+				want := map[string]any{}
+				for name, value := range stored {
+					want[name] = value
+				}
+				want[field] = test.want
+				if diff := cmp.Diff(want, m.must(op, "config", map[string]any{field: test.value})); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+				if diff := cmp.Diff(want, m.read("config")); diff != "" {
+					t.Errorf("read (-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+func TestConfigRegions(t *testing.T) {
+	m := newMount(t)
+	got := m.write("config", map[string]any{"client_id": "c", "region": "ca"})
+	if got["token_url"] != "https://api.ca.redoxengine.com/v2/auth/token" || got["audience"] != got["token_url"] {
+		t.Errorf("ca: %v, audience %v", got["token_url"], got["audience"])
+	}
+	if got := m.write("config", map[string]any{"region": ""}); got["region"] != "us" {
+		t.Errorf("the empty region is %v", got["region"])
+	}
+	m.write("config", map[string]any{"token_url": "https://redox.example/token"})
+	resp, err := m.request(context.Background(), logical.UpdateOperation, "config", map[string]any{"region": "ca"})
+	if err != nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "region has no effect while token_url is set") {
+		t.Errorf("region beside token_url: %v, %v", resp, err)
+	}
+	// Both hosts are Redox's, so one may be the audience at the other.
+	m.write("config", map[string]any{"token_url": "", "region": "us", "audience": "https://api.ca.redoxengine.com/v2/auth/token"})
+}
+
+func TestConfigTakesURLs(t *testing.T) {
+	m := newMount(t)
+	for _, good := range []string{
+		"https://redox.example", "https://redox.example:8443/a/b", "https://REDOX.example/token", "https://[2001:db8::1]/token", "https://[2001:db8::1]:443/token",
+		"http://127.0.0.1:1/x", "http://127.9.9.9/x", "http://localhost:65535/x", "http://[::1]:8080/x", "https://192.0.2.1/token",
+	} {
+		if got := m.write("config", map[string]any{"client_id": "c", "token_url": good}); got["token_url"] != good {
+			t.Errorf("%s became %v", good, got["token_url"])
+		}
+	}
+}
+
+func TestConfigDurations(t *testing.T) {
+	m := newMount(t)
+	for _, test := range []struct {
+		value any
+		want  float64
+	}{{60, 60}, {60.0, 60}, {"60", 60}, {"60s", 60}, {"1m", 60}, {"1m0s", 60}, {"0.5m", 30}} {
+		if got := m.write("config", map[string]any{"client_id": "c", "assertion_ttl": test.value})["assertion_ttl"]; got != test.want {
+			t.Errorf("%#v became %v", test.value, got)
+		}
+	}
+}
+
+func TestDeleteConfigKeepsKeys(t *testing.T) {
+	m := newMount(t)
+	key := m.ready("", nil)
+	m.must(logical.DeleteOperation, "config", nil)
+	m.fails(404, logical.ReadOperation, "config", nil)
+	if got := m.read("keys")["active"]; got != key {
+		t.Errorf("the active key is %v", got)
+	}
+	m.must(logical.DeleteOperation, "config", nil)
+}
