@@ -134,7 +134,7 @@ func (c *config) validate() error {
 		return invalid("%s must be at most 1024 printable ASCII characters", fieldScope)
 	case c.AssertionTTL < 30*time.Second || c.AssertionTTL > assertion.MaxTTL:
 		return invalid("%s must be 30s to 5m", fieldAssertionTTL)
-	case c.ClockLeeway < 0 || c.ClockLeeway > 10*time.Second:
+	case c.ClockLeeway > 10*time.Second:
 		return invalid("%s must be 0s to 10s", fieldClockLeeway)
 	case c.RequestTimeout < time.Second || c.RequestTimeout > 30*time.Second:
 		return invalid("%s must be 1s to 30s", fieldRequestTimeout)

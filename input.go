@@ -120,18 +120,25 @@ func asInt(raw any) (int64, error) {
 }
 
 func asDuration(raw any) (time.Duration, error) {
-	rule := fmt.Errorf("must be a whole number of seconds, or a duration such as 30s or 5m")
+	d, err := parseDuration(raw)
+	switch {
+	case err != nil || d%time.Second != 0:
+		return 0, fmt.Errorf("must be a whole number of seconds, or a duration such as 30s or 5m")
+	case d < 0:
+		return 0, fmt.Errorf("must not be negative")
+	}
+	return d, nil
+}
+
+func parseDuration(raw any) (time.Duration, error) {
 	if s, ok := raw.(string); ok {
 		if d, err := time.ParseDuration(s); err == nil {
-			if d%time.Second != 0 {
-				return 0, rule
-			}
 			return d, nil
 		}
 	}
 	n, err := asInt(raw)
-	if err != nil || n > math.MaxInt64/int64(time.Second) || n < math.MinInt64/int64(time.Second) {
-		return 0, rule
+	if err == nil && (n > math.MaxInt64/int64(time.Second) || n < math.MinInt64/int64(time.Second)) {
+		err = strconv.ErrRange
 	}
-	return time.Duration(n) * time.Second, nil
+	return time.Duration(n) * time.Second, err
 }

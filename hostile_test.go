@@ -1,0 +1,268 @@
+package redox
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// hostile is one bad input: the answer names the field, or what stands for it
+// in the path, and the rule.
+type hostile struct {
+	path   string
+	op     logical.Operation // update when empty
+	field  string            // empty: the value stands in the path
+	value  any
+	status int // 400 when zero
+	want   []string
+}
+
+// The values that no field takes, whatever its type.
+var (
+	list   = []any{"a"}
+	object = map[string]any{"kty": "RSA", "d": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"}
+	huge   = strings.Repeat("x", 1<<20)
+)
+
+func each(path, field, rule string, values ...any) []hostile {
+	var all []hostile
+	for _, value := range values {
+		all = append(all, hostile{path: path, field: field, value: value, want: []string{field, rule}})
+	}
+	return all
+}
+
+func hostileStrings() []hostile {
+	const text, printable = "must be a string", "printable ASCII characters"
+	return slices.Concat(
+		each("config", "client_id", text, 7, true, 1.5, list, object),
+		each("config", "client_id", "is required", "", " \n", nil),
+		each("config", "client_id", printable, "a b", "a\x00b", "a\nb", "clіent" /* Cyrillic */, "a\u202eb", "\ufeffa", huge, strings.Repeat("x", 257)),
+		each("config", "region", text, 1, false, list, object),
+		each("config", "region", "must be us or ca", "eu", "US", "us ", "uѕ", "us\x00", huge, "../ca"),
+		each("config", "scope", text, 1, true, list, object),
+		each("config", "scope", printable, "a\nb", "a\tb", "scоpe", "\x7f", huge, strings.Repeat("x", 1025)),
+		each("config", "ca_pem", text, 1, true, list, object),
+		each("config", "ca_pem", "must be PEM", "/etc/ssl/ca.pem", "nonsense", "-----BEGIN CERTIFICATE-----", "\x00",
+			"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+		each("config", "ca_pem", "at most 256 KiB", huge),
+		each("config", "ca_pem", "CERTIFICATE blocks only", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"),
+	)
+}
+
+func hostileURLs() []hostile {
+	var all []hostile
+	for _, field := range []string{"token_url", "audience"} {
+		all = append(all, slices.Concat(
+			each("config", field, "must be a string", 1, true, list, object),
+			each("config", field, "must be an absolute URL", "redox.example", "/v2/auth/token", "https:", "https://", "https:redox.example", "https://a b/",
+				"https://redox.example/\x00", "https://redox.example/\n", "https://rеdox.example/", "https://[::1", "https://redox.example:port/",
+				"https://redox.example:-1/", " https://redox.example/", huge, "https://"+strings.Repeat("x", 1024)),
+			each("config", field, "must begin with https://", "http://redox.example/", "ftp://redox.example/", "file://redox.example/etc", "HTTP://192.0.2.1/",
+				"http://[2001:db8::1]/", "http://127.0.0.1.redox.example/", "http://localhost.redox.example/", "http://0.0.0.0/", "http://[::]/"),
+			each("config", field, "must not hold a user name or password", "https://user@redox.example/", "https://user:c2VjcmV0LXNlY3JldC1zZWNyZXQ@redox.example/", "https://:@redox.example/"),
+			each("config", field, "must not have a query or a fragment", "https://redox.example/?a=b", "https://redox.example/?", "https://redox.example/#f", "https://redox.example/#"),
+			each("config", field, "must name a host", "https://:443/"),
+			each("config", field, "must have a port of 1 to 65535", "https://redox.example:0/", "https://redox.example:65536/", "https://redox.example:/", "https://redox.example:99999999999/"),
+		)...)
+	}
+	return append(all, each("config", "audience", "must name the host of the token URL",
+		"https://evil.example/v2/auth/token", "https://api.redoxengine.com.evil.example/", "https://evilredoxengine.com/", "https://api.redoxengine.com:8443/")...)
+}
+
+func hostileNumbers() []hostile {
+	const seconds, whole = "must be a whole number of seconds, or a duration", "must be a whole number"
+	var all []hostile
+	for _, field := range []string{"assertion_ttl", "clock_leeway", "request_timeout"} {
+		all = append(all, each("config", field, "must not be negative", -1, "-5m", "-9223372036s")...)
+		all = append(all, each("config", field, seconds,
+			"", " ", "soon", true, list, object, 1.5, "1.5s", "500ms", "1d", "9223372036854775808", 1e300, "5m\x00", "٣", huge, "9999999999999h")...)
+	}
+	return slices.Concat(all,
+		each("config", "assertion_ttl", "must be 30s to 5m", 0, "29s", "301s", 9223372036, "2562047h"),
+		each("config", "clock_leeway", "must be 0s to 10s", 11, "1h"),
+		each("config", "request_timeout", "must be 1s to 30s", 0, 31, "1h"),
+		each("config", "max_retries", whole, "", "two", 1.5, true, list, object, "0x2", "1e1", "9223372036854775808", huge),
+		each("config", "max_retries", "must be 0 to 5", -1, 6, "100", 9007199254740991),
+		each("keys/generate", "key_bits", whole, "", "big", 2048.5, true, list, object, "0x800", "99999999999999999999", huge),
+		each("keys/generate", "key_bits", "must be 2048, 3072 or 4096", 0, -2048, 1024, 2047, 2049, 8192, 1<<40, "1024"),
+	)
+}
+
+func hostileKeys(t *testing.T) []hostile {
+	pem := testdata(t, "pkcs8.pem")
+	all := slices.Concat(
+		each("keys/import", "private_key", "must be a string", 1, true, list, object),
+		each("keys/import", "private_key", "it is empty", "", nil, " \n"),
+		each("keys/import", "private_key", "it is neither PEM nor JSON", huge, "\x00", "kеy"),
+		each("keys/import", "private_key", "it is a public key", testdata(t, "public.pem")),
+		each("keys/import", "private_key", "more than one PEM block", pem+pem),
+		each("keys/import", "private_key", "did you mean private_key=@", "../key.pem"),
+	)
+	for _, bad := range []any{"a/b", "a b", "..", ".", "generate", "import", "rotate", "kеy", "a\x00", "a\n", "%2e%2e", huge, 7, true, list, object} {
+		want := "a key ID has 1 to 128 of the characters"
+		switch text, is := bad.(string); {
+		case !is:
+			want = "must be a string"
+		case text == "generate" || text == "import" || text == "rotate":
+			want = "it is the name of an endpoint"
+		case text == "." || text == "..":
+			want = "cannot be a key ID"
+		}
+		all = append(all, hostile{path: "keys/import", field: "key_id", value: bad, want: []string{"key_id", want}})
+	}
+	for _, path := range []struct {
+		path string
+		op   logical.Operation
+	}{{"keys/ring-key", logical.DeleteOperation}, {"keys/ring-key/activate", logical.UpdateOperation}, {"clients/acme", logical.DeleteOperation}} {
+		for _, bad := range []any{"", "yes", "TRUE", "1", 1, list, object, huge} {
+			all = append(all, hostile{path: path.path, op: path.op, field: "force", value: bad, want: []string{"force", "must be true or false"}})
+		}
+	}
+	return all
+}
+
+// What is captured from the path: client names and key IDs.
+func hostilePaths() []hostile {
+	var all []hostile
+	for _, name := range []string{"-a", "a-", ".a", "a..b", "a b", "a\x00", "ключ", "асme", "a%2Fb", "a;b", "*", "+", strings.Repeat("x", 65), huge} {
+		for path, op := range map[string]logical.Operation{
+			"token": logical.ReadOperation, "check": logical.ReadOperation, "config": logical.UpdateOperation, "keys": logical.ListOperation,
+			"keys/generate": logical.UpdateOperation, "keys/import": logical.UpdateOperation, "keys/k": logical.DeleteOperation, "keys/k/activate": logical.UpdateOperation,
+		} {
+			all = append(all, hostile{path: "clients/" + name + "/" + path, op: op, want: []string{"client must be 1 to 64 of the characters"}})
+		}
+		all = append(all, hostile{path: "clients/" + name, op: logical.DeleteOperation, want: []string{"client must be 1 to 64 of the characters"}})
+	}
+	for _, id := range []string{"a b", "a%2Fb", "ключ", "a\x00", "*", strings.Repeat("x", 129), huge} {
+		all = append(all,
+			hostile{path: "keys/" + id, op: logical.ReadOperation, want: []string{"key_id: a key ID has 1 to 128"}},
+			hostile{path: "keys/" + id, op: logical.DeleteOperation, want: []string{"key_id: a key ID has 1 to 128"}},
+			hostile{path: "keys/" + id + "/activate", want: []string{"key_id: a key ID has 1 to 128"}})
+	}
+	return append(all,
+		hostile{path: "keys/rotate", op: logical.DeleteOperation, want: []string{"key_id", "the name of an endpoint"}},
+		hostile{path: "keys/../activate", want: []string{"key_id", "cannot be a key ID"}})
+}
+
+// Fields that a path does not have, or that belong into it.
+func hostileFields() []hostile {
+	var all []hostile
+	for path, takes := range map[string]string{
+		"config": "assertion_ttl, audience", "keys/generate": "takes key_bits", "keys/import": "takes key_id, private_key", "keys/ring-key/activate": "takes force",
+	} {
+		for _, field := range []string{"clientid", "CLIENT_ID", "client_id ", "public_jwks", "a\nb", strings.Repeat("f", 1000)} {
+			want := []string{"unknown field", takes}
+			all = append(all, hostile{path: path, field: field, value: "x", want: want}, hostile{path: "clients/acme/" + path, field: field, value: "x", want: want})
+		}
+	}
+	for path, op := range map[string]logical.Operation{
+		"config": logical.UpdateOperation, "keys/generate": logical.UpdateOperation, "token": logical.ReadOperation, "check": logical.ReadOperation,
+		"keys": logical.ReadOperation, "keys/ring-key": logical.DeleteOperation, "clients/acme": logical.DeleteOperation, "clients/acme/token": logical.ReadOperation,
+	} {
+		all = append(all, hostile{path: path, op: op, field: "client", value: "acme", want: []string{"client belongs in the path"}})
+	}
+	for path, op := range map[string]logical.Operation{
+		"keys/ring-key": logical.ReadOperation, "keys/ring-key/activate": logical.UpdateOperation, "clients/acme/keys/k": logical.DeleteOperation,
+	} {
+		all = append(all, hostile{path: path, op: op, field: "key_id", value: "other", want: []string{"key_id belongs in the path"}})
+	}
+	return append(all,
+		hostile{path: "config", op: logical.DeleteOperation, field: "force", value: "x", want: []string{`unknown field "force"`}},
+		hostile{path: "config", op: logical.PatchOperation, field: "leeway", value: 5, want: []string{`unknown field "leeway"`}},
+		hostile{path: "keys/ring-key", op: logical.DeleteOperation, field: "forced", value: true, want: []string{`unknown field "forced"`, "takes force"}})
+}
+
+// Each bad input is refused with a message that names the field and the rule,
+// and leaves storage byte for byte as it was. On an engine that holds nothing
+// it is refused as well, if only for that, and nothing is stored.
+func TestHostileInput(t *testing.T) {
+	full, empty := newMount(t), newMount(t)
+	full.ready("", nil)
+	full.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "ring-key"})
+	full.ready("clients/acme/", nil)
+	full.write("config", map[string]any{"token_url": ""})
+	before := snapshot(t, full.storage)
+
+	tests := slices.Concat(hostileStrings(), hostileURLs(), hostileNumbers(), hostileKeys(t), hostilePaths(), hostileFields())
+	for _, test := range tests {
+		if test.op == "" {
+			test.op = logical.UpdateOperation
+		}
+		if test.status == 0 {
+			test.status = 400
+		}
+		var data map[string]any
+		if test.field != "" {
+			data = map[string]any{test.field: test.value}
+		}
+		if test.path == "keys/import" && test.field == "key_id" {
+			data["private_key"] = testdata(t, "pkcs8.pem")
+		}
+		message := full.fails(test.status, test.op, test.path, data, test.want...)
+		if len(message) > 1000 {
+			t.Errorf("%s %s %s: a message of %d characters", test.op, test.path, test.field, len(message))
+		}
+		if strings.Contains(message, "c2VjcmV0") || strings.ContainsAny(message, "\x00\n") {
+			t.Errorf("%s %s %s quotes what it was given: %q", test.op, test.path, test.field, message)
+		}
+		onNothing := maps.Clone(data)
+		if test.path == "config" && test.field != "client_id" && test.field != "client" {
+			onNothing["client_id"] = "c"
+		}
+		resp, err := empty.request(t.Context(), test.op, test.path, onNothing)
+		if status, text := outcome(test.op, resp, err); status < 400 || status >= 500 {
+			t.Errorf("%s %s %s of an empty engine: HTTP %d %s", test.op, test.path, test.field, status, text)
+		}
+	}
+	full.unchanged(before)
+	empty.unchanged(map[string]string{})
+	covers(t, full, tests)
+	t.Logf("%d hostile inputs", len(tests))
+	if len(tests) < 150 {
+		t.Errorf("%d hostile inputs, want at least 150", len(tests))
+	}
+}
+
+// covers checks that each field of each path that can be written has a test.
+func covers(t *testing.T, m *mount, tests []hostile) {
+	t.Helper()
+	tested := map[string]bool{}
+	for _, test := range tests {
+		route := m.backend.Route(test.path)
+		if route == nil {
+			t.Fatalf("%s has no route", test.path)
+		}
+		tested[route.Pattern+" "+test.field] = true
+		if strings.HasPrefix(test.path, "clients/") && test.field == "" {
+			tested[route.Pattern+" client"] = true
+		}
+		if strings.HasPrefix(test.path, "keys/") && test.field == "" {
+			tested[route.Pattern+" key_id"] = true
+		}
+	}
+	for _, path := range m.backend.Paths {
+		for field := range path.Fields {
+			if !tested[path.Pattern+" "+field] {
+				t.Errorf("no hostile input for field %s of %s", field, path.Pattern)
+			}
+		}
+	}
+}
+
+// Paths that do not exist are refused by the framework, and nothing happens.
+func TestUnsupported(t *testing.T) {
+	m := newMount(t)
+	for _, path := range []string{"", "tokens", "token/", "config/x", "keys/generate/x", "keys/a/activate/b", "clients/a/b", "clients/a/clients/b/token", "Token"} {
+		for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation, logical.DeleteOperation, logical.ListOperation, logical.PatchOperation} {
+			resp, err := m.request(t.Context(), op, path, nil)
+			if status, _ := outcome(op, resp, err); status != 404 && status != 405 {
+				t.Errorf("%s %q: HTTP %d", op, path, status)
+			}
+		}
+	}
+	m.unchanged(map[string]string{})
+}
