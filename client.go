@@ -77,7 +77,12 @@ func exchange(ctx context.Context, client *http.Client, tokenURL, assertion, sco
 	if len(raw) > maxBody {
 		return nil, &upstreamError{Kind: broken, What: "the answer is larger than 1 MiB"}
 	}
-	switch status := resp.StatusCode; {
+	return readAnswer(resp.StatusCode, raw, clock)
+}
+
+// readAnswer tells a token from a refusal, and both from anything else.
+func readAnswer(status int, raw []byte, clock skew) (*accessToken, error) {
+	switch {
 	case status == http.StatusTooManyRequests:
 		return nil, &upstreamError{Kind: limited, Status: status}
 	case status >= 500:
@@ -87,12 +92,7 @@ func exchange(ctx context.Context, client *http.Client, tokenURL, assertion, sco
 	case status >= 300:
 		return nil, &upstreamError{Kind: notRedox, Status: status, What: "a redirect, which is never followed with credentials"}
 	}
-	t, err := readToken(resp.StatusCode, raw, clock)
-	if err != nil {
-		return nil, err
-	}
-	t.Skew = clock
-	return t, nil
+	return readToken(status, raw, clock)
 }
 
 // readToken reads a 2xx answer. One without a token is no success.
@@ -114,7 +114,7 @@ func readToken(status int, raw []byte, clock skew) (*accessToken, error) {
 	if value == "" || strings.ContainsFunc(value, unprintable) {
 		return nil, &upstreamError{Kind: broken, Status: status, What: "the answer has no usable access_token"}
 	}
-	t := &accessToken{Value: value, Type: answer.TokenType, Scope: answer.Scope}
+	t := &accessToken{Value: value, Type: answer.TokenType, Scope: answer.Scope, Skew: clock}
 	if t.Type == "" {
 		t.Type = "Bearer"
 	}

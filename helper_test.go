@@ -3,6 +3,7 @@ package redox
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -22,6 +23,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
+
+var update = flag.Bool("update", false, "write the golden files anew")
 
 const clientID = "e3b0c442-98fc-4c14-9afb-f4c8996fb924"
 

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// piece is how much of a secret must be seen to count: no innocent text holds
-// as much of one, and no useful part of one is shorter.
+// piece is the unit in which a secret is looked for, so that whoever shows as
+// much as two of them in a row is found. No innocent text holds one.
 const piece = 24
 
 // Leaks returns where which of the secrets can be read, whole or in part. Both

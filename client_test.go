@@ -1,0 +1,406 @@
+package redox
+
+import (
+	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// ask sends an assertion to a server that answers as handler says.
+func ask(t *testing.T, handler http.HandlerFunc) (*accessToken, error) {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	l := newLane(t, "")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	return exchange(ctx, l.http, server.URL+"/token", "the.assertion", "")
+}
+
+func newLane(t *testing.T, caPEM string) *lane {
+	t.Helper()
+	p := &pool{}
+	t.Cleanup(p.close)
+	l, err := p.lane("default", caPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func body(status int, text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, text)
+	}
+}
+
+// What Redox is sent, to the letter.
+func TestExchangeRequest(t *testing.T) {
+	for scope, want := range map[string]url.Values{
+		"": {
+			"grant_type": {"client_credentials"}, "client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}, "client_assertion": {"a.b+/=.c"},
+		},
+		"system/*.read x": {
+			"grant_type": {"client_credentials"}, "client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}, "client_assertion": {"a.b+/=.c"},
+			"scope": {"system/*.read x"},
+		},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			raw, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			form, err := url.ParseQuery(string(raw))
+			if diff := cmp.Diff(want, form); diff != "" || err != nil {
+				t.Errorf("form (-want +got), %v:\n%s", err, diff)
+			}
+			headers := map[string]string{
+				"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json", "User-Agent": "vault-plugin-secrets-redox/" + strings.TrimPrefix(Version, "v"),
+			}
+			for name, value := range headers {
+				if r.Header.Get(name) != value {
+					t.Errorf("%s: %s, want %s", name, r.Header.Get(name), value)
+				}
+			}
+			if r.Method != http.MethodPost || r.ContentLength != int64(len(raw)) || r.Header.Get("Authorization") != "" || r.ProtoMajor != 1 {
+				t.Errorf("%s, length %d, %s", r.Method, r.ContentLength, r.Proto)
+			}
+			_, _ = io.WriteString(w, `{"access_token":"t","token_type":"bearer","expires_in":60,"scope":"granted"}`)
+		}))
+		got, err := exchange(t.Context(), newLane(t, "").http, server.URL, "a.b+/=.c", scope)
+		server.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Value != "t" || got.Type != "bearer" || got.Lifetime != time.Minute || got.Assumed || got.Scope != "granted" || !got.Skew.Known {
+			t.Errorf("got %+v", got)
+		}
+	}
+}
+
+func TestExchangeLifetimes(t *testing.T) {
+	for expires, want := range map[string]time.Duration{
+		`300`: 300 * time.Second, `"300"`: 300 * time.Second, `1`: time.Second, `299.9`: 299 * time.Second, `"1e2"`: 100 * time.Second, `86400`: 24 * time.Hour,
+		`null`: 0, `0`: 0, `-1`: 0, `"soon"`: 0, `""`: 0, `true`: 0, `[300]`: 0, `{}`: 0, `0.5`: 0, `86401`: 0, `1e300`: 0, `"NaN"`: 0, `"Inf"`: 0, `"-Inf"`: 0,
+	} {
+		got, err := ask(t, body(200, `{"access_token":"t","expires_in":`+expires+`}`))
+		if err != nil {
+			t.Errorf("expires_in %s: %v", expires, err)
+			continue
+		}
+		assumed := want == 0
+		if assumed {
+			want = 5 * time.Minute
+		}
+		if got.Lifetime != want || got.Assumed != assumed || got.Type != "Bearer" {
+			t.Errorf("expires_in %s: %v, assumed %v, type %s", expires, got.Lifetime, got.Assumed, got.Type)
+		}
+	}
+}
+
+// Servers that answer badly: each is an error of a kind, and none is quoted.
+func TestExchangeHostileAnswers(t *testing.T) {
+	const canary = "c4n4ry"
+	bomb := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		for range 64 {
+			if _, err := z.Write(make([]byte, 1<<20)); err != nil {
+				return
+			}
+		}
+		_ = z.Close()
+	}
+	hijack := func(raw string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = io.WriteString(conn, raw)
+			_ = conn.Close()
+		}
+	}
+	for name, test := range map[string]struct {
+		answer http.HandlerFunc
+		kind   kind
+		want   string
+	}{
+		"no JSON":                 {body(200, canary), broken, "not the JSON of a token"},
+		"empty":                   {body(200, ""), broken, "not the JSON of a token"},
+		"no content":              {body(204, ""), broken, "not the JSON of a token"},
+		"array":                   {body(200, `["`+canary+`"]`), broken, "not the JSON of a token"},
+		"null":                    {body(200, `null`), broken, "no usable access_token"},
+		"token null":              {body(200, `{"access_token":null}`), broken, "no usable access_token"},
+		"token empty":             {body(200, `{"access_token":""}`), broken, "no usable access_token"},
+		"token a number":          {body(200, `{"access_token":7}`), broken, "no usable access_token"},
+		"token an object":         {body(200, `{"access_token":{"`+canary+`":1}}`), broken, "no usable access_token"},
+		"token with a line end":   {body(200, `{"access_token":"`+canary+`\r\nX: y"}`), broken, "no usable access_token"},
+		"token with a blank":      {body(200, `{"access_token":"a `+canary+`"}`), broken, "no usable access_token"},
+		"token not ASCII":         {body(200, `{"access_token":"`+canary+`é"}`), broken, "no usable access_token"},
+		"token_type a number":     {body(200, `{"access_token":"t","token_type":7}`), broken, "not the JSON of a token"},
+		"two values":              {body(200, `{"access_token":"t"} {"access_token":"u"}`), broken, "not the JSON of a token"},
+		"1 MiB and a bit":         {body(200, strings.Repeat(" ", maxBody+1)), broken, "larger than 1 MiB"},
+		"an error beyond 1 MiB":   {body(400, strings.Repeat(" ", maxBody+1)), broken, "larger than 1 MiB"},
+		"a gzip bomb":             {bomb, broken, "larger than 1 MiB"},
+		"400 in HTML":             {body(400, "<html>"+canary), notRedox, "firewall or proxy"},
+		"401 in JSON of another":  {body(401, `{"message":"`+canary+`"}`), notRedox, "firewall or proxy"},
+		"404, empty":              {body(404, ""), notRedox, "firewall or proxy"},
+		"407":                     {body(407, canary), notRedox, "firewall or proxy"},
+		"429 in HTML":             {body(429, canary), limited, "HTTP 429"},
+		"500":                     {body(500, canary), unavailable, "HTTP 500"},
+		"599 in JSON":             {body(599, `{"error":"`+canary+`"}`), unavailable, "HTTP 599"},
+		"304":                     {body(304, ""), notRedox, "a redirect"},
+		"302 without Location":    {body(302, canary), notRedox, "a redirect"},
+		"not HTTP":                {hijack(canary + "\r\n\r\n"), unreachable, "broke before there was an answer"},
+		"cut in the header":       {hijack("HTTP/1.1 200 OK\r\nContent-Le"), unreachable, "broke before there was an answer"},
+		"cut in the body":         {hijack("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"), unreachable, "broke before there was an answer"},
+		"a header without end":    {hijack("HTTP/1.1 200 OK\r\nX: " + strings.Repeat(canary, 20_000) + "\r\n\r\n"), unreachable, "broke before there was an answer"},
+		"interim answers, no end": {hijack(strings.Repeat("HTTP/1.1 103 Early Hints\r\nX: "+canary+"\r\n\r\n", 10_000)), unreachable, "broke before there was an answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := ask(t, test.answer)
+			if got != nil {
+				t.Errorf("a token came of it: %+v", got)
+			}
+			var up *upstreamError
+			if !errors.As(err, &up) {
+				t.Fatalf("error %v of type %T", err, err)
+			}
+			if up.Kind != test.kind || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("kind %d, %q; want %d, %q", up.Kind, err, test.kind, test.want)
+			}
+			if strings.Contains(err.Error(), canary) {
+				t.Errorf("the error quotes the answer: %v", err)
+			}
+		})
+	}
+}
+
+// A body of exactly the cap is read.
+func TestExchangeLargestAnswer(t *testing.T) {
+	text := `{"access_token":"t"}`
+	if _, err := ask(t, body(200, text+strings.Repeat(" ", maxBody-len(text)))); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a refusal shows is Redox's own words: capped, on one line, and without
+// anything that may be a credential.
+func TestExchangeRefusals(t *testing.T) {
+	long := strings.Repeat("no ", 200)
+	for name, test := range map[string]struct {
+		status int
+		answer string
+		want   refusal
+	}{
+		"as documented": {400,
+			`{"error":"invalid_request","error_description":"Missing client assertion","error_uri":"https://docs.redoxengine.com/permalink/x"}`,
+			refusal{Code: "invalid_request", Description: "Missing client assertion", URI: "https://docs.redoxengine.com/permalink/x"}},
+		"blank":               {400, `{"error":"invalid_request","error_description":"","error_uri":""}`, refusal{Code: "invalid_request"}},
+		"401":                 {401, `{"error":"invalid_client"}`, refusal{Code: "invalid_client"}},
+		"an error with a 200": {200, `{"error":"invalid_client","access_token":"t"}`, refusal{Code: "invalid_client"}},
+		"long":                {400, `{"error":"` + long + `","error_description":"` + long + `"}`, refusal{Code: long[:64] + "…", Description: long[:300] + "…"}},
+		"lines":               {400, `{"error":"a\nb","error_description":"x\r\ny\u2028z\u0000"}`, refusal{Code: "a b", Description: "x  y z"}},
+		"a token in it": {400, `{"error":"e","error_description":"bad eyJhbGciOiJSUzM4NCJ9.eyJpc3MiOiJ4In0.c2lnbmF0dXJlc2lnbmF0dXJl here"}`,
+			refusal{Code: "e", Description: "bad [removed] here"}},
+		"foreign link":     {400, `{"error":"e","error_uri":"https://evil.example/"}`, refusal{Code: "e"}},
+		"almost Redox's":   {400, `{"error":"e","error_uri":"https://evilredoxengine.com/"}`, refusal{Code: "e"}},
+		"link with secret": {400, `{"error":"e","error_uri":"https://docs.redoxengine.com/?t=secret"}`, refusal{Code: "e"}},
+		"link with user":   {400, `{"error":"e","error_uri":"https://u:p@docs.redoxengine.com/"}`, refusal{Code: "e"}},
+		"link, http":       {400, `{"error":"e","error_uri":"http://docs.redoxengine.com/"}`, refusal{Code: "e"}},
+		"link with token":  {400, `{"error":"e","error_uri":"https://docs.redoxengine.com/` + strings.Repeat("x", 40) + `"}`, refusal{Code: "e"}},
+		"link, long":       {400, `{"error":"e","error_uri":"https://docs.redoxengine.com/` + strings.Repeat("x/", 100) + `"}`, refusal{Code: "e"}},
+		"link, bare":       {400, `{"error":"e","error_uri":"https://redoxengine.com/x"}`, refusal{Code: "e", URI: "https://redoxengine.com/x"}},
+		"link, damaged":    {400, `{"error":"e","error_uri":"https://docs.redoxengine.com/%zz"}`, refusal{Code: "e"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := ask(t, body(test.status, test.answer))
+			var got *refusal
+			if !errors.As(err, &got) {
+				t.Fatalf("error %v of type %T", err, err)
+			}
+			test.want.Status, test.want.Skew = test.status, got.Skew
+			if diff := cmp.Diff(&test.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if !got.Skew.Known {
+				t.Error("the skew was not measured")
+			}
+		})
+	}
+}
+
+func TestMeasureSkew(t *testing.T) {
+	for date, known := range map[string]bool{
+		"": false, "yesterday": false, time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat): true, time.Now().Add(time.Hour).UTC().Format(http.TimeFormat): true,
+	} {
+		got := measureSkew(http.Header{"Date": {date}})
+		if got.Known != known || known && (got.Ahead.Abs() < 59*time.Minute || got.Ahead.Abs() > 61*time.Minute) {
+			t.Errorf("Date %q: %+v", date, got)
+		}
+	}
+}
+
+// TLS: only what ca_pem or the system vouches for, and never below 1.2.
+func TestExchangeTLS(t *testing.T) {
+	answer := body(200, `{"access_token":"t"}`)
+	good := httptest.NewTLSServer(answer)
+	t.Cleanup(good.Close)
+	old := httptest.NewUnstartedServer(answer)
+	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS11} //nolint:gosec // what is to be refused
+	old.Config.ErrorLog = nil
+	old.StartTLS()
+	t.Cleanup(old.Close)
+	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: good.Certificate().Raw}))
+	otherName := strings.Replace(good.URL, "127.0.0.1", "localhost", 1)
+
+	for name, test := range map[string]struct{ url, ca, want string }{
+		"trusted":         {good.URL, ca, ""},
+		"unknown":         {good.URL, "", "the TLS certificate of 127.0.0.1:PORT is not trusted: signed by an unknown authority; if a private CA signed it, set ca_pem"},
+		"another's CA":    {good.URL, testdata(t, "certificate.pem"), "signed by an unknown authority"},
+		"for a name else": {otherName, ca, "it is for another host"},
+		"TLS 1.1":         {old.URL, ca, "broke before there was an answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := exchange(t.Context(), newLane(t, test.ca).http, test.url, "a", "")
+			if test.want == "" {
+				if err != nil || got.Value != "t" {
+					t.Errorf("%v, %v", got, err)
+				}
+				return
+			}
+			u, parseErr := url.Parse(test.url)
+			if parseErr != nil {
+				t.Fatal(parseErr)
+			}
+			if want := strings.Replace(test.want, "PORT", u.Port(), 1); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("error %v, want %s", err, want)
+			}
+		})
+	}
+}
+
+// What goes wrong on the way names the host, and never shows a proxy's password.
+func TestConnectionErrors(t *testing.T) {
+	refused, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := refused.Addr().String()
+	if err := refused.Close(); err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(body(http.StatusProxyAuthRequired, "canary"))
+	t.Cleanup(proxy.Close)
+	through := func(proxyURL string) *http.Client {
+		u, err := url.Parse(proxyURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := newLane(t, "")
+		l.http.Transport.(*http.Transport).Proxy = http.ProxyURL(u)
+		return l.http
+	}
+	for name, test := range map[string]struct {
+		client *http.Client
+		url    string
+		want   string
+	}{
+		"nobody listens":       {newLane(t, "").http, "http://" + closed, "connection to " + closed + ": connection refused"},
+		"no such name":         {newLane(t, "").http, "https://redox.invalid/", "the name of redox.invalid (or of the proxy) cannot be resolved"},
+		"the proxy is down":    {through("http://user:canary@" + closed), "https://redox.example/", "the proxy on the way to redox.example cannot be reached"},
+		"the proxy says no":    {through(strings.Replace(proxy.URL, "http://", "http://user:canary@", 1)), "https://redox.example/", "the connection to redox.example broke"},
+		"the URL is no URL":    {newLane(t, "").http, "http://[::1", "cannot be requested"},
+		"the proxy is unknown": {through("http://user:canary@proxy.invalid:1"), "https://redox.example/", "redox.example"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := exchange(t.Context(), test.client, test.url, "the.assertion", "")
+			var up *upstreamError
+			if !errors.As(err, &up) || up.Kind != unreachable || !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("error %v, want %s", err, test.want)
+			}
+			if strings.Contains(err.Error(), "canary") || strings.Contains(err.Error(), "the.assertion") {
+				t.Errorf("the error shows a secret: %v", err)
+			}
+		})
+	}
+}
+
+func TestPool(t *testing.T) {
+	p := &pool{}
+	lane := func(client, ca string) *lane {
+		t.Helper()
+		l, err := p.lane(client, ca)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	ca := testdata(t, "certificate.pem")
+	one := lane("a", "")
+	if lane("a", "") != one {
+		t.Error("the same client got another lane")
+	}
+	if lane("b", "") == one {
+		t.Error("two clients share a lane")
+	}
+	two := lane("a", ca)
+	if two == one {
+		t.Error("ca_pem changed, and the lane stayed")
+	}
+	if _, err := p.lane("a", "nonsense"); err == nil {
+		t.Error("a nonsensical ca_pem made a lane")
+	}
+	if lane("a", ca) != two {
+		t.Error("a failed change took the lane away")
+	}
+	p.forget("a")
+	if lane("a", ca) == two {
+		t.Error("a forgotten lane came back")
+	}
+	p.close()
+	if len(p.clients) != 0 {
+		t.Errorf("%d lanes after close", len(p.clients))
+	}
+}
+
+// FuzzTokenAnswer: no answer of a server panics, becomes a token that cannot
+// be sent in a header, or is quoted beyond its caps.
+func FuzzTokenAnswer(f *testing.F) {
+	f.Add(200, []byte(`{"access_token":"t","token_type":"Bearer","expires_in":300,"scope":"s"}`))
+	f.Add(200, []byte(`{"access_token":"t","expires_in":"1e400"}`))
+	f.Add(200, []byte(`{"error":"e","error_description":"d"}`))
+	f.Add(400, []byte(`{"error":"e","error_description":"eyJhbGciOiJSUzM4NCJ9.eyJpc3MiOiJ4In0.c2lnbmF0dXJl","error_uri":"https://docs.redoxengine.com/x"}`))
+	f.Add(400, []byte(`<html>`))
+	f.Fuzz(func(t *testing.T, status int, raw []byte) {
+		got, err := readAnswer(status, raw, skew{})
+		if (got == nil) == (err == nil) {
+			t.Fatalf("%v and %v", got, err)
+		}
+		if got != nil {
+			if got.Value == "" || strings.ContainsAny(got.Value, " \r\n\x00") || got.Lifetime < time.Second || got.Lifetime > 24*time.Hour {
+				t.Fatalf("a token of %q, living %v", got.Value, got.Lifetime)
+			}
+			return
+		}
+		text := (&tokenError{err: err, config: &config{}, paths: "redox/"}).Error()
+		if len(text) > 3000 || strings.ContainsAny(text, "\r\n\x00") {
+			t.Fatalf("error %q", text)
+		}
+	})
+}
