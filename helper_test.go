@@ -19,9 +19,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/plugin/pb"
 
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -223,7 +221,7 @@ func (m *mount) publish(prefix string) {
 	}
 }
 
-func testdata(t *testing.T, name string) string {
+func testdata(t testing.TB, name string) string {
 	t.Helper()
 	raw, err := os.ReadFile("internal/keyring/testdata/" + name)
 	if err != nil {
@@ -256,52 +254,18 @@ func (m *mount) unchanged(before map[string]string) {
 	}
 }
 
-// secrets are what must not be seen: of each key what is private, the
-// assertions that were sent, and the tokens that were issued.
-func (m *mount) secrets() map[string]string {
-	secrets := m.sandbox.Secrets()
-	imported, err := keyring.Parse(testdata(m.t, "pkcs8.pem"), "", time.Time{})
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	keys := []*keyring.Key{imported} // also where it was deleted since
-	for path := range snapshot(m.t, m.storage) {
-		if !strings.HasSuffix(path, "/keyring") {
-			continue
-		}
-		ring, err := store.Get[keyring.Ring](context.Background(), m.storage, path)
-		if err != nil {
-			continue // a test has stored what cannot be read
-		}
-		keys = append(keys, ring.Keys...)
-	}
-	for _, k := range keys {
-		private, err := k.Private()
-		if err != nil {
-			continue // likewise
-		}
-		more, err := redoxtest.KeySecrets(string(k.ID), private)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		maps.Copy(secrets, more)
-	}
-	return secrets
-}
-
-// scan fails the test if the log, a response or an error shows a secret.
-func (m *mount) scan() {
-	where := map[string]string{"log": m.log.String()}
-	m.mu.Lock()
-	for i, text := range m.said {
-		where[fmt.Sprint("answer ", i)] = text
-	}
-	m.mu.Unlock()
-	for _, leak := range redoxtest.Leaks(where, m.secrets()) {
-		m.t.Errorf("leak: %s", leak)
-	}
-}
-
 func systemView(state consts.ReplicationState) logical.SystemView {
 	return &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: time.Hour, ReplicationStateVal: state}
+}
+
+// waitFor polls, as what it waits for happens in a real server.
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !done() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }

@@ -2,9 +2,7 @@ package redox
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -168,23 +166,6 @@ func TestTokenRetries(t *testing.T) {
 	})
 }
 
-// A connection that Redox closed while idle costs no failed read, and the
-// assertion that was on it is not sent again.
-func TestTokenOnAClosedConnection(t *testing.T) {
-	m := newMount(t)
-	m.ready("", nil)
-	for range 3 {
-		m.read("token")
-		waitFor(t, "the connection to be idle", func() bool { return m.sandbox.CloseIdle() == 1 })
-		waitFor(t, "the connection to be closed", func() bool { return m.sandbox.CloseIdle() == 0 })
-	}
-	sent := m.sandbox.Assertions()
-	slices.Sort(sent)
-	if len(slices.Compact(sent)) != 3 {
-		t.Errorf("%d different assertions, want 3", len(slices.Compact(sent)))
-	}
-}
-
 func TestTokenUnknownKey(t *testing.T) {
 	m := newMount(t)
 	keyID := m.ready("clients/acme/", nil)
@@ -285,96 +266,5 @@ func TestComeBack(t *testing.T) {
 		if want := int(test.latest - test.earliest + 1); len(seen) != want && want < 100 {
 			t.Errorf("with %d s left: %d different, want %d", test.left, len(seen), want)
 		}
-	}
-}
-
-// 64 of a client's requests are in flight at most; another waits its turn for
-// a second, and then does not add to the heap. Other clients are not affected.
-func TestTokenOverload(t *testing.T) {
-	m := newMount(t)
-	m.ready("", map[string]any{"request_timeout": 30, "max_retries": 0})
-	m.ready("clients/other/", nil)
-	m.sandbox.SetFault(redoxtest.FaultStall, maxInFlight)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	for range maxInFlight {
-		go func() {
-			_, err := m.request(ctx, logical.ReadOperation, "token", nil)
-			done <- err
-		}()
-	}
-	waitFor(t, "all places to be taken", func() bool { return len(m.sandbox.Assertions()) == maxInFlight })
-	m.fails(429, logical.ReadOperation, "token", nil, "too many token requests at once: 64 of")
-	m.read("clients/other/token")
-	cancel()
-	for range maxInFlight {
-		if err := <-done; err == nil {
-			t.Error("a stalled request succeeded")
-		}
-	}
-	m.read("token")
-}
-
-// Nothing of the request that failed holds a lock: while Redox stalls, the
-// config can be written and keys be added.
-func TestWritesWhileRedoxStalls(t *testing.T) {
-	m := newMount(t)
-	m.ready("", nil)
-	m.sandbox.SetFault(redoxtest.FaultStall, 1)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = m.request(ctx, logical.ReadOperation, "token", nil)
-	}()
-	waitFor(t, "the request to be under way", func() bool { return len(m.sandbox.Assertions()) == 1 })
-	m.write("config", map[string]any{"max_retries": 1})
-	m.write("keys/generate", nil)
-	m.must(logical.ListOperation, "keys", nil)
-	m.read("token")
-	cancel()
-	<-done
-}
-
-func TestCheck(t *testing.T) {
-	m := newMount(t)
-	keyID := m.ready("", nil)
-	m.sandbox.SetClockOffset(-8 * time.Second)
-	resp, err := m.request(context.Background(), logical.ReadOperation, "check", nil)
-	if err != nil || resp.IsError() {
-		t.Fatal(resp, err)
-	}
-	skew, err := time.ParseDuration(resp.Data["clock_skew"].(string))
-	if err != nil || skew < 8*time.Second || skew > 10*time.Second {
-		t.Errorf("clock_skew %v", resp.Data["clock_skew"])
-	}
-	if !strings.Contains(fmt.Sprint(resp.Warnings), "the clock here is ahead of Redox's by ") {
-		t.Errorf("warnings %v", resp.Warnings)
-	}
-	delete(resp.Data, "clock_skew")
-	want := map[string]any{"client_id": clientID, "key_id": keyID, "token_url": m.sandbox.TokenURL(), "expires_in": 300.0}
-	if diff := cmp.Diff(want, resp.Data); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	if text, _ := json.Marshal(resp.Data); strings.Contains(string(text), m.sandbox.Tokens()[0]) {
-		t.Error("check shows the token")
-	}
-	m.sandbox.SetFault(redoxtest.FaultBlank, 1)
-	m.fails(http.StatusBadRequest, logical.ReadOperation, "check", nil, "no reason when a claim is wrong")
-	m.sandbox.SetClockOffset(0)
-	if resp, err := m.request(context.Background(), logical.ReadOperation, "check", nil); err != nil || len(resp.Warnings) != 0 {
-		t.Errorf("with right clocks: %v, %v", resp, err)
-	}
-}
-
-// waitFor polls, as what it waits for happens in a real server.
-func waitFor(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !done() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-		time.Sleep(time.Millisecond)
 	}
 }

@@ -1,0 +1,98 @@
+package redox
+
+import (
+	"crypto/tls"
+	"encoding/pem"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// TLS: only what ca_pem or the system vouches for, and never below 1.2.
+func TestExchangeTLS(t *testing.T) {
+	answer := body(200, `{"access_token":"t"}`)
+	good := httptest.NewTLSServer(answer)
+	t.Cleanup(good.Close)
+	old := httptest.NewUnstartedServer(answer)
+	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS11} //nolint:gosec // what is to be refused
+	old.Config.ErrorLog = nil
+	old.StartTLS()
+	t.Cleanup(old.Close)
+	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: good.Certificate().Raw}))
+	otherName := strings.Replace(good.URL, "127.0.0.1", "localhost", 1)
+
+	for name, test := range map[string]struct{ url, ca, want string }{
+		"trusted":         {good.URL, ca, ""},
+		"unknown":         {good.URL, "", "the TLS certificate of 127.0.0.1:PORT is not trusted: signed by an unknown authority; if a private CA signed it, set ca_pem"},
+		"another's CA":    {good.URL, testdata(t, "certificate.pem"), "signed by an unknown authority"},
+		"for a name else": {otherName, ca, "it is for another host"},
+		"TLS 1.1":         {old.URL, ca, "broke before there was an answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := exchange(t.Context(), newLane(t, test.ca).http, test.url, "a", "")
+			if test.want == "" {
+				if err != nil || got.Value != "t" {
+					t.Errorf("%v, %v", got, err)
+				}
+				return
+			}
+			u, parseErr := url.Parse(test.url)
+			if parseErr != nil {
+				t.Fatal(parseErr)
+			}
+			if want := strings.Replace(test.want, "PORT", u.Port(), 1); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("error %v, want %s", err, want)
+			}
+		})
+	}
+}
+
+// What goes wrong on the way names the host, and never shows a proxy's password.
+func TestConnectionErrors(t *testing.T) {
+	refused, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := refused.Addr().String()
+	if err := refused.Close(); err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(body(http.StatusProxyAuthRequired, "canary"))
+	t.Cleanup(proxy.Close)
+	through := func(proxyURL string) *http.Client {
+		u, err := url.Parse(proxyURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := newLane(t, "")
+		l.http.Transport.(*http.Transport).Proxy = http.ProxyURL(u)
+		return l.http
+	}
+	for name, test := range map[string]struct {
+		client *http.Client
+		url    string
+		want   string
+	}{
+		"nobody listens":       {newLane(t, "").http, "http://" + closed, "connection to " + closed + ": connection refused"},
+		"no such name":         {newLane(t, "").http, "https://redox.invalid/", "the name of redox.invalid (or of the proxy) cannot be resolved"},
+		"the proxy is down":    {through("http://user:canary@" + closed), "https://redox.example/", "the proxy on the way to redox.example cannot be reached"},
+		"the proxy says no":    {through(strings.Replace(proxy.URL, "http://", "http://user:canary@", 1)), "https://redox.example/", "the connection to redox.example broke"},
+		"the URL is no URL":    {newLane(t, "").http, "http://[::1", "cannot be requested"},
+		"the proxy is unknown": {through("http://user:canary@proxy.invalid:1"), "https://redox.example/", "redox.example"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := exchange(t.Context(), test.client, test.url, "the.assertion", "")
+			var up *upstreamError
+			if !errors.As(err, &up) || up.Kind != unreachable || !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("error %v, want %s", err, test.want)
+			}
+			if strings.Contains(err.Error(), "canary") || strings.Contains(err.Error(), "the.assertion") {
+				t.Errorf("the error shows a secret: %v", err)
+			}
+		})
+	}
+}

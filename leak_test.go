@@ -1,0 +1,97 @@
+package redox
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
+)
+
+// secrets are what must not be seen: of each key what is private, the
+// assertions that were sent, and the tokens that were issued.
+func (m *mount) secrets() map[string]string {
+	secrets := m.sandbox.Secrets()
+	imported, err := keyring.Parse(testdata(m.t, "pkcs8.pem"), "", time.Time{})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	keys := []*keyring.Key{imported} // also where it was deleted since
+	for path := range snapshot(m.t, m.storage) {
+		if !strings.HasSuffix(path, "/keyring") {
+			continue
+		}
+		ring, err := store.Get[keyring.Ring](context.Background(), m.storage, path)
+		if err != nil {
+			continue // a test has stored what cannot be read
+		}
+		keys = append(keys, ring.Keys...)
+	}
+	for _, k := range keys {
+		private, err := k.Private()
+		if err != nil {
+			continue // likewise
+		}
+		more, err := redoxtest.KeySecrets(string(k.ID), private)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		maps.Copy(secrets, more)
+	}
+	return secrets
+}
+
+// scan fails the test if the log, a response or an error shows a secret.
+func (m *mount) scan() {
+	where := map[string]string{"log": m.log.String()}
+	m.mu.Lock()
+	for i, text := range m.said {
+		where[fmt.Sprint("answer ", i)] = text
+	}
+	m.mu.Unlock()
+	for _, leak := range redoxtest.Leaks(where, m.secrets()) {
+		m.t.Errorf("leak: %s", leak)
+	}
+}
+
+// The scan that ends every test finds what is leaked on purpose.
+func TestScanFindsLeaks(t *testing.T) {
+	m := newMount(t)
+	m.setUp()
+	token := m.read("token")["access_token"].(string)
+	secrets := m.secrets()
+	leaks := func(text string) int { return len(redoxtest.Leaks(map[string]string{"somewhere": text}, secrets)) }
+	if n := leaks(m.log.String()); n != 0 {
+		t.Errorf("%d leaks before there is one", n)
+	}
+	assertion := m.sandbox.Assertions()[0]
+	pem := testdata(t, "pkcs8.pem")
+	for what, text := range map[string]string{
+		"a token":                  "got " + token + " from Redox",
+		"a part of a token":        token[8:58],
+		"an assertion":             assertion,
+		"an assertion's claims":    strings.Split(assertion, ".")[1],
+		"half a signature":         assertion[len(assertion)-100:],
+		"a key as PEM":             pem,
+		"a key as PEM in a string": fmt.Sprintf("%q", pem),
+		"a key as PKCS#1":          testdata(t, "pkcs1.pem"),
+		"the keyring as it is":     snapshot(t, m.storage)["clients/default/keyring"],
+		"a line of a key":          strings.Split(pem, "\n")[12],
+	} {
+		if leaks(text) == 0 {
+			t.Errorf("%s is not found", what)
+		}
+	}
+	for what, text := range map[string]string{
+		"the public key": testdata(t, "public.pem"), "a certificate": testdata(t, "certificate.pem"), "the JWK Set": m.read("keys")["jwks"].(string),
+	} {
+		if leaks(text) != 0 {
+			t.Errorf("%s counts as a leak", what)
+		}
+	}
+}

@@ -1,0 +1,165 @@
+package redox
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+func TestActivateKey(t *testing.T) {
+	m := newMount(t)
+	old := m.ready("", nil)
+	pending := m.write("keys/generate", nil)["key_id"].(string)
+
+	t.Run("refused by Redox", func(t *testing.T) {
+		before := snapshot(t, m.storage)
+		m.fails(400, logical.UpdateOperation, "keys/"+pending+"/activate", nil, "key "+pending+" stays pending", "Redox does not know key "+pending)
+		m.unchanged(before)
+		if got := m.read("token")["key_id"]; got != old {
+			t.Errorf("the token is signed by %s", got)
+		}
+	})
+	t.Run("Redox is down", func(t *testing.T) {
+		before := snapshot(t, m.storage)
+		m.sandbox.SetFault(redoxtest.FaultUnavailable, -1)
+		m.fails(502, logical.UpdateOperation, "keys/"+pending+"/activate", nil, "stays pending")
+		m.sandbox.SetFault("", 0)
+		m.unchanged(before)
+	})
+	t.Run("proved", func(t *testing.T) {
+		m.publish("")
+		got := m.write("keys/"+pending+"/activate", nil)
+		if got["state"] != "active" || got["key_id"] != pending {
+			t.Errorf("activated %v", got)
+		}
+		if !strings.Contains(m.log.String(), "signing key changed") {
+			t.Error("the log does not tell of it")
+		}
+		if got := m.read("token")["key_id"]; got != pending {
+			t.Errorf("the token is signed by %s", got)
+		}
+	})
+	t.Run("already active", func(t *testing.T) {
+		before, sent := snapshot(t, m.storage), len(m.sandbox.Assertions())
+		m.write("keys/"+pending+"/activate", nil)
+		m.unchanged(before)
+		if len(m.sandbox.Assertions()) != sent {
+			t.Error("the active key was proved again")
+		}
+	})
+	t.Run("the way back", func(t *testing.T) {
+		m.write("keys/"+old+"/activate", nil)
+		if got := m.read("token")["key_id"]; got != old {
+			t.Errorf("the token is signed by %s", got)
+		}
+	})
+	t.Run("by force", func(t *testing.T) {
+		m.sandbox.SetFault(redoxtest.FaultUnavailable, -1)
+		sent := len(m.sandbox.Assertions())
+		m.write("keys/"+pending+"/activate", map[string]any{"force": true})
+		if len(m.sandbox.Assertions()) != sent {
+			t.Error("force asked Redox")
+		}
+	})
+	t.Run("without a config", func(t *testing.T) {
+		m.must(logical.DeleteOperation, "config", nil)
+		m.fails(400, logical.UpdateOperation, "keys/"+old+"/activate", nil, "no client ID")
+	})
+	t.Run("unknown", func(t *testing.T) {
+		m.fails(404, logical.UpdateOperation, "keys/nobody/activate", nil, "there is no key nobody: list redox/keys")
+	})
+}
+
+// A proof holds only for what was proved: while Redox thinks, somebody
+// replaces the key or points the config elsewhere.
+func TestActivateOvertaken(t *testing.T) {
+	for name, test := range map[string]struct {
+		meanwhile func(m *mount, pending string)
+		status    int
+		want      string
+	}{
+		"the config points elsewhere": {func(m *mount, _ string) {
+			m.write("config", map[string]any{"client_id": "another"})
+		}, 400, "the config changed while key "},
+		"the config is gone": {func(m *mount, _ string) {
+			m.must(logical.DeleteOperation, "config", nil)
+		}, 400, "the config changed while key "},
+		"the key is gone": {func(m *mount, pending string) {
+			m.must(logical.DeleteOperation, "keys/"+pending, nil)
+		}, 404, "there is no key "},
+		"the key is another": {func(m *mount, pending string) {
+			m.must(logical.DeleteOperation, "keys/"+pending, nil)
+			m.write("keys/import", map[string]any{"private_key": testdata(m.t, "pkcs8.pem"), "key_id": pending})
+		}, 400, "was replaced by another while it was being proved"},
+		"a setting that does not matter": {func(m *mount, _ string) {
+			m.write("config", map[string]any{"max_retries": 1})
+		}, 200, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMount(t)
+			m.write("keys/generate", nil)
+			m.write("config", map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL()})
+			pending := m.write("keys/generate", nil)["key_id"].(string)
+			m.publish("")
+			proving := make(chan struct{})
+			proceed := make(chan struct{})
+			m.backend.now = func() func() time.Time {
+				first := true
+				return func() time.Time {
+					if first { // the proof's assertion is about to be signed
+						first = false
+						close(proving)
+						<-proceed
+					}
+					return time.Now()
+				}
+			}()
+			type answer struct {
+				resp *logical.Response
+				err  error
+			}
+			done := make(chan answer)
+			go func() {
+				resp, err := m.request(context.Background(), logical.UpdateOperation, "keys/"+pending+"/activate", nil)
+				done <- answer{resp, err}
+			}()
+			<-proving
+			m.backend.now = time.Now
+			test.meanwhile(m, pending)
+			close(proceed)
+			got := <-done
+			status, message := outcome(logical.UpdateOperation, got.resp, got.err)
+			if status != test.status || !strings.Contains(message, test.want) {
+				t.Errorf("HTTP %d %s, want %d %s", status, message, test.status, test.want)
+			}
+			if got.resp != nil && !got.resp.IsError() && got.resp.Data["state"] != "active" {
+				t.Errorf("activated %v", got.resp.Data)
+			}
+		})
+	}
+}
+
+func TestDeleteKey(t *testing.T) {
+	m := newMount(t)
+	first := m.ready("", nil)
+	before := snapshot(t, m.storage)
+	m.fails(400, logical.DeleteOperation, "keys/"+first, nil, "repeat with force=true")
+	m.fails(404, logical.DeleteOperation, "keys/nobody", nil, "there is no key nobody")
+	m.unchanged(before)
+
+	second := m.write("keys/generate", nil)["key_id"].(string)
+	m.must(logical.DeleteOperation, "keys/"+second, nil)
+	m.unchanged(before)
+	m.fails(404, logical.ReadOperation, "keys/"+second, nil)
+
+	m.must(logical.DeleteOperation, "keys/"+first, map[string]any{"force": "true"})
+	if _, left := snapshot(t, m.storage)["clients/default/keyring"]; left {
+		t.Error("an empty ring is left in storage")
+	}
+	m.fails(404, logical.ReadOperation, "keys", nil)
+}

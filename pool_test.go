@@ -1,0 +1,114 @@
+package redox
+
+import (
+	"context"
+	"slices"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+func TestPool(t *testing.T) {
+	p := &pool{}
+	lane := func(client, ca string) *lane {
+		t.Helper()
+		l, err := p.lane(client, ca)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	ca := testdata(t, "certificate.pem")
+	one := lane("a", "")
+	if lane("a", "") != one {
+		t.Error("the same client got another lane")
+	}
+	if lane("b", "") == one {
+		t.Error("two clients share a lane")
+	}
+	two := lane("a", ca)
+	if two == one {
+		t.Error("ca_pem changed, and the lane stayed")
+	}
+	if _, err := p.lane("a", "nonsense"); err == nil {
+		t.Error("a nonsensical ca_pem made a lane")
+	}
+	if lane("a", ca) != two {
+		t.Error("a failed change took the lane away")
+	}
+	p.forget("a")
+	if lane("a", ca) == two {
+		t.Error("a forgotten lane came back")
+	}
+	p.close()
+	if len(p.clients) != 0 {
+		t.Errorf("%d lanes after close", len(p.clients))
+	}
+}
+
+// A connection that Redox closed while idle costs no failed read, and the
+// assertion that was on it is not sent again.
+func TestTokenOnAClosedConnection(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	for range 3 {
+		m.read("token")
+		waitFor(t, "the connection to be idle", func() bool { return m.sandbox.CloseIdle() == 1 })
+		waitFor(t, "the connection to be closed", func() bool { return m.sandbox.CloseIdle() == 0 })
+	}
+	sent := m.sandbox.Assertions()
+	slices.Sort(sent)
+	if len(slices.Compact(sent)) != 3 {
+		t.Errorf("%d different assertions, want 3", len(slices.Compact(sent)))
+	}
+}
+
+// 64 of a client's requests are in flight at most; another waits its turn for
+// a second, and then does not add to the heap. Other clients are not affected.
+func TestTokenOverload(t *testing.T) {
+	m := newMount(t)
+	m.ready("", map[string]any{"request_timeout": 30, "max_retries": 0})
+	m.ready("clients/other/", nil)
+	m.sandbox.SetFault(redoxtest.FaultStall, maxInFlight)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	for range maxInFlight {
+		go func() {
+			_, err := m.request(ctx, logical.ReadOperation, "token", nil)
+			done <- err
+		}()
+	}
+	waitFor(t, "all places to be taken", func() bool { return len(m.sandbox.Assertions()) == maxInFlight })
+	m.fails(429, logical.ReadOperation, "token", nil, "too many token requests at once: 64 of")
+	m.read("clients/other/token")
+	cancel()
+	for range maxInFlight {
+		if err := <-done; err == nil {
+			t.Error("a stalled request succeeded")
+		}
+	}
+	m.read("token")
+}
+
+// Nothing of the request that failed holds a lock: while Redox stalls, the
+// config can be written and keys be added.
+func TestWritesWhileRedoxStalls(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	m.sandbox.SetFault(redoxtest.FaultStall, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = m.request(ctx, logical.ReadOperation, "token", nil)
+	}()
+	waitFor(t, "the request to be under way", func() bool { return len(m.sandbox.Assertions()) == 1 })
+	m.write("config", map[string]any{"max_retries": 1})
+	m.write("keys/generate", nil)
+	m.must(logical.ListOperation, "keys", nil)
+	m.read("token")
+	cancel()
+	<-done
+}

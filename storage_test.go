@@ -1,0 +1,240 @@
+package redox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/vault/sdk/helper/pathmanager"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// faultyStorage fails or panics at the operation that is due.
+type faultyStorage struct {
+	logical.Storage
+	countdown int // operations until the fault; below zero: never
+	panics    bool
+}
+
+var errStorage = errors.New("the storage is gone")
+
+func (s *faultyStorage) due() error {
+	if s.countdown < 0 {
+		return nil
+	}
+	if s.countdown--; s.countdown >= 0 {
+		return nil
+	}
+	if s.panics {
+		var none *mount
+		_ = none.t // a fault of the runtime's own
+	}
+	return errStorage
+}
+
+func (s *faultyStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	if err := s.due(); err != nil {
+		return nil, err
+	}
+	return s.Storage.Get(ctx, key)
+}
+
+func (s *faultyStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	if err := s.due(); err != nil {
+		return err
+	}
+	return s.Storage.Put(ctx, entry)
+}
+
+func (s *faultyStorage) Delete(ctx context.Context, key string) error {
+	if err := s.due(); err != nil {
+		return err
+	}
+	return s.Storage.Delete(ctx, key)
+}
+
+func (s *faultyStorage) List(ctx context.Context, prefix string) ([]string, error) {
+	if err := s.due(); err != nil {
+		return nil, err
+	}
+	return s.Storage.List(ctx, prefix)
+}
+
+// operation is one of every kind that the engine has, on a mount that setUp made.
+type operation struct {
+	op   logical.Operation
+	path string
+	data map[string]any
+}
+
+func everyOperation(t *testing.T, prefix string) []operation {
+	pem := testdata(t, "rsa3072.pem")
+	return []operation{
+		{logical.ReadOperation, prefix + "token", nil},
+		{logical.ReadOperation, prefix + "check", nil},
+		{logical.ReadOperation, prefix + "config", nil},
+		{logical.UpdateOperation, prefix + "config", map[string]any{"max_retries": 0}},
+		{logical.PatchOperation, prefix + "config", map[string]any{"max_retries": 1}},
+		{logical.DeleteOperation, prefix + "config", nil},
+		{logical.ReadOperation, prefix + "keys", nil},
+		{logical.ListOperation, prefix + "keys", nil},
+		{logical.ReadOperation, prefix + "keys/old", nil},
+		{logical.DeleteOperation, prefix + "keys/old", nil},
+		{logical.UpdateOperation, prefix + "keys/old/activate", nil},
+		{logical.UpdateOperation, prefix + "keys/generate", nil},
+		{logical.UpdateOperation, prefix + "keys/import", map[string]any{"private_key": pem}},
+		{logical.ListOperation, "clients", nil},
+		{logical.ReadOperation, "clients/acme", nil},
+		{logical.DeleteOperation, "clients/acme", map[string]any{"force": true}},
+	}
+}
+
+// setUp gives both the default client and acme two keys that Redox knows.
+func (m *mount) setUp() {
+	m.t.Helper()
+	for _, prefix := range []string{"", "clients/acme/"} {
+		m.write(prefix+"keys/import", map[string]any{"private_key": testdata(m.t, "rsa3072b.pem"), "key_id": "old"})
+		m.ready(prefix, nil) // its key is pending
+		m.write(prefix+"keys/"+m.read(prefix + "keys")["pending"].(string)+"/activate", nil)
+	}
+}
+
+// Whichever storage operation fails, the answer is a 500 with the request's
+// ID, nothing is half written, and the same request succeeds afterwards.
+func TestStorageFailures(t *testing.T) {
+	for _, prefix := range []string{"", "clients/acme/"} {
+		for _, o := range everyOperation(t, prefix) {
+			t.Run(fmt.Sprint(o.op, " ", o.path), func(t *testing.T) {
+				storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+				m := newMountOn(t, storage, systemView(0))
+				m.setUp()
+				before := snapshot(t, storage)
+				at := 0
+				for ; ; at++ {
+					storage.countdown = at
+					resp, err := m.request(t.Context(), o.op, o.path, o.data)
+					untouched := storage.countdown >= 0
+					storage.countdown = -1
+					status, message := outcome(o.op, resp, err)
+					if untouched {
+						if status >= 300 {
+							t.Fatalf("in good order it answers %d: %s", status, message)
+						}
+						break
+					}
+					if status != 500 || !strings.Contains(message, "the storage is gone") || !strings.Contains(message, "request-1") {
+						t.Errorf("storage operation %d fails: HTTP %d %s", at, status, message)
+					}
+					if strings.HasPrefix(o.path, "clients/acme") && o.op == logical.DeleteOperation && at == 2 {
+						continue // the config is gone, the keys are not: see deleteClient
+					}
+					m.unchanged(before)
+				}
+				if at == 0 {
+					t.Error("it used no storage")
+				}
+			})
+		}
+	}
+}
+
+// Every entry lies where seals wrap it, by the rule of the SDK: exact, or a
+// prefix when it ends with a slash. A pattern with a star would match nothing.
+func TestSealWrap(t *testing.T) {
+	m := newMount(t)
+	m.setUp()
+	wrapped := pathmanager.New()
+	for _, pattern := range m.backend.SpecialPaths().SealWrapStorage {
+		if strings.ContainsAny(pattern, "*+") {
+			t.Errorf("%q: seal wrapping knows no wildcards", pattern)
+		}
+	}
+	wrapped.AddPaths(m.backend.SpecialPaths().SealWrapStorage)
+	entries := snapshot(t, m.storage)
+	if len(entries) != 4 {
+		t.Errorf("%d entries, want 4", len(entries))
+	}
+	for key := range entries {
+		if !wrapped.HasExactPath(key) {
+			t.Errorf("%s is not seal-wrapped", key)
+		}
+	}
+}
+
+// What every released version has stored is still read, and what this one
+// stores is what the newest of them stored.
+func TestGoldenStorage(t *testing.T) {
+	m := newMount(t)
+	m.backend.now = func() time.Time { return noon }
+	m.write("keys/import", map[string]any{"private_key": testdata(t, "pkcs8.pem"), "key_id": "first"})
+	m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "second"})
+	m.write("keys/second/activate", map[string]any{"force": true})
+	m.write("config", map[string]any{"client_id": clientID, "region": "ca", "scope": "a b", "assertion_ttl": "1m", "max_retries": 0})
+	for key, value := range snapshot(t, m.storage) {
+		file := filepath.Join("testdata", "storage", "v1", filepath.Base(key)+".json")
+		if *update {
+			if err := os.WriteFile(file, []byte(value), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), value); diff != "" {
+			t.Errorf("%s is stored in another form: raise store.Version, keep the old files, and run with -update (-want +got):\n%s", key, diff)
+		}
+	}
+
+	versions, err := filepath.Glob("testdata/storage/v*")
+	if err != nil || len(versions) == 0 {
+		t.Fatal(versions, err)
+	}
+	for _, dir := range versions {
+		old := newMount(t)
+		for _, entry := range []string{"config", "keyring"} {
+			raw, err := os.ReadFile(filepath.Join(dir, entry+".json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := old.storage.Put(t.Context(), &logical.StorageEntry{Key: "clients/default/" + entry, Value: raw}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		old.publish("")
+		old.write("config", map[string]any{"token_url": old.sandbox.TokenURL()})
+		if got := old.read("token")["key_id"]; got != "second" {
+			t.Errorf("%s: the token is signed by %v", dir, got)
+		}
+		old.write("keys/first/activate", nil)
+	}
+}
+
+// A newer version's entries are neither misread nor overwritten.
+func TestNewerStorage(t *testing.T) {
+	m := newMount(t)
+	m.setUp()
+	for _, entry := range []string{"config", "keyring"} {
+		raw := &logical.StorageEntry{Key: "clients/default/" + entry, Value: []byte(`{"version":2,"data":{"new":"shape"}}`)}
+		if err := m.storage.Put(t.Context(), raw); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := snapshot(t, m.storage)
+	for _, o := range everyOperation(t, "") {
+		if o.path == "clients" || strings.HasPrefix(o.path, "clients/") || o.op == logical.DeleteOperation && o.path == "config" {
+			continue
+		}
+		m.fails(500, o.op, o.path, o.data, "stored by a newer plugin (schema version 2, this one knows 1)")
+	}
+	m.unchanged(before)
+	if !strings.Contains(m.log.String(), "request failed") {
+		t.Error("the log does not tell of it")
+	}
+}
