@@ -1,0 +1,24 @@
+// Reads {"jwks", "issuer", "audience", "assertions"} from standard input and
+// checks them with the npm package jose: each key's kid is its RFC 7638
+// thumbprint, and each assertion verifies against the set. Prints what it saw.
+import { calculateJwkThumbprint, createLocalJWKSet, jwtVerify } from "jose";
+
+let text = "";
+for await (const chunk of process.stdin) text += chunk;
+const { jwks, issuer, audience, assertions } = JSON.parse(text);
+
+for (const jwk of jwks.keys) {
+  const thumbprint = await calculateJwkThumbprint(jwk, "sha256");
+  if (thumbprint !== jwk.kid) throw new Error(`kid ${jwk.kid} is not the thumbprint ${thumbprint}`);
+}
+const keys = createLocalJWKSet(jwks);
+const seen = [];
+for (const assertion of assertions) {
+  const { payload, protectedHeader } = await jwtVerify(assertion, keys, {
+    algorithms: ["RS384"], typ: "JWT", issuer, subject: issuer, audience,
+    requiredClaims: ["iat", "exp", "jti"], maxTokenAge: "5m",
+  });
+  if (payload.exp - payload.iat > 300) throw new Error("an assertion lives longer than five minutes");
+  seen.push({ kid: protectedHeader.kid, jti: payload.jti });
+}
+console.log(JSON.stringify({ keys: jwks.keys.length, seen }));
