@@ -255,7 +255,10 @@ func (m *mount) unchanged(before map[string]string) {
 }
 
 func systemView(state consts.ReplicationState) logical.SystemView {
-	return &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: time.Hour, ReplicationStateVal: state}
+	return &logical.StaticSystemView{
+		DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: time.Hour, ReplicationStateVal: state,
+		PluginEnvironment: &logical.PluginEnvironment{VaultVersion: "1.21.0"},
+	}
 }
 
 // waitFor polls, as what it waits for happens in a real server.

@@ -30,7 +30,8 @@ func checkClientName(name, mount string) error {
 
 // path declares an endpoint twice in one pattern: bare, and below
 // clients/<name>/. The names are captured loosely and checked by serve, so
-// that a bad one gets a message.
+// that a bad one gets a message. The name is what generated clients call the
+// endpoint: a noun, or a verb and a noun where the operation's verb is weak.
 func (b *backend) path(pattern, name string, fields map[string]*framework.FieldSchema, help string, ops map[logical.Operation]framework.OperationHandler) []*framework.Path {
 	all := map[string]*framework.FieldSchema{
 		fieldClient: {Type: framework.TypeString, Description: "Name of a further client; the default client has the bare path."},
@@ -40,9 +41,13 @@ func (b *backend) path(pattern, name string, fields map[string]*framework.FieldS
 	}
 	help = strings.TrimSpace(help)
 	synopsis, _, _ := strings.Cut(help, ".")
+	verb, noun, hasVerb := strings.Cut(name, " ")
+	if !hasVerb {
+		verb, noun = "", name
+	}
 	return []*framework.Path{{
 		Pattern:         "(clients/(?P<" + fieldClient + ">[^/]+)/)?" + pattern,
-		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: "redox", OperationSuffix: name + "|client-" + name},
+		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: "redox", OperationVerb: verb, OperationSuffix: noun + "|client-" + noun},
 		Fields:          all,
 		Operations:      ops,
 		HelpSynopsis:    strings.Join(strings.Fields(synopsis), " ") + ".",

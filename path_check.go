@@ -21,7 +21,7 @@ func (b *backend) pathCheck() []*framework.Path {
 		"expires_in": {Type: framework.TypeInt64, Required: true, Description: "Seconds a token lives"},
 		"clock_skew": {Type: framework.TypeString, Required: true, Description: "How far the clock here is ahead of Redox's (negative: behind), or unknown"},
 	})
-	return b.path("check", "check", nil, checkHelp, map[logical.Operation]framework.OperationHandler{
+	return b.path("check", "check access", nil, checkHelp, map[logical.Operation]framework.OperationHandler{
 		logical.ReadOperation: b.read(b.readCheck, "Try the whole way to Redox.", output),
 	})
 }

@@ -52,7 +52,7 @@ func (b *backend) pathActivate() []*framework.Path {
 		fieldKeyID: keyIDField(),
 		fieldForce: {Type: framework.TypeBool, Description: "Skip the proof: Redox may not know the key, and then reads of token fail. false when absent."},
 	}
-	return b.path(keyPattern+"/activate", "key-activation", fields, activateHelp, map[logical.Operation]framework.OperationHandler{
+	return b.path(keyPattern+"/activate", "activate key", fields, activateHelp, map[logical.Operation]framework.OperationHandler{
 		logical.UpdateOperation: b.mutate(b.activateKey, "Prove a key, then sign with it.", ok("The key that signs now", keyFields(nil))),
 	})
 }

@@ -33,7 +33,7 @@ func (b *backend) pathGenerate() []*framework.Path {
 	fields := map[string]*framework.FieldSchema{
 		fieldKeyBits: {Type: framework.TypeInt, Default: keyring.MinBits, AllowedValues: []any{2048, 3072, 4096}, Description: "Size in bits: 2048, 3072 or 4096. 2048 when absent."},
 	}
-	return b.path("keys/generate", "generated-key", fields, generateHelp, map[logical.Operation]framework.OperationHandler{
+	return b.path("keys/generate", "generate key", fields, generateHelp, map[logical.Operation]framework.OperationHandler{
 		logical.UpdateOperation: b.mutate(b.generateKey, "Generate a key in Vault.", added),
 	})
 }
@@ -43,7 +43,7 @@ func (b *backend) pathImport() []*framework.Path {
 		fieldPrivateKey: {Type: framework.TypeString, Required: true, DisplayAttrs: &framework.DisplayAttributes{Sensitive: true, EditType: "textarea"}, Description: "RSA private key of 2048 to 4096 bits: PEM (PKCS#8 or PKCS#1, also with line ends written as \\n) or a private JWK."},
 		fieldKeyID:      {Type: framework.TypeString, Description: "Key ID (kid) under which Redox knows the key. The JWK's kid, else the RFC 7638 thumbprint, when absent or empty."},
 	}
-	return b.path("keys/import", "imported-key", fields, importHelp, map[logical.Operation]framework.OperationHandler{
+	return b.path("keys/import", "import key", fields, importHelp, map[logical.Operation]framework.OperationHandler{
 		logical.UpdateOperation: b.mutate(b.importKey, "Import a private key.", added),
 	})
 }

@@ -1,0 +1,103 @@
+package redox
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// Every path and field explains itself, every operation says what it does and
+// what it returns, and everything that is a secret is marked so.
+func TestHelp(t *testing.T) {
+	m := newMount(t)
+	for _, path := range m.backend.Paths {
+		if !strings.HasSuffix(path.HelpSynopsis, ".") || len(path.HelpDescription) < 40 {
+			t.Errorf("%s: synopsis %q, description %q", path.Pattern, path.HelpSynopsis, path.HelpDescription)
+		}
+		for name, field := range path.Fields {
+			if !strings.HasSuffix(field.Description, ".") {
+				t.Errorf("field %s of %s: description %q", name, path.Pattern, field.Description)
+			}
+			if secret := name == "private_key"; secret != (field.DisplayAttrs != nil && field.DisplayAttrs.Sensitive) {
+				t.Errorf("field %s of %s: wrongly marked, or not, as sensitive", name, path.Pattern)
+			}
+		}
+		for op, handler := range path.Operations {
+			properties := handler.Properties()
+			if !strings.HasSuffix(properties.Summary, ".") || len(properties.Responses) != 1 {
+				t.Errorf("%s %s: summary %q, %d responses", op, path.Pattern, properties.Summary, len(properties.Responses))
+			}
+			for _, responses := range properties.Responses {
+				for name, field := range responses[0].Fields {
+					if field.Description == "" {
+						t.Errorf("%s %s: field %s of the response has no description", op, path.Pattern, name)
+					}
+					if secret := name == "access_token"; secret != (field.DisplayAttrs != nil && field.DisplayAttrs.Sensitive) {
+						t.Errorf("%s %s: field %s is wrongly marked, or not, as sensitive", op, path.Pattern, name)
+					}
+				}
+			}
+			writes := op != logical.ReadOperation && op != logical.ListOperation
+			if properties.ForwardPerformanceStandby != writes || properties.ForwardPerformanceSecondary != writes {
+				t.Errorf("%s %s: forwarded %v, writes %v", op, path.Pattern, properties.ForwardPerformanceStandby, writes)
+			}
+		}
+	}
+	for path, want := range map[string]string{"": "vault write -f redox/keys/generate", "token": "Authorization", "keys/import": "private_key=@key.pem"} {
+		resp, err := m.backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.HelpOperation, Path: path, MountPoint: "redox/"})
+		if err != nil || !strings.Contains(fmt.Sprint(resp.Data["help"]), want) {
+			t.Errorf("help of %q does not say %q: %v, %v", path, want, resp, err)
+		}
+	}
+}
+
+// The operations that generated clients and documentation are named by.
+func TestOperationIDs(t *testing.T) {
+	m := newMount(t)
+	resp, err := m.backend.HandleRequest(t.Context(), &logical.Request{
+		Operation: logical.HelpOperation, Path: "", MountPoint: "redox/", Data: map[string]any{"requestResponsePrefix": "redox"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := json.Marshal(resp.Data["openapi"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document struct {
+		Paths map[string]map[string]json.RawMessage
+	}
+	if err := json.Unmarshal(raw, &document); err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for path, operations := range document.Paths {
+		for method, operation := range operations {
+			var named struct{ OperationID string }
+			if json.Unmarshal(operation, &named) == nil && named.OperationID != "" {
+				lines = append(lines, fmt.Sprintf("%-6s %-38s %s", method, path, named.OperationID))
+			}
+		}
+	}
+	slices.SortFunc(lines, func(a, b string) int { return strings.Compare(a[7:], b[7:]) })
+	got := strings.Join(lines, "\n") + "\n"
+	const file = "testdata/operations.txt"
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("if that is meant, run with -update (-want +got):\n%s", diff)
+	}
+}
