@@ -1,0 +1,147 @@
+package redoxtest_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+func TestRegister(t *testing.T) {
+	s, _ := start(t, redoxtest.Options{})
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := publicJWK(t, &key(t).PublicKey, "k2")
+	for name, test := range map[string]struct{ jwks, want string }{
+		"a set":         {`{"keys":[` + public + `]}`, ""},
+		"one key":       {public, ""},
+		"an empty set":  {`{"keys":[]}`, ""},
+		"no JSON":       {"-----BEGIN PUBLIC KEY-----", "not JSON"},
+		"no key":        {`{"keys":[{}]}`, "not a JWK or JWK Set"},
+		"a private key": {publicJWK(t, key(t), "k2"), "a private key: only the public half"},
+		"an EC key":     {publicJWK(t, &ec.PublicKey, "k2"), `key "k2" is not an RSA key`},
+		"no kid":        {publicJWK(t, &key(t).PublicKey, ""), "a key without kid"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := s.Register("client-2", []byte(test.jwks))
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+			want := http.StatusNoContent
+			if test.want != "" {
+				want = http.StatusBadRequest
+			}
+			if status := put(t, s, "/dashboard/apikeys/client-2", test.jwks); status != want {
+				t.Errorf("PUT: HTTP %d, want %d", status, want)
+			}
+		})
+	}
+	// Saving replaces: the old key is unknown at once.
+	if err := s.Register(clientID, []byte(`{"keys":[`+public+`]}`)); err != nil {
+		t.Fatal(err)
+	}
+	if status, answer := good(t, s, time.Now()).send(t, s); status != 400 || !strings.HasPrefix(answer["error_description"].(string), "Public key not found") {
+		t.Errorf("the old key: HTTP %d %v", status, answer)
+	}
+}
+
+func put(t *testing.T, s *redoxtest.Sandbox, path, body string) (status int) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.URL()+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, _ = do(t, req)
+	return status
+}
+
+// A fault lasts for as many requests as it was ordered for.
+func TestFaults(t *testing.T) {
+	s, log := start(t, redoxtest.Options{})
+	ask := func() int {
+		status, _ := good(t, s, time.Now()).send(t, s)
+		return status
+	}
+	if status := put(t, s, "/dashboard/fault?name=503&times=2", ""); status != 204 {
+		t.Fatalf("ordering a fault: HTTP %d", status)
+	}
+	for i, want := range []int{503, 503, 200} {
+		if got := ask(); got != want {
+			t.Errorf("request %d: HTTP %d, want %d", i, got, want)
+		}
+	}
+	put(t, s, "/dashboard/fault?name=429", "")
+	for i, want := range []int{429, 200} {
+		if got := ask(); got != want {
+			t.Errorf("request %d: HTTP %d, want %d", i, got, want)
+		}
+	}
+	s.SetFault(redoxtest.FaultRedirect, -1)
+	for range 3 {
+		if got := ask(); got != http.StatusTemporaryRedirect {
+			t.Errorf("HTTP %d, want 307", got)
+		}
+	}
+	if s.Redirected() != 0 {
+		t.Error("a redirect counts as followed that was not")
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+"/redirected", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if do(t, req); s.Redirected() != 1 {
+		t.Error("a redirect was followed and is not counted")
+	}
+	put(t, s, "/dashboard/fault?name=", "")
+	if got := ask(); got != 200 {
+		t.Errorf("after the fault: HTTP %d", got)
+	}
+	for _, bad := range []string{"name=nonsense", "name=503&times=many"} {
+		if status := put(t, s, "/dashboard/fault?"+bad, ""); status != 400 {
+			t.Errorf("%s: HTTP %d", bad, status)
+		}
+	}
+	if !strings.Contains(log.String(), "fault 503") {
+		t.Errorf("logged %s", log)
+	}
+	for _, f := range redoxtest.Faults() {
+		if got, err := redoxtest.ParseFault(string(f)); got != f || err != nil {
+			t.Errorf("ParseFault(%q) = %q, %v", f, got, err)
+		}
+	}
+}
+
+// The sandbox's clock is in its Date header and in what it accepts.
+func TestClockOffset(t *testing.T) {
+	s, _ := start(t, redoxtest.Options{})
+	s.SetClockOffset(-time.Minute)
+	resp, err := http.DefaultClient.Get(s.URL()) //nolint:noctx // a test of a header
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	date, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil || time.Since(date) < 55*time.Second {
+		t.Errorf("Date %v, %v", date, err)
+	}
+	if status, _ := good(t, s, time.Now()).send(t, s); status != 400 {
+		t.Errorf("an assertion a minute ahead: HTTP %d", status)
+	}
+	if status, _ := good(t, s, time.Now().Add(-time.Minute)).send(t, s); status != 200 {
+		t.Errorf("an assertion in time: HTTP %d", status)
+	}
+}
+
+func TestStartFails(t *testing.T) {
+	s, _ := start(t, redoxtest.Options{})
+	if _, err := redoxtest.Start(redoxtest.Options{Listen: strings.TrimPrefix(s.URL(), "http://")}); err == nil {
+		t.Error("two sandboxes listen on one port")
+	}
+}

@@ -1,0 +1,284 @@
+package redoxtest_test
+
+import (
+	"bytes"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+const clientID = "client-1"
+
+func key(t *testing.T) *rsa.PrivateKey {
+	t.Helper()
+	raw, err := os.ReadFile("../keyring/testdata/pkcs8.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(raw)
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed.(*rsa.PrivateKey)
+}
+
+func publicJWK(t *testing.T, k any, kid string) string {
+	t.Helper()
+	raw, err := jose.JSONWebKey{Key: k, KeyID: kid}.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// start returns a sandbox that knows the test key, and what it logs.
+func start(t *testing.T, o redoxtest.Options) (*redoxtest.Sandbox, *bytes.Buffer) {
+	t.Helper()
+	log := &bytes.Buffer{}
+	o.Log = log
+	s, err := redoxtest.Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	if err := s.Register(clientID, []byte(`{"keys":[`+publicJWK(t, &key(t).PublicKey, "k")+`]}`)); err != nil {
+		t.Fatal(err)
+	}
+	return s, log
+}
+
+// request is a good token request; tests spoil it.
+type request struct {
+	method jwt.SigningMethod
+	key    any
+	header map[string]any
+	claims jwt.MapClaims
+	form   url.Values
+	kind   string // content type
+}
+
+func good(t *testing.T, s *redoxtest.Sandbox, now time.Time) *request {
+	t.Helper()
+	return &request{
+		method: jwt.SigningMethodRS384,
+		key:    key(t),
+		header: map[string]any{"kid": "k"},
+		claims: jwt.MapClaims{
+			"iss": clientID, "sub": clientID, "aud": s.TokenURL(), "iat": now.Unix(), "exp": now.Unix() + 300, "jti": fmt.Sprint(now.UnixNano()),
+		},
+		form: url.Values{
+			"grant_type": {"client_credentials"}, "client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+		},
+		kind: "application/x-www-form-urlencoded",
+	}
+}
+
+func (r *request) send(t *testing.T, s *redoxtest.Sandbox) (status int, answer map[string]any) {
+	t.Helper()
+	if _, given := r.form["client_assertion"]; !given {
+		assertion := jwt.NewWithClaims(r.method, r.claims)
+		for name, value := range r.header {
+			assertion.Header[name] = value
+		}
+		signed, err := assertion.SignedString(r.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.form.Set("client_assertion", signed)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.TokenURL(), strings.NewReader(r.form.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", r.kind)
+	return do(t, req)
+}
+
+func do(t *testing.T, req *http.Request) (status int, answer map[string]any) {
+	t.Helper()
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = json.Unmarshal(raw, &answer) // some answers are no JSON
+	return resp.StatusCode, answer
+}
+
+func TestToken(t *testing.T) {
+	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	s, log := start(t, redoxtest.Options{TokenTTL: 7 * time.Second, Now: func() time.Time { return now }})
+	r := good(t, s, now)
+	r.form.Set("scope", "a b")
+	status, answer := r.send(t, s)
+	token, _ := answer["access_token"].(string)
+	if status != 200 || token == "" || answer["token_type"] != "Bearer" || answer["expires_in"] != 7.0 || answer["scope"] != "a b" {
+		t.Fatalf("HTTP %d %v", status, answer)
+	}
+	for _, path := range []string{"/fhir/R4/redox-fhir-sandbox/Development/Patient/_search", "/endpoint"} {
+		for bearer, want := range map[string]int{token: 200, token + "x": 401, "": 401} {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", "Bearer "+bearer)
+			if status, _ := do(t, req); status != want {
+				t.Errorf("%s with %d characters of a token: HTTP %d, want %d", path, len(bearer), status, want)
+			}
+		}
+	}
+	if now = now.Add(7*time.Second - 1); !s.Live(token) {
+		t.Error("the token died early")
+	}
+	if now = now.Add(1); s.Live(token) {
+		t.Error("the token outlived its time")
+	}
+	if leaks := redoxtest.Leaks(map[string]string{"log": log.String()}, s.Secrets()); len(leaks) > 0 {
+		t.Errorf("the log shows %v", leaks)
+	}
+	if len(s.Secrets()) != 3 || len(s.Tokens()) != 1 || s.Clients()[0] != clientID {
+		t.Errorf("%d secrets, %d tokens, clients %v", len(s.Secrets()), len(s.Tokens()), s.Clients())
+	}
+}
+
+// Each thing that Redox documents it checks, and its words; a value that is
+// wrong in a claim is refused without any.
+func TestRefusals(t *testing.T) {
+	const noKey = "Public key not found, check client_id, kid and Redox dashboard settings"
+	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	claim := func(name string, value any) func(*request) {
+		return func(r *request) {
+			if r.claims[name] = value; value == nil {
+				delete(r.claims, name)
+			}
+		}
+	}
+	form := func(name, value string) func(*request) {
+		return func(r *request) {
+			if r.form.Set(name, value); value == "" {
+				r.form.Del(name)
+			}
+		}
+	}
+	for name, test := range map[string]struct {
+		spoil func(*request)
+		want  string // error_description
+		log   string
+	}{
+		"JSON":                 {func(r *request) { r.kind = "application/json" }, "x-www-form-urlencoded content-type required", ""},
+		"no content type":      {func(r *request) { r.kind = "" }, "x-www-form-urlencoded content-type required", ""},
+		"no grant type":        {form("grant_type", ""), "Missing grant_type parameter", ""},
+		"wrong grant type":     {form("grant_type", "password"), "The grant_type parameter should equal 'client_credentials'", ""},
+		"no assertion type":    {form("client_assertion_type", ""), "Missing client assertion type", ""},
+		"wrong assertion type": {form("client_assertion_type", "x"), "Invalid client assertion type", ""},
+		"no assertion":         {func(r *request) { r.form["client_assertion"] = nil }, "Missing client assertion", ""},
+		"not a JWT":            {form("client_assertion", "x"), "", "not a JWS"},
+		"claims no JSON": {func(r *request) {
+			enc := base64.RawURLEncoding.EncodeToString
+			r.form.Set("client_assertion", enc([]byte(`{"alg":"RS384","kid":"k"}`))+"."+enc([]byte("x"))+"."+enc([]byte("x")))
+		}, "", "not the JSON that is expected"},
+		"no kid":             {func(r *request) { delete(r.header, "kid") }, "JWT header kid property is required", ""},
+		"unknown kid":        {func(r *request) { r.header["kid"] = "other" }, noKey, ""},
+		"unknown client":     {claim("iss", "other"), noKey, ""},
+		"RS256":              {func(r *request) { r.method = jwt.SigningMethodRS256 }, "", "RS256, not RS384"},
+		"PS384":              {func(r *request) { r.method = jwt.SigningMethodPS384 }, "", "PS384, not RS384"},
+		"HS384":              {func(r *request) { r.method, r.key = jwt.SigningMethodHS384, []byte("secret") }, "", "HS384, not RS384"},
+		"another's key":      {func(r *request) { r.key = otherKey(t) }, "", "the signature does not fit"},
+		"sub is not iss":     {claim("sub", "other"), "", "sub is not iss"},
+		"no sub":             {claim("sub", nil), "", "sub is not iss"},
+		"wrong aud":          {claim("aud", "https://api.redoxengine.com/v2/auth/token"), "", "aud is not the token URL"},
+		"no iat":             {claim("iat", nil), "", "iat or exp is missing"},
+		"no exp":             {claim("exp", nil), "", "iat or exp is missing"},
+		"iat 11 s ahead":     {claim("iat", now.Unix()+11), "", "iat is in the future"},
+		"iat too old":        {claim("iat", now.Unix()-311), "", "iat is not within the past 5 minutes"},
+		"exp has passed":     {func(r *request) { r.claims["iat"], r.claims["exp"] = now.Unix()-100, now.Unix()-10 }, "", "exp has passed"},
+		"lives 301 s":        {claim("exp", now.Unix()+301), "", "more than 5 minutes after iat"},
+		"no jti":             {claim("jti", nil), "", "jti is missing"},
+		"a huge form":        {form("x", strings.Repeat("x", 1<<20)), "", "the form cannot be read"},
+		"iat 10 s ahead":     {func(r *request) { r.claims["iat"], r.claims["exp"] = now.Unix()+10, now.Unix()+310 }, "ok", ""},
+		"iat 309 s old":      {func(r *request) { r.claims["iat"], r.claims["exp"] = now.Unix()-309, now.Unix()-9 }, "ok", ""},
+		"exp 9 s ago passes": {func(r *request) { r.claims["iat"], r.claims["exp"] = now.Unix()-100, now.Unix()-9 }, "ok", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, log := start(t, redoxtest.Options{Now: func() time.Time { return now }})
+			r := good(t, s, now)
+			test.spoil(r)
+			status, answer := r.send(t, s)
+			if test.want == "ok" {
+				if status != 200 {
+					t.Errorf("HTTP %d %v", status, answer)
+				}
+				return
+			}
+			if status != 400 || answer["error"] != "invalid_request" || answer["error_description"] != test.want || answer["error_uri"] == "" {
+				t.Errorf("HTTP %d %v", status, answer)
+			}
+			if test.log == "" {
+				test.log = test.want
+			}
+			if !strings.Contains(log.String(), test.log) {
+				t.Errorf("logged %q, want %q", log, test.log)
+			}
+		})
+	}
+}
+
+func otherKey(t *testing.T) *rsa.PrivateKey {
+	t.Helper()
+	raw, err := os.ReadFile("../keyring/testdata/rsa3072.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(raw)
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed.(*rsa.PrivateKey)
+}
+
+// An assertion is good once, and its jti for as long as it could be used.
+func TestReplay(t *testing.T) {
+	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	s, _ := start(t, redoxtest.Options{Now: func() time.Time { return now }})
+	r := good(t, s, now)
+	if status, answer := r.send(t, s); status != 200 {
+		t.Fatal(status, answer)
+	}
+	if status, _ := r.send(t, s); status != 400 {
+		t.Errorf("the same assertion again: HTTP %d", status)
+	}
+	jti := r.claims["jti"]
+	r = good(t, s, now)
+	r.claims["jti"], r.claims["exp"] = jti, now.Unix()+200
+	if status, _ := r.send(t, s); status != 400 {
+		t.Errorf("another assertion with the same jti: HTTP %d", status)
+	}
+	now = now.Add(11 * time.Minute)
+	r = good(t, s, now)
+	r.claims["jti"] = jti
+	if status, answer := r.send(t, s); status != 200 {
+		t.Errorf("the same jti when it is forgotten: HTTP %d %v", status, answer)
+	}
+}
