@@ -108,9 +108,47 @@ func TestExchangeLifetimes(t *testing.T) {
 	}
 }
 
-// Servers that answer badly: each is an error of a kind, and none is quoted.
-func TestExchangeHostileAnswers(t *testing.T) {
-	const canary = "c4n4ry"
+const canary = "c4n4ry"
+
+type badAnswer struct {
+	answer http.HandlerFunc
+	kind   kind
+	want   string
+}
+
+// Answers that are no token: each is an error of a kind, and none is quoted.
+func TestExchangeBadAnswers(t *testing.T) {
+	refusesAnswers(t, map[string]badAnswer{
+		"no JSON":                {body(200, canary), broken, "not the JSON of a token"},
+		"empty":                  {body(200, ""), broken, "not the JSON of a token"},
+		"no content":             {body(204, ""), broken, "not the JSON of a token"},
+		"array":                  {body(200, `["`+canary+`"]`), broken, "not the JSON of a token"},
+		"null":                   {body(200, `null`), broken, "no usable access_token"},
+		"token null":             {body(200, `{"access_token":null}`), broken, "no usable access_token"},
+		"token empty":            {body(200, `{"access_token":""}`), broken, "no usable access_token"},
+		"token a number":         {body(200, `{"access_token":7}`), broken, "no usable access_token"},
+		"token an object":        {body(200, `{"access_token":{"`+canary+`":1}}`), broken, "no usable access_token"},
+		"token with a line end":  {body(200, `{"access_token":"`+canary+`\r\nX: y"}`), broken, "no usable access_token"},
+		"token with a blank":     {body(200, `{"access_token":"a `+canary+`"}`), broken, "no usable access_token"},
+		"token not ASCII":        {body(200, `{"access_token":"`+canary+`é"}`), broken, "no usable access_token"},
+		"token_type a number":    {body(200, `{"access_token":"t","token_type":7}`), broken, "not the JSON of a token"},
+		"two values":             {body(200, `{"access_token":"t"} {"access_token":"u"}`), broken, "not the JSON of a token"},
+		"1 MiB and a bit":        {body(200, strings.Repeat(" ", maxBody+1)), broken, "larger than 1 MiB"},
+		"an error beyond 1 MiB":  {body(400, strings.Repeat(" ", maxBody+1)), broken, "larger than 1 MiB"},
+		"400 in HTML":            {body(400, "<html>"+canary), notRedox, "firewall or proxy"},
+		"401 in JSON of another": {body(401, `{"message":"`+canary+`"}`), notRedox, "firewall or proxy"},
+		"404, empty":             {body(404, ""), notRedox, "firewall or proxy"},
+		"407":                    {body(407, canary), notRedox, "firewall or proxy"},
+		"429 in HTML":            {body(429, canary), limited, "HTTP 429"},
+		"500":                    {body(500, canary), unavailable, "HTTP 500"},
+		"599 in JSON":            {body(599, `{"error":"`+canary+`"}`), unavailable, "HTTP 599"},
+		"304":                    {body(304, ""), notRedox, "a redirect"},
+		"302 without Location":   {body(302, canary), notRedox, "a redirect"},
+	})
+}
+
+// Servers that break the protocol, or want to fill the memory.
+func TestExchangeHostileServers(t *testing.T) {
 	bomb := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
 		z := gzip.NewWriter(w)
@@ -132,43 +170,19 @@ func TestExchangeHostileAnswers(t *testing.T) {
 			_ = conn.Close()
 		}
 	}
-	for name, test := range map[string]struct {
-		answer http.HandlerFunc
-		kind   kind
-		want   string
-	}{
-		"no JSON":                 {body(200, canary), broken, "not the JSON of a token"},
-		"empty":                   {body(200, ""), broken, "not the JSON of a token"},
-		"no content":              {body(204, ""), broken, "not the JSON of a token"},
-		"array":                   {body(200, `["`+canary+`"]`), broken, "not the JSON of a token"},
-		"null":                    {body(200, `null`), broken, "no usable access_token"},
-		"token null":              {body(200, `{"access_token":null}`), broken, "no usable access_token"},
-		"token empty":             {body(200, `{"access_token":""}`), broken, "no usable access_token"},
-		"token a number":          {body(200, `{"access_token":7}`), broken, "no usable access_token"},
-		"token an object":         {body(200, `{"access_token":{"`+canary+`":1}}`), broken, "no usable access_token"},
-		"token with a line end":   {body(200, `{"access_token":"`+canary+`\r\nX: y"}`), broken, "no usable access_token"},
-		"token with a blank":      {body(200, `{"access_token":"a `+canary+`"}`), broken, "no usable access_token"},
-		"token not ASCII":         {body(200, `{"access_token":"`+canary+`é"}`), broken, "no usable access_token"},
-		"token_type a number":     {body(200, `{"access_token":"t","token_type":7}`), broken, "not the JSON of a token"},
-		"two values":              {body(200, `{"access_token":"t"} {"access_token":"u"}`), broken, "not the JSON of a token"},
-		"1 MiB and a bit":         {body(200, strings.Repeat(" ", maxBody+1)), broken, "larger than 1 MiB"},
-		"an error beyond 1 MiB":   {body(400, strings.Repeat(" ", maxBody+1)), broken, "larger than 1 MiB"},
+	refusesAnswers(t, map[string]badAnswer{
 		"a gzip bomb":             {bomb, broken, "larger than 1 MiB"},
-		"400 in HTML":             {body(400, "<html>"+canary), notRedox, "firewall or proxy"},
-		"401 in JSON of another":  {body(401, `{"message":"`+canary+`"}`), notRedox, "firewall or proxy"},
-		"404, empty":              {body(404, ""), notRedox, "firewall or proxy"},
-		"407":                     {body(407, canary), notRedox, "firewall or proxy"},
-		"429 in HTML":             {body(429, canary), limited, "HTTP 429"},
-		"500":                     {body(500, canary), unavailable, "HTTP 500"},
-		"599 in JSON":             {body(599, `{"error":"`+canary+`"}`), unavailable, "HTTP 599"},
-		"304":                     {body(304, ""), notRedox, "a redirect"},
-		"302 without Location":    {body(302, canary), notRedox, "a redirect"},
 		"not HTTP":                {hijack(canary + "\r\n\r\n"), unreachable, "broke before there was an answer"},
 		"cut in the header":       {hijack("HTTP/1.1 200 OK\r\nContent-Le"), unreachable, "broke before there was an answer"},
 		"cut in the body":         {hijack("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"), unreachable, "broke before there was an answer"},
 		"a header without end":    {hijack("HTTP/1.1 200 OK\r\nX: " + strings.Repeat(canary, 20_000) + "\r\n\r\n"), unreachable, "broke before there was an answer"},
 		"interim answers, no end": {hijack(strings.Repeat("HTTP/1.1 103 Early Hints\r\nX: "+canary+"\r\n\r\n", 10_000)), unreachable, "broke before there was an answer"},
-	} {
+	})
+}
+
+func refusesAnswers(t *testing.T, tests map[string]badAnswer) {
+	t.Helper()
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			got, err := ask(t, test.answer)
 			if got != nil {

@@ -15,16 +15,16 @@ import (
 
 // config is a client's connection settings as stored.
 type config struct {
-	ClientID       string        `json:"client_id"`
-	Region         string        `json:"region"`
-	TokenURL       string        `json:"token_url"` // empty: the region's
-	Audience       string        `json:"audience"`  // empty: the token URL
-	Scope          string        `json:"scope"`
-	AssertionTTL   time.Duration `json:"assertion_ttl"` // durations in nanoseconds
-	ClockLeeway    time.Duration `json:"clock_leeway"`
-	RequestTimeout time.Duration `json:"request_timeout"`
-	MaxRetries     int           `json:"max_retries"`
-	CAPEM          string        `json:"ca_pem"`
+	ClientID       string `json:"client_id"`
+	Region         string `json:"region"`
+	TokenURL       string `json:"token_url"` // empty: the region's
+	Audience       string `json:"audience"`  // empty: the token URL
+	Scope          string `json:"scope"`
+	AssertionTTL   int64  `json:"assertion_ttl"` // this and the next two in seconds
+	ClockLeeway    int64  `json:"clock_leeway"`
+	RequestTimeout int64  `json:"request_timeout"`
+	MaxRetries     int64  `json:"max_retries"`
+	CAPEM          string `json:"ca_pem"`
 }
 
 // tokenURLs are Redox's token endpoints by region.
@@ -34,13 +34,7 @@ var tokenURLs = map[string]string{
 }
 
 func defaultConfig() config {
-	return config{
-		Region:         "us",
-		AssertionTTL:   assertion.MaxTTL,
-		ClockLeeway:    5 * time.Second,
-		RequestTimeout: 10 * time.Second,
-		MaxRetries:     2,
-	}
+	return config{Region: "us", AssertionTTL: 300, ClockLeeway: 5, RequestTimeout: 10, MaxRetries: 2}
 }
 
 func (c *config) tokenURL() string {
@@ -60,8 +54,10 @@ func (c *config) audience() string {
 // attemptTimeout is the share of request_timeout that one of the attempts may
 // take, so that a connection that died leaves time for another.
 func (c *config) attemptTimeout() time.Duration {
-	return max(c.RequestTimeout/time.Duration(c.MaxRetries+1), 2*time.Second)
+	return max(seconds(c.RequestTimeout)/time.Duration(c.MaxRetries+1), 2*time.Second)
 }
+
+func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
 
 // sameIdentity tells whether both make Redox look for the same public key at
 // the same place, so that a proof of one holds for the other.
@@ -70,28 +66,19 @@ func (c *config) sameIdentity(other *config) bool {
 }
 
 // update merges the fields that were given, null meaning the default, and
-// checks the whole.
+// checks the whole. The fields went through checkInput.
 func (c *config) update(d *framework.FieldData) error {
-	set := setter{raw: d.Raw}
 	def := defaultConfig()
-	assign(&set, fieldClientID, &c.ClientID, "", asString)
-	assign(&set, fieldRegion, &c.Region, def.Region, asString)
-	assign(&set, fieldTokenURL, &c.TokenURL, "", asString)
-	assign(&set, fieldAudience, &c.Audience, "", asString)
-	assign(&set, fieldScope, &c.Scope, "", asString)
-	assign(&set, fieldAssertionTTL, &c.AssertionTTL, def.AssertionTTL, asDuration)
-	assign(&set, fieldClockLeeway, &c.ClockLeeway, def.ClockLeeway, asDuration)
-	assign(&set, fieldRequestTimeout, &c.RequestTimeout, def.RequestTimeout, asDuration)
-	retries := int64(c.MaxRetries)
-	assign(&set, fieldMaxRetries, &retries, int64(def.MaxRetries), asInt)
-	assign(&set, fieldCAPEM, &c.CAPEM, "", asString)
-	if set.err != nil {
-		return set.err
-	}
-	if retries < 0 || retries > 5 {
-		return invalid("%s must be 0 to 5", fieldMaxRetries)
-	}
-	c.MaxRetries = int(retries)
+	assign(d, fieldClientID, &c.ClientID, "")
+	assign(d, fieldRegion, &c.Region, def.Region)
+	assign(d, fieldTokenURL, &c.TokenURL, "")
+	assign(d, fieldAudience, &c.Audience, "")
+	assign(d, fieldScope, &c.Scope, "")
+	assign(d, fieldAssertionTTL, &c.AssertionTTL, def.AssertionTTL)
+	assign(d, fieldClockLeeway, &c.ClockLeeway, def.ClockLeeway)
+	assign(d, fieldRequestTimeout, &c.RequestTimeout, def.RequestTimeout)
+	assign(d, fieldMaxRetries, &c.MaxRetries, def.MaxRetries)
+	assign(d, fieldCAPEM, &c.CAPEM, "")
 	c.ClientID = strings.TrimSpace(c.ClientID)
 	if c.Region == "" {
 		c.Region = def.Region
@@ -99,27 +86,16 @@ func (c *config) update(d *framework.FieldData) error {
 	return c.validate()
 }
 
-// setter carries the first error through a series of assigns.
-type setter struct {
-	raw map[string]any
-	err error
-}
-
-func assign[T any](s *setter, field string, to *T, def T, read func(any) (T, error)) {
-	raw, given := s.raw[field]
-	if !given || s.err != nil {
+func assign[T any](d *framework.FieldData, field string, to *T, def T) {
+	raw, given := d.Raw[field]
+	if !given {
 		return
 	}
-	if raw == nil {
-		*to = def
-		return
+	value, isSet := raw.(T)
+	if !isSet { // null
+		value = def
 	}
-	v, err := read(raw)
-	if err != nil {
-		s.err = invalid("%s %s", field, err)
-		return
-	}
-	*to = v
+	*to = value
 }
 
 func (c *config) validate() error {
@@ -132,12 +108,14 @@ func (c *config) validate() error {
 		return invalid("%s must be us or ca", fieldRegion)
 	case len(c.Scope) > 1024 || strings.ContainsFunc(strings.ReplaceAll(c.Scope, " ", ""), unprintable):
 		return invalid("%s must be at most 1024 printable ASCII characters", fieldScope)
-	case c.AssertionTTL < 30*time.Second || c.AssertionTTL > assertion.MaxTTL:
+	case c.AssertionTTL < 30 || c.AssertionTTL > int64(assertion.MaxTTL/time.Second):
 		return invalid("%s must be 30s to 5m", fieldAssertionTTL)
-	case c.ClockLeeway > 10*time.Second:
+	case c.ClockLeeway > 10:
 		return invalid("%s must be 0s to 10s", fieldClockLeeway)
-	case c.RequestTimeout < time.Second || c.RequestTimeout > 30*time.Second:
+	case c.RequestTimeout < 1 || c.RequestTimeout > 30:
 		return invalid("%s must be 1s to 30s", fieldRequestTimeout)
+	case c.MaxRetries < 0 || c.MaxRetries > 5:
+		return invalid("%s must be 0 to 5", fieldMaxRetries)
 	}
 	if err := c.validateEndpoint(); err != nil {
 		return err
@@ -145,60 +123,48 @@ func (c *config) validate() error {
 	return checkCA(c.CAPEM)
 }
 
+// validateEndpoint also ties the audience to the token URL. Else a config
+// writer could have assertions meant for Redox sent to a server of his own,
+// and use them there.
 func (c *config) validateEndpoint() error {
-	if c.TokenURL != "" {
-		if err := checkURL(fieldTokenURL, c.TokenURL); err != nil {
-			return err
-		}
-	}
-	if c.Audience == "" {
-		return nil
-	}
-	if err := checkURL(fieldAudience, c.Audience); err != nil {
+	at, err := checkURL(fieldTokenURL, c.tokenURL())
+	if err != nil {
 		return err
 	}
-	// Else a config writer could have assertions meant for Redox sent to a
-	// server of his own, and use them there.
-	at, to := hostname(c.tokenURL()), hostname(c.Audience)
+	to, err := checkURL(fieldAudience, c.audience())
+	if err != nil {
+		return err
+	}
 	if at != to && (!isRedox(at) || !isRedox(to)) {
 		return invalid("%s must name the host of the token URL (%s), or both must be Redox's", fieldAudience, at)
 	}
 	return nil
 }
 
-func hostname(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return ""
-	}
-	return strings.ToLower(u.Host)
-}
-
 func isRedox(host string) bool { return strings.HasSuffix(host, ".redoxengine.com") }
 
 // checkURL accepts https, and http to this machine, as the sandbox needs it.
-func checkURL(field, raw string) error {
+// It returns the host, with the port if there is one, in lower case.
+func checkURL(field, raw string) (host string, err error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || u.Opaque != "" || len(raw) > 1024 || strings.ContainsFunc(raw, unprintable) {
-		return invalid("%s must be an absolute URL of at most 1024 printable ASCII characters, such as %s", field, tokenURLs["us"])
+		return "", invalid("%s must be an absolute URL of at most 1024 printable ASCII characters, such as %s", field, tokenURLs["us"])
 	}
+	_, port, hasPort := strings.Cut(strings.TrimPrefix(u.Host, "["+u.Hostname()+"]"), ":")
+	number, err := strconv.ParseUint(port, 10, 16)
 	switch {
 	case u.User != nil:
-		return invalid("%s must not hold a user name or password", field)
-	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.Contains(raw, "#"):
-		return invalid("%s must not have a query or a fragment", field)
+		return "", invalid("%s must not hold a user name or password", field)
+	case u.RawQuery != "" || u.ForceQuery || strings.Contains(raw, "#"):
+		return "", invalid("%s must not have a query or a fragment", field)
 	case u.Hostname() == "":
-		return invalid("%s must name a host", field)
+		return "", invalid("%s must name a host", field)
+	case hasPort && (err != nil || number == 0):
+		return "", invalid("%s must have a port of 1 to 65535, or none", field)
+	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
+		return "", invalid("%s must begin with https:// (http:// only for a loopback address such as 127.0.0.1)", field)
 	}
-	if port := u.Port(); port != "" || strings.HasSuffix(u.Host, ":") {
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return invalid("%s must have a port of 1 to 65535, or none", field)
-		}
-	}
-	if u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()) {
-		return nil
-	}
-	return invalid("%s must begin with https:// (http:// only for a loopback address such as 127.0.0.1)", field)
+	return strings.ToLower(u.Host), nil
 }
 
 func isLoopback(host string) bool {

@@ -1,15 +1,21 @@
 package redox
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TLS: only what ca_pem or the system vouches for, and never below 1.2.
@@ -19,13 +25,19 @@ func TestExchangeTLS(t *testing.T) {
 	t.Cleanup(good.Close)
 	old := httptest.NewUnstartedServer(answer)
 	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS11} //nolint:gosec // what is to be refused
-	old.Config.ErrorLog = nil
 	old.StartTLS()
 	t.Cleanup(old.Close)
 	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: good.Certificate().Raw}))
 	otherName := strings.Replace(good.URL, "127.0.0.1", "localhost", 1)
 
+	expired, expiredCA := serveWith(t, x509.Certificate{NotAfter: time.Now().Add(-time.Hour), IPAddresses: []net.IP{{127, 0, 0, 1}}}, answer)
+	wrongUse, wrongUseCA := serveWith(t, x509.Certificate{
+		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{{127, 0, 0, 1}}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, answer)
+
 	for name, test := range map[string]struct{ url, ca, want string }{
+		"expired":         {expired, expiredCA, "it has expired or is not yet valid"},
+		"for clients":     {wrongUse, wrongUseCA, "it is not valid"},
 		"trusted":         {good.URL, ca, ""},
 		"unknown":         {good.URL, "", "the TLS certificate of 127.0.0.1:PORT is not trusted: signed by an unknown authority; if a private CA signed it, set ca_pem"},
 		"another's CA":    {good.URL, testdata(t, "certificate.pem"), "signed by an unknown authority"},
@@ -95,4 +107,23 @@ func TestConnectionErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// serveWith starts a server with a certificate that signs itself.
+func serveWith(t *testing.T, template x509.Certificate, answer http.HandlerFunc) (url, caPEM string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template.SerialNumber, template.NotBefore = big.NewInt(1), time.Now().Add(-24*time.Hour)
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(answer)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server.URL, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }

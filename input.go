@@ -1,8 +1,7 @@
 package redox
 
 import (
-	"encoding/json"
-	"fmt"
+	"errors"
 	"maps"
 	"math"
 	"slices"
@@ -16,7 +15,9 @@ import (
 
 // checkInput refuses what the framework would let through or complain of by
 // quoting it: unknown fields on a write, fields that belong in the path, and
-// values of the wrong type.
+// values of the wrong type. It leaves each value as the type it stands for, so
+// that a handler need not look again: string, bool, int64 (of a duration: its
+// seconds), or nil for null.
 func (b *backend) checkInput(req *logical.Request) error {
 	path := b.Route(req.Path)
 	if path == nil {
@@ -30,12 +31,14 @@ func (b *backend) checkInput(req *logical.Request) error {
 			return invalid("%s belongs in the path, not among the fields", name)
 		case schema == nil && writes:
 			return invalid("unknown field %q: this path takes %s", quotable(name, 64), fieldNames(path))
-		case schema == nil:
-			continue // the framework warns of it
+		case schema == nil || req.Data[name] == nil:
+			continue // an unknown field of a read: the framework warns of it
 		}
-		if err := checkType(schema.Type, req.Data[name]); err != nil {
+		value, err := typed(schema.Type, req.Data[name])
+		if err != nil {
 			return invalid("%s %s", name, err)
 		}
+		req.Data[name] = value
 	}
 	return nil
 }
@@ -47,98 +50,65 @@ func fieldNames(path *framework.Path) string {
 			names = append(names, name)
 		}
 	}
-	if len(names) == 0 {
-		return "no fields"
-	}
 	return strings.Join(names, ", ")
 }
 
-func checkType(t framework.FieldType, raw any) error {
-	if raw == nil {
-		return nil
-	}
-	var err error
+// typed reads a raw value. Its errors name the rule and never the value, which
+// may be a secret in the wrong field.
+func typed(t framework.FieldType, raw any) (any, error) {
 	switch t {
-	case framework.TypeString:
-		_, err = asString(raw)
 	case framework.TypeBool:
-		_, err = asBool(raw)
+		return asBool(raw)
 	case framework.TypeInt:
-		_, err = asInt(raw)
+		return asInt(raw)
 	case framework.TypeDurationSecond:
-		_, err = asDuration(raw)
+		return asSeconds(raw)
 	}
-	return err
-}
-
-// The readers of raw values. Their errors name the rule and never the value,
-// which may be a secret in the wrong field.
-
-func asString(raw any) (string, error) {
-	s, ok := raw.(string)
-	if !ok {
-		return "", fmt.Errorf("must be a string")
+	if _, ok := raw.(string); !ok {
+		return nil, errors.New("must be a string")
 	}
-	return s, nil
+	return raw, nil
 }
 
 func asBool(raw any) (bool, error) {
-	switch v := raw.(type) {
-	case bool:
-		return v, nil
-	case string:
-		switch v {
-		case "true":
-			return true, nil
-		case "false":
-			return false, nil
-		}
+	switch raw {
+	case true, "true":
+		return true, nil
+	case false, "false":
+		return false, nil
 	}
-	return false, fmt.Errorf("must be true or false")
+	return false, errors.New("must be true or false")
 }
 
+// asInt reads JSON's number, or the string that the CLI makes of key=value.
 func asInt(raw any) (int64, error) {
 	switch v := raw.(type) {
-	case int:
-		return int64(v), nil
-	case int64:
-		return v, nil
 	case float64:
 		if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
 			return int64(v), nil
-		}
-	case json.Number:
-		if n, err := strconv.ParseInt(v.String(), 10, 64); err == nil {
-			return n, nil
 		}
 	case string:
 		if n, err := strconv.ParseInt(v, 10, 64); err == nil {
 			return n, nil
 		}
 	}
-	return 0, fmt.Errorf("must be a whole number")
+	return 0, errors.New("must be a whole number")
 }
 
-func asDuration(raw any) (time.Duration, error) {
-	d, err := parseDuration(raw)
-	switch {
-	case err != nil || d%time.Second != 0:
-		return 0, fmt.Errorf("must be a whole number of seconds, or a duration such as 30s or 5m")
-	case d < 0:
-		return 0, fmt.Errorf("must not be negative")
-	}
-	return d, nil
-}
-
-func parseDuration(raw any) (time.Duration, error) {
-	if s, ok := raw.(string); ok {
-		if d, err := time.ParseDuration(s); err == nil {
-			return d, nil
-		}
-	}
+func asSeconds(raw any) (int64, error) {
 	n, err := asInt(raw)
-	if err == nil && (n > math.MaxInt64/int64(time.Second) || n < math.MinInt64/int64(time.Second)) {
-		err = strconv.ErrRange
+	if text, ok := raw.(string); ok && err != nil {
+		var d time.Duration
+		if d, err = time.ParseDuration(text); d%time.Second != 0 {
+			err = strconv.ErrSyntax
+		}
+		n = int64(d / time.Second)
 	}
-	return time.Duration(n) * time.Second, err
+	switch {
+	case err != nil || n > math.MaxInt64/int64(time.Second):
+		return 0, errors.New("must be a whole number of seconds, or a duration such as 30s or 5m")
+	case n < 0:
+		return 0, errors.New("must not be negative")
+	}
+	return n, nil
 }

@@ -86,17 +86,13 @@ func (b *backend) readClient(ctx context.Context, r *request) (*logical.Response
 // deleteClient removes the config first: a crash in between leaves a client
 // that issues nothing and can be deleted again.
 func (b *backend) deleteClient(ctx context.Context, r *request) (*logical.Response, error) {
-	force, err := forced(r)
-	if err != nil {
-		return nil, err
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	ring, err := getRing(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if len(ring.Keys) > 0 && !force {
+	if len(ring.Keys) > 0 && !forced(r) {
 		return nil, invalid("client %s has keys, which cannot be restored once deleted: repeat with force=true if that is meant", r.client)
 	}
 	b.pool.forget(r.client)

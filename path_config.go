@@ -50,7 +50,7 @@ func (b *backend) pathConfig() []*framework.Path {
 		fieldAssertionTTL:   {Type: framework.TypeInt64, Required: true, Description: "Life of a client assertion in seconds"},
 		fieldClockLeeway:    {Type: framework.TypeInt64, Required: true, Description: "Seconds by which the issue time is set back"},
 		fieldRequestTimeout: {Type: framework.TypeInt64, Required: true, Description: "Seconds a read may spend on Redox"},
-		fieldMaxRetries:     {Type: framework.TypeInt, Required: true, Description: "Further attempts after a passing failure"},
+		fieldMaxRetries:     {Type: framework.TypeInt64, Required: true, Description: "Further attempts after a passing failure"},
 		fieldCAPEM:          {Type: framework.TypeString, Required: true, Description: "Authorities trusted instead of the system's, empty for the system's"},
 	})
 	return b.path("config", "config", input, configHelp, map[logical.Operation]framework.OperationHandler{
@@ -68,9 +68,9 @@ func (c *config) response() *logical.Response {
 		fieldTokenURL:       c.tokenURL(),
 		fieldAudience:       c.audience(),
 		fieldScope:          c.Scope,
-		fieldAssertionTTL:   int64(c.AssertionTTL.Seconds()),
-		fieldClockLeeway:    int64(c.ClockLeeway.Seconds()),
-		fieldRequestTimeout: int64(c.RequestTimeout.Seconds()),
+		fieldAssertionTTL:   c.AssertionTTL,
+		fieldClockLeeway:    c.ClockLeeway,
+		fieldRequestTimeout: c.RequestTimeout,
 		fieldMaxRetries:     c.MaxRetries,
 		fieldCAPEM:          c.CAPEM,
 	}}

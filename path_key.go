@@ -75,16 +75,9 @@ func find(ctx context.Context, r *request) (*keyring.Ring, *keyring.Key, error) 
 	return ring, k, nil
 }
 
-func forced(r *request) (bool, error) {
-	raw := r.fields.Raw[fieldForce]
-	if raw == nil {
-		return false, nil
-	}
-	force, err := asBool(raw)
-	if err != nil {
-		return false, invalid("%s %s", fieldForce, err)
-	}
-	return force, nil
+func forced(r *request) bool {
+	force, _ := r.fields.Raw[fieldForce].(bool)
+	return force
 }
 
 func (b *backend) readKey(ctx context.Context, r *request) (*logical.Response, error) {
@@ -108,33 +101,25 @@ func (b *backend) readKey(ctx context.Context, r *request) (*logical.Response, e
 }
 
 func (b *backend) deleteKey(ctx context.Context, r *request) (*logical.Response, error) {
-	force, err := forced(r)
-	if err != nil {
-		return nil, err
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	ring, k, err := find(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if err := ring.Remove(k.ID, force); err != nil {
+	if err := ring.Remove(k.ID, forced(r)); err != nil {
 		return nil, err
 	}
 	return nil, putRing(ctx, r, ring)
 }
 
 func (b *backend) activateKey(ctx context.Context, r *request) (*logical.Response, error) {
-	force, err := forced(r)
-	if err != nil {
-		return nil, err
-	}
 	_, k, err := find(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	var proved *config
-	if !force && k.State != keyring.Active {
+	if !forced(r) && k.State != keyring.Active {
 		if proved, _, err = load(ctx, r); err != nil {
 			return nil, err
 		}

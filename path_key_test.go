@@ -3,6 +3,7 @@ package redox
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -66,13 +67,14 @@ func TestActivateKey(t *testing.T) {
 			t.Error("force asked Redox")
 		}
 	})
-	t.Run("without a config", func(t *testing.T) {
-		m.must(logical.DeleteOperation, "config", nil)
-		m.fails(400, logical.UpdateOperation, "keys/"+old+"/activate", nil, "no client ID")
-	})
-	t.Run("unknown", func(t *testing.T) {
-		m.fails(404, logical.UpdateOperation, "keys/nobody/activate", nil, "there is no key nobody: list redox/keys")
-	})
+}
+
+func TestActivateWithoutConfig(t *testing.T) {
+	m := newMount(t)
+	m.write("keys/generate", nil)
+	pending := m.write("keys/generate", nil)["key_id"].(string)
+	m.fails(400, logical.UpdateOperation, "keys/"+pending+"/activate", nil, "no client ID")
+	m.fails(404, logical.UpdateOperation, "keys/nobody/activate", nil, "there is no key nobody: list redox/keys")
 }
 
 // A proof holds only for what was proved: while Redox thinks, somebody
@@ -106,42 +108,41 @@ func TestActivateOvertaken(t *testing.T) {
 			m.write("config", map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL()})
 			pending := m.write("keys/generate", nil)["key_id"].(string)
 			m.publish("")
-			proving := make(chan struct{})
-			proceed := make(chan struct{})
-			m.backend.now = func() func() time.Time {
-				first := true
-				return func() time.Time {
-					if first { // the proof's assertion is about to be signed
-						first = false
-						close(proving)
-						<-proceed
-					}
-					return time.Now()
-				}
-			}()
-			type answer struct {
-				resp *logical.Response
-				err  error
-			}
-			done := make(chan answer)
-			go func() {
-				resp, err := m.request(context.Background(), logical.UpdateOperation, "keys/"+pending+"/activate", nil)
-				done <- answer{resp, err}
-			}()
-			<-proving
-			m.backend.now = time.Now
-			test.meanwhile(m, pending)
-			close(proceed)
-			got := <-done
-			status, message := outcome(logical.UpdateOperation, got.resp, got.err)
+			resp, err := m.activate(pending, func() { test.meanwhile(m, pending) })
+			status, message := outcome(logical.UpdateOperation, resp, err)
 			if status != test.status || !strings.Contains(message, test.want) {
 				t.Errorf("HTTP %d %s, want %d %s", status, message, test.status, test.want)
 			}
-			if got.resp != nil && !got.resp.IsError() && got.resp.Data["state"] != "active" {
-				t.Errorf("activated %v", got.resp.Data)
+			if err == nil && !resp.IsError() && resp.Data["state"] != "active" {
+				t.Errorf("activated %v", resp.Data)
 			}
 		})
 	}
+}
+
+// activate proves a key; while Redox thinks, meanwhile happens.
+func (m *mount) activate(id string, meanwhile func()) (*logical.Response, error) {
+	proving, proceed := make(chan struct{}), make(chan struct{})
+	waits := sync.OnceFunc(func() { // the proof's assertion is about to be signed
+		close(proving)
+		<-proceed
+	})
+	m.backend.now = func() time.Time { waits(); return time.Now() }
+	type answer struct {
+		resp *logical.Response
+		err  error
+	}
+	done := make(chan answer)
+	go func() {
+		resp, err := m.request(context.Background(), logical.UpdateOperation, "keys/"+id+"/activate", nil)
+		done <- answer{resp, err}
+	}()
+	<-proving
+	m.backend.now = time.Now
+	meanwhile()
+	close(proceed)
+	got := <-done
+	return got.resp, got.err
 }
 
 func TestDeleteKey(t *testing.T) {

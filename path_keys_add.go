@@ -49,12 +49,9 @@ func (b *backend) pathImport() []*framework.Path {
 }
 
 func (b *backend) generateKey(ctx context.Context, r *request) (*logical.Response, error) {
-	bits := int64(keyring.MinBits)
-	if raw := r.fields.Raw[fieldKeyBits]; raw != nil {
-		var err error
-		if bits, err = asInt(raw); err != nil {
-			return nil, invalid("%s %s", fieldKeyBits, err)
-		}
+	bits, given := r.fields.Raw[fieldKeyBits].(int64)
+	if !given {
+		bits = keyring.MinBits
 	}
 	if bits != 2048 && bits != 3072 && bits != 4096 {
 		return nil, invalid("%s must be 2048, 3072 or 4096", fieldKeyBits)

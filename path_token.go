@@ -122,7 +122,7 @@ func (b *backend) issue(ctx context.Context, r *request, c *config, k *keyring.K
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, seconds(c.RequestTimeout))
 	defer cancel()
 
 	attempt := func() (*accessToken, error) {
@@ -135,14 +135,14 @@ func (b *backend) issue(ctx context.Context, r *request, c *config, k *keyring.K
 		defer cancel()
 		signed, err := assertion.Sign(private, assertion.Claims{
 			ClientID: c.ClientID, KeyID: string(k.ID), Audience: c.audience(), Scope: c.Scope,
-			ID: assertion.NewID(), IssuedAt: b.now().Add(-c.ClockLeeway), TTL: c.AssertionTTL,
+			ID: assertion.NewID(), IssuedAt: b.now().Add(-seconds(c.ClockLeeway)), TTL: seconds(c.AssertionTTL),
 		})
 		if err != nil {
 			return nil, err
 		}
 		return exchange(ctx, way.http, c.tokenURL(), signed, c.Scope)
 	}
-	for tries := 0; ; tries++ {
+	for tries := int64(0); ; tries++ {
 		t, err := attempt()
 		if err == nil {
 			return t, nil
@@ -156,7 +156,7 @@ func (b *backend) issue(ctx context.Context, r *request, c *config, k *keyring.K
 
 // pause waits before the next attempt, 100 ms doubled with each and up to a
 // half less at random; false means that there is no time for it.
-func pause(ctx context.Context, tries int) bool {
+func pause(ctx context.Context, tries int64) bool {
 	wait := 100 * time.Millisecond << tries
 	wait -= rand.N(wait / 2) //nolint:gosec // spreads load, guards nothing
 	if deadline, limited := ctx.Deadline(); limited && time.Until(deadline) <= wait {

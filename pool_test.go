@@ -2,8 +2,11 @@ package redox
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -111,4 +114,70 @@ func TestWritesWhileRedoxStalls(t *testing.T) {
 	m.read("token")
 	cancel()
 	<-done
+}
+
+// Who waits for a place gets the next that is given back, or gives up after a
+// second, or when its reader does.
+func TestEnter(t *testing.T) {
+	full := func() (*lane, []func()) {
+		l := &lane{slots: make(chan struct{}, 2)}
+		var leave []func()
+		for range cap(l.slots) {
+			done, err := l.enter(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			leave = append(leave, done)
+		}
+		return l, leave
+	}
+	synctest.Test(t, func(t *testing.T) {
+		l, leave := full()
+		go func() {
+			time.Sleep(admission - time.Millisecond)
+			leave[0]()
+		}()
+		if _, err := l.enter(t.Context()); err != nil {
+			t.Errorf("a place became free in time: %v", err)
+		}
+		start := time.Now()
+		_, err := l.enter(t.Context())
+		var up *upstreamError
+		if !errors.As(err, &up) || up.Kind != overloaded || time.Since(start) != admission {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), admission/2)
+		defer cancel()
+		if _, err := l.enter(ctx); !errors.As(err, &up) || up.Kind != timedOut {
+			t.Errorf("the reader gave up: %v", err)
+		}
+	})
+}
+
+// The pause grows, is never the same for all, and is not begun when there is
+// no time for what follows.
+func TestPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for tries, most := range []time.Duration{100, 200, 400} {
+			most *= time.Millisecond
+			start := time.Now()
+			if !pause(t.Context(), int64(tries)) {
+				t.Fatal("it gave up")
+			}
+			if took := time.Since(start); took > most || took < most/2 {
+				t.Errorf("pause %d took %v, want %v to %v", tries, took, most/2, most)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Millisecond)
+		defer cancel()
+		start := time.Now()
+		if pause(ctx, 0) || time.Since(start) != 0 {
+			t.Errorf("it waited %v for nothing", time.Since(start))
+		}
+		ctx, cancel = context.WithCancel(t.Context())
+		go func() { time.Sleep(time.Millisecond); cancel() }()
+		if pause(ctx, 9) {
+			t.Error("the reader has gone, and it went on")
+		}
+	})
 }

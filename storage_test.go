@@ -238,3 +238,28 @@ func TestNewerStorage(t *testing.T) {
 		t.Error("the log does not tell of it")
 	}
 }
+
+// Entries that were damaged in storage are a 500 that shows nothing of them.
+func TestDamagedStorage(t *testing.T) {
+	for name, test := range map[string]struct {
+		entry, old, new string
+		path, want      string
+	}{
+		"private key": {"keyring", `"private_key":"MII`, `"private_key":"AAA`, "token", "the stored private key first cannot be read"},
+		"public key":  {"keyring", `"e":"AQAB"`, `"e":"!"`, "keys/first", "decoding the public half of key first"},
+		"CA":          {"config", `"ca_pem":""`, `"ca_pem":"x"`, "token", "no CERTIFICATE block that can be read"},
+		"JSON":        {"config", `{"version"`, `[`, "config", "not the JSON this plugin writes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMount(t)
+			m.write("keys/import", map[string]any{"private_key": testdata(t, "pkcs8.pem"), "key_id": "first"})
+			m.write("config", map[string]any{"client_id": clientID})
+			key := "clients/default/" + test.entry
+			damaged := strings.Replace(snapshot(t, m.storage)[key], test.old, test.new, 1)
+			if err := m.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(damaged)}); err != nil {
+				t.Fatal(err)
+			}
+			m.fails(500, logical.ReadOperation, test.path, nil, test.want, "request-1")
+		})
+	}
+}

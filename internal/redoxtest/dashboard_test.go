@@ -145,3 +145,28 @@ func TestStartFails(t *testing.T) {
 		t.Error("two sandboxes listen on one port")
 	}
 }
+
+// An assertion is good once, and its jti for as long as it could be used.
+func TestReplay(t *testing.T) {
+	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	s, _ := start(t, redoxtest.Options{Now: func() time.Time { return now }})
+	r := good(t, s, now)
+	if status, answer := r.send(t, s); status != 200 {
+		t.Fatal(status, answer)
+	}
+	if status, _ := r.send(t, s); status != 400 {
+		t.Errorf("the same assertion again: HTTP %d", status)
+	}
+	jti := r.claims["jti"]
+	r = good(t, s, now)
+	r.claims["jti"], r.claims["exp"] = jti, now.Unix()+200
+	if status, _ := r.send(t, s); status != 400 {
+		t.Errorf("another assertion with the same jti: HTTP %d", status)
+	}
+	now = now.Add(11 * time.Minute)
+	r = good(t, s, now)
+	r.claims["jti"] = jti
+	if status, answer := r.send(t, s); status != 200 {
+		t.Errorf("the same jti when it is forgotten: HTTP %d %v", status, answer)
+	}
+}

@@ -1,0 +1,34 @@
+package redox
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// An unknown field of a read changes nothing: Vault's own ?list=false arrives
+// as one. The reader is told.
+func TestUnknownFieldOfARead(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	resp, err := m.request(context.Background(), logical.ReadOperation, "token", map[string]any{"min_ttl": "60"})
+	if err != nil || resp.IsError() {
+		t.Fatal(resp, err)
+	}
+	if !strings.Contains(fmt.Sprint(resp.Warnings), "min_ttl") {
+		t.Errorf("warnings %v", resp.Warnings)
+	}
+}
+
+// What the CLI sends is strings, what JSON sends is not; both are taken.
+func TestForceAsTheCLISendsIt(t *testing.T) {
+	m := newMount(t)
+	id := m.ready("", nil)
+	for _, no := range []any{false, "false", nil} {
+		m.fails(400, logical.DeleteOperation, "keys/"+id, map[string]any{"force": no}, "repeat with force=true")
+	}
+	m.must(logical.DeleteOperation, "keys/"+id, map[string]any{"force": "true"})
+}
