@@ -1,0 +1,182 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+const module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
+
+// What the tests share: binaries that are built once.
+var (
+	vaultBin  string // the server and the CLI
+	pluginDir string // holds the plugin, and the same as version v9.9.9
+)
+
+const pluginName = "vault-plugin-secrets-redox"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	if vaultBin = os.Getenv("VAULT_BIN"); vaultBin == "" {
+		return 0, fmt.Errorf("VAULT_BIN is not set: run scripts/test, or VAULT_BIN=$(scripts/vault | tail -n 1) go test ./internal/e2e")
+	}
+	dir, err := os.MkdirTemp("", "redox-e2e")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if pluginDir, err = filepath.EvalSymlinks(dir); err != nil { // Vault refuses a symbolic link
+		return 0, err
+	}
+	for name, flags := range map[string]string{pluginName: "", pluginName + "-9.9.9": "-X " + module + ".Version=v9.9.9"} {
+		build := exec.Command("go", "build", "-race", "-ldflags", flags, "-o", filepath.Join(pluginDir, name), module+"/cmd/"+pluginName)
+		if out, err := build.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("building the plugin: %w\n%s", err, out)
+		}
+	}
+	return m.Run(), nil
+}
+
+func checksum(t interface{ Fatal(...any) }, name string) string {
+	raw, err := os.ReadFile(filepath.Join(pluginDir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// Each script has a Vault, a sandbox and an audit log of its own. When it has
+// ended, all that was written or said anywhere is scanned for secrets.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata",
+		RequireUniqueNames: true,
+		Setup: func(env *testscript.Env) error {
+			key, err := os.ReadFile(repository + "/internal/keyring/testdata/pkcs8.pem")
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "key.pem"), key, 0o600); err != nil {
+				return err
+			}
+			w, err := newWorld(env.WorkDir)
+			if err != nil {
+				return err
+			}
+			env.Defer(w.close)
+			env.Defer(func() { w.scan(t) })
+			env.Values[worldKey{}] = w
+			env.Vars = append(env.Vars,
+				"VAULT_ADDR="+w.vault.addr, "VAULT_TOKEN=root", "VAULT_MAX_RETRIES=0", "HOME="+env.WorkDir, "NO_PROXY=127.0.0.1",
+				"PATH="+filepath.Dir(w.cli)+string(os.PathListSeparator)+os.Getenv("PATH"),
+				"REDOX="+w.sandbox.URL(), "SHA256="+checksum(t, pluginName), "SHA256_NEXT="+checksum(t, pluginName+"-9.9.9"),
+			)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"vault":    vaultCmd,
+			"engine":   engineCmd,
+			"publish":  publishCmd,
+			"sandbox":  sandboxCmd,
+			"capture":  captureCmd,
+			"http":     httpCmd,
+			"overload": overloadCmd,
+			"damage":   damageCmd,
+			"readme":   readmeCmd,
+		},
+	})
+}
+
+type worldKey struct{}
+
+func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
+
+// vaultCmd is the CLI: vault args…
+func vaultCmd(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec("vault", args...)
+	worldOf(ts).record(strings.Join(args, " "), ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+	if neg == (err == nil) {
+		ts.Fatalf("vault %s: %v", strings.Join(args, " "), err)
+	}
+}
+
+// engineCmd registers and mounts the engine at redox/.
+func engineCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	vaultCmd(ts, false, []string{"plugin", "register", "-sha256=" + ts.Getenv("SHA256"), "secret", pluginName})
+	vaultCmd(ts, false, []string{"secrets", "enable", "-path=redox", pluginName})
+}
+
+// publishCmd gives Redox the keys of a client: publish <client ID> <path of keys>.
+func publishCmd(ts *testscript.TestScript, _ bool, args []string) {
+	vaultCmd(ts, false, []string{"read", "-field=jwks", args[1]})
+	ts.Check(worldOf(ts).sandbox.Register(args[0], []byte(ts.ReadFile("stdout"))))
+}
+
+// captureCmd puts the last stdout into a variable: capture <NAME>.
+func captureCmd(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+}
+
+// readmeCmd writes the README's code block that begins with "# <name>" to a
+// file of that name.
+func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
+	raw, err := os.ReadFile(filepath.Join(repository, "README.md"))
+	ts.Check(err)
+	_, block, found := strings.Cut(string(raw), "\n# "+args[0]+"\n")
+	if !found {
+		ts.Fatalf("the README has no block that begins with # %s", args[0])
+	}
+	block, _, _ = strings.Cut(block, "\n```")
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(block+"\n"), 0o600))
+}
+
+// sandboxCmd commands the sandbox: fault <name> [<times>], clock <duration>,
+// forget <client ID>, live <token>.
+func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
+	s := worldOf(ts).sandbox
+	switch args[0] {
+	case "fault":
+		f, err := redoxtest.ParseFault(args[1])
+		ts.Check(err)
+		times := -1
+		if len(args) > 2 {
+			_, err = fmt.Sscan(args[2], &times)
+			ts.Check(err)
+		}
+		s.SetFault(f, times)
+	case "clock":
+		d, err := time.ParseDuration(args[1])
+		ts.Check(err)
+		s.SetClockOffset(d)
+	case "forget":
+		ts.Check(s.Register(args[1], []byte(`{"keys":[]}`)))
+	case "live":
+		if s.Live(args[1]) == neg {
+			ts.Fatalf("Redox accepts the token: %v", neg)
+		}
+	default:
+		ts.Fatalf("sandbox has no command %s", args[0])
+	}
+}

@@ -1,0 +1,78 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+// httpCmd asks Vault's API as root, and fails unless the status is as wanted:
+// http <status> <method> <path> [<body>]. The answer becomes stdout.
+func httpCmd(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	body := ""
+	if len(args) > 3 {
+		body = args[3]
+	}
+	w := worldOf(ts)
+	status, answer, err := w.call(args[1], args[2], body)
+	ts.Check(err)
+	w.record(strings.Join(args, " "), string(answer))
+	_, err = fmt.Fprintln(ts.Stdout(), string(answer))
+	ts.Check(err)
+	if status != want {
+		ts.Fatalf("%s %s: HTTP %d, want %d: %s", args[1], args[2], status, want, answer)
+	}
+}
+
+// overloadCmd reads a token while 64 others wait for a Redox that stalls, and
+// prints its status and answer: overload <path>.
+func overloadCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	before := len(w.sandbox.Assertions())
+	w.sandbox.SetFault(redoxtest.FaultStall, 64)
+	done := make(chan error)
+	for range 64 {
+		go func() {
+			_, _, err := w.call(http.MethodGet, args[0], "")
+			done <- err
+		}()
+	}
+	for deadline := time.Now().Add(20 * time.Second); len(w.sandbox.Assertions()) < before+64; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("%d requests are under way, want 64", len(w.sandbox.Assertions())-before)
+		}
+	}
+	status, answer, err := w.call(http.MethodGet, args[0], "")
+	ts.Check(err)
+	w.record(args[0], string(answer))
+	_, err = fmt.Fprintln(ts.Stdout(), status, string(answer))
+	ts.Check(err)
+	for range 64 {
+		ts.Check(<-done)
+	}
+}
+
+// damageCmd overwrites what a mount has stored: damage <mount> <key> <value>.
+func damageCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	_, answer, err := w.call(http.MethodGet, "sys/mounts/"+strings.TrimSuffix(args[0], "/"), "")
+	ts.Check(err)
+	var mount struct{ Data struct{ UUID string } }
+	ts.Check(json.Unmarshal(answer, &mount))
+	body, err := json.Marshal(map[string]string{"value": args[2]})
+	ts.Check(err)
+	status, answer, err := w.call(http.MethodPut, "sys/raw/logical/"+mount.Data.UUID+"/"+args[1], string(body))
+	ts.Check(err)
+	if status != http.StatusNoContent {
+		ts.Fatalf("writing %s: HTTP %d %s", args[1], status, answer)
+	}
+}

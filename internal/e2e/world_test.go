@@ -1,0 +1,282 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+const repository = "../.."
+
+// canary stands in the server's HTTPS_PROXY, as a proxy's password does.
+const canary = "canary-of-the-proxy-password"
+
+// world is what one script has for itself.
+type world struct {
+	dir     string
+	vault   *server
+	cli     string
+	sandbox *redoxtest.Sandbox
+
+	mu    sync.Mutex
+	texts map[string]string // whatever was said, without tokens where they belong
+}
+
+// server is a Vault in development mode.
+type server struct {
+	addr string
+	log  string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
+}
+
+func newWorld(dir string) (*world, error) {
+	w := &world{dir: dir, texts: map[string]string{}}
+	bin := filepath.Join(dir, ".bin")
+	if err := os.Mkdir(bin, 0o700); err != nil {
+		return nil, err
+	}
+	w.cli = filepath.Join(bin, "vault")
+	if err := os.Symlink(vaultBin, w.cli); err != nil {
+		return nil, err
+	}
+	var err error
+	if w.sandbox, err = redoxtest.Start(redoxtest.Options{}); err != nil {
+		return nil, err
+	}
+	for range 10 { // a port that was free may be taken by now
+		if w.vault, err = startVault(dir); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		w.sandbox.Close()
+		return nil, err
+	}
+	return w, w.enableAudit()
+}
+
+func (w *world) enableAudit() error {
+	_, _, err := w.call(http.MethodPut, "sys/audit/file", fmt.Sprintf(`{"type":"file","options":{"file_path":%q}}`, w.auditLog()))
+	return err
+}
+
+func (w *world) auditLog() string { return filepath.Join(w.dir, ".audit.log") }
+
+func (w *world) close() {
+	w.vault.stop()
+	w.sandbox.Close()
+}
+
+func startVault(dir string) (*server, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, ".vault.hcl")
+	text := fmt.Sprintf("plugin_directory = %q\nraw_storage_endpoint = true\n", pluginDir)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	s := &server{addr: "http://127.0.0.1:" + port, log: filepath.Join(dir, ".vault.log"), done: make(chan struct{})}
+	log, err := os.Create(s.log)
+	if err != nil {
+		return nil, err
+	}
+	s.cmd = exec.Command(vaultBin, "server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root",
+		"-dev-listen-address=127.0.0.1:"+port, "-config="+config, "-log-level=trace")
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	s.cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "HTTPS_PROXY=http://user:" + canary + "@127.0.0.1:1"}
+	if err := s.cmd.Start(); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	go func() {
+		_ = s.cmd.Wait() // how it ended stands in its log
+		_ = log.Close()
+		close(s.done)
+	}()
+	return s, s.ready()
+}
+
+func freePort() (string, error) {
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	return port, errors.Join(err, l.Close())
+}
+
+// ready waits until the server says that it is, or has ended.
+func (s *server) ready() error {
+	for range 600 {
+		select {
+		case <-s.done:
+			raw, err := os.ReadFile(s.log)
+			return fmt.Errorf("Vault ended at once: %s, %w", raw, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		raw, err := os.ReadFile(s.log)
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(raw, []byte("Development mode should NOT be used")) {
+			return nil
+		}
+	}
+	s.stop()
+	return errors.New("Vault is not ready after 30 s")
+}
+
+func (s *server) stop() {
+	_ = s.cmd.Process.Signal(os.Interrupt) // it may have ended
+	select {
+	case <-s.done:
+	case <-time.After(20 * time.Second):
+		_ = s.cmd.Process.Kill()
+		<-s.done
+	}
+}
+
+// call asks Vault's API as root.
+func (w *world) call(method, path, body string) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(context.Background(), method, w.vault.addr+"/v1/"+path, strings.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("X-Vault-Token", "root")
+	if method == http.MethodPatch {
+		req.Header.Set("Content-Type", "application/merge-patch+json")
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, answer, err
+}
+
+// record keeps what a command said for the scan. A token is allowed where it
+// was asked for, and there alone.
+func (w *world) record(command string, said ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	text := strings.Join(said, "\n")
+	if strings.Contains(command, "/token") {
+		for _, token := range w.sandbox.Tokens() {
+			text = strings.ReplaceAll(text, token, "")
+		}
+	}
+	w.texts[fmt.Sprintf("answer %d, to %s", len(w.texts), command)] = text
+}
+
+// scan looks for keys, assertions, tokens and the canary in all that the
+// script made anybody say or write: answers, the audit log, the server's log,
+// and storage outside the keyrings.
+func (w *world) scan(t *testing.T) {
+	texts := maps.Clone(w.texts)
+	for _, file := range []string{w.auditLog(), w.vault.log} {
+		raw, err := os.ReadFile(file)
+		if err != nil || len(raw) == 0 {
+			t.Errorf("%s: %d bytes, %v", file, len(raw), err)
+		}
+		texts[filepath.Base(file)] = string(raw)
+	}
+	secrets := w.sandbox.Secrets()
+	secrets["the proxy's password"] = canary
+	entries := 0
+	err := w.walk("logical/", func(path, value string) error {
+		entries++
+		if strings.HasSuffix(path, "/keyring") {
+			return addKeys(secrets, value)
+		}
+		texts["storage "+path] = value
+		return nil
+	})
+	if err != nil {
+		t.Errorf("walking the storage: %v", err)
+	}
+	for _, leak := range redoxtest.Leaks(texts, secrets) {
+		t.Errorf("%s: leak: %s", filepath.Base(w.dir), leak)
+	}
+	t.Logf("%s: %d secrets in %d texts, %d storage entries", filepath.Base(w.dir), len(secrets), len(texts), entries)
+}
+
+// walk sees each entry of Vault's storage, decrypted, below a prefix.
+func (w *world) walk(prefix string, see func(path, value string) error) error {
+	var list struct{ Data struct{ Keys []string } }
+	if _, raw, err := w.call("LIST", "sys/raw/"+prefix, ""); err != nil || json.Unmarshal(raw, &list) != nil {
+		return fmt.Errorf("listing %s: %w: %s", prefix, err, raw)
+	}
+	for _, key := range list.Data.Keys {
+		path := prefix + key
+		if strings.HasSuffix(key, "/") {
+			if err := w.walk(path, see); err != nil {
+				return err
+			}
+			continue
+		}
+		var entry struct{ Data struct{ Value string } }
+		status, raw, err := w.call(http.MethodGet, "sys/raw/"+path, "")
+		if err != nil || status != http.StatusOK || json.Unmarshal(raw, &entry) != nil {
+			return fmt.Errorf("reading %s: HTTP %d, %w", path, status, err)
+		}
+		if err := see(path, entry.Data.Value); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+func addKeys(secrets map[string]string, entry string) error {
+	var ring struct {
+		Data struct {
+			Keys []struct {
+				ID         string `json:"id"`
+				PrivateKey string `json:"private_key"`
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(entry), &ring); err != nil {
+		return err
+	}
+	for _, k := range ring.Data.Keys {
+		der, err := base64.StdEncoding.DecodeString(k.PrivateKey)
+		if err != nil {
+			return err
+		}
+		parsed, err := x509.ParsePKCS8PrivateKey(der)
+		if err != nil {
+			return err
+		}
+		private, isRSA := parsed.(*rsa.PrivateKey)
+		if !isRSA {
+			return errors.New("not an RSA key")
+		}
+		more, err := redoxtest.KeySecrets(k.ID, private)
+		if err != nil {
+			return err
+		}
+		maps.Copy(secrets, more)
+	}
+	return nil
+}
