@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"flag"
@@ -50,7 +51,7 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	for name, flags := range map[string]string{pluginName: "", pluginName + "-9.9.9": "-X " + module + ".Version=v9.9.9"} {
-		build := exec.Command("go", "build", "-race", "-ldflags", flags, "-o", filepath.Join(pluginDir, name), module+"/cmd/"+pluginName)
+		build := exec.CommandContext(context.Background(), "go", "build", "-race", "-ldflags", flags, "-o", filepath.Join(pluginDir, name), module+"/cmd/"+pluginName)
 		if out, err := build.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("building the plugin: %w\n%s", err, out)
 		}
@@ -115,6 +116,9 @@ func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*w
 
 // vaultCmd is the CLI: vault args…
 func vaultCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if args[0] == "delete" || args[0] == "secrets" {
+		ts.Check(worldOf(ts).keepKeys())
+	}
 	err := ts.Exec("vault", args...)
 	worldOf(ts).record(strings.Join(args, " "), ts.ReadFile("stdout"), ts.ReadFile("stderr"))
 	if neg == (err == nil) {

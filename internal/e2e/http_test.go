@@ -23,6 +23,9 @@ func httpCmd(ts *testscript.TestScript, _ bool, args []string) {
 		body = args[3]
 	}
 	w := worldOf(ts)
+	if args[1] == http.MethodDelete {
+		ts.Check(w.keepKeys())
+	}
 	status, answer, err := w.call(args[1], args[2], body)
 	ts.Check(err)
 	w.record(strings.Join(args, " "), string(answer))

@@ -3,14 +3,9 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -18,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
@@ -38,6 +32,7 @@ type world struct {
 
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong
+	keys  map[string]string // parts of the private keys that were ever stored
 }
 
 // server is a Vault in development mode.
@@ -49,7 +44,7 @@ type server struct {
 }
 
 func newWorld(dir string) (*world, error) {
-	w := &world{dir: dir, texts: map[string]string{}}
+	w := &world{dir: dir, texts: map[string]string{}, keys: map[string]string{}}
 	bin := filepath.Join(dir, ".bin")
 	if err := os.Mkdir(bin, 0o700); err != nil {
 		return nil, err
@@ -101,7 +96,7 @@ func startVault(dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.cmd = exec.Command(vaultBin, "server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root",
+	s.cmd = exec.CommandContext(context.Background(), vaultBin, "server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root",
 		"-dev-listen-address=127.0.0.1:"+port, "-config="+config, "-log-level=trace")
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "HTTPS_PROXY=http://user:" + canary + "@127.0.0.1:1"}
@@ -187,96 +182,4 @@ func (w *world) record(command string, said ...string) {
 		}
 	}
 	w.texts[fmt.Sprintf("answer %d, to %s", len(w.texts), command)] = text
-}
-
-// scan looks for keys, assertions, tokens and the canary in all that the
-// script made anybody say or write: answers, the audit log, the server's log,
-// and storage outside the keyrings.
-func (w *world) scan(t *testing.T) {
-	texts := maps.Clone(w.texts)
-	for _, file := range []string{w.auditLog(), w.vault.log} {
-		raw, err := os.ReadFile(file)
-		if err != nil || len(raw) == 0 {
-			t.Errorf("%s: %d bytes, %v", file, len(raw), err)
-		}
-		texts[filepath.Base(file)] = string(raw)
-	}
-	secrets := w.sandbox.Secrets()
-	secrets["the proxy's password"] = canary
-	entries := 0
-	err := w.walk("logical/", func(path, value string) error {
-		entries++
-		if strings.HasSuffix(path, "/keyring") {
-			return addKeys(secrets, value)
-		}
-		texts["storage "+path] = value
-		return nil
-	})
-	if err != nil {
-		t.Errorf("walking the storage: %v", err)
-	}
-	for _, leak := range redoxtest.Leaks(texts, secrets) {
-		t.Errorf("%s: leak: %s", filepath.Base(w.dir), leak)
-	}
-	t.Logf("%s: %d secrets in %d texts, %d storage entries", filepath.Base(w.dir), len(secrets), len(texts), entries)
-}
-
-// walk sees each entry of Vault's storage, decrypted, below a prefix.
-func (w *world) walk(prefix string, see func(path, value string) error) error {
-	var list struct{ Data struct{ Keys []string } }
-	if _, raw, err := w.call("LIST", "sys/raw/"+prefix, ""); err != nil || json.Unmarshal(raw, &list) != nil {
-		return fmt.Errorf("listing %s: %w: %s", prefix, err, raw)
-	}
-	for _, key := range list.Data.Keys {
-		path := prefix + key
-		if strings.HasSuffix(key, "/") {
-			if err := w.walk(path, see); err != nil {
-				return err
-			}
-			continue
-		}
-		var entry struct{ Data struct{ Value string } }
-		status, raw, err := w.call(http.MethodGet, "sys/raw/"+path, "")
-		if err != nil || status != http.StatusOK || json.Unmarshal(raw, &entry) != nil {
-			return fmt.Errorf("reading %s: HTTP %d, %w", path, status, err)
-		}
-		if err := see(path, entry.Data.Value); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	return nil
-}
-
-func addKeys(secrets map[string]string, entry string) error {
-	var ring struct {
-		Data struct {
-			Keys []struct {
-				ID         string `json:"id"`
-				PrivateKey string `json:"private_key"`
-			}
-		}
-	}
-	if err := json.Unmarshal([]byte(entry), &ring); err != nil {
-		return err
-	}
-	for _, k := range ring.Data.Keys {
-		der, err := base64.StdEncoding.DecodeString(k.PrivateKey)
-		if err != nil {
-			return err
-		}
-		parsed, err := x509.ParsePKCS8PrivateKey(der)
-		if err != nil {
-			return err
-		}
-		private, isRSA := parsed.(*rsa.PrivateKey)
-		if !isRSA {
-			return errors.New("not an RSA key")
-		}
-		more, err := redoxtest.KeySecrets(k.ID, private)
-		if err != nil {
-			return err
-		}
-		maps.Copy(secrets, more)
-	}
-	return nil
 }

@@ -1,0 +1,166 @@
+package e2e
+
+import (
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+// keepKeys notes the private keys that are stored now, as a deleted one is a
+// secret still.
+func (w *world) keepKeys() error {
+	return w.walk("logical/", func(path, value string) error {
+		if !strings.HasSuffix(path, "/keyring") {
+			return nil
+		}
+		return addKeys(w.keys, value)
+	})
+}
+
+// leaks looks for keys, assertions, tokens and the canary in all that the
+// script made anybody say or write: answers, the audit log, the server's log,
+// and storage outside the keyrings.
+func (w *world) leaks() (found []string, summary string, err error) {
+	if err := w.keepKeys(); err != nil {
+		return nil, "", err
+	}
+	texts := maps.Clone(w.texts)
+	entries := 0
+	err = w.walk("logical/", func(path, value string) error {
+		entries++
+		if !strings.HasSuffix(path, "/keyring") {
+			texts["storage "+path] = value
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	for _, file := range []string{w.auditLog(), w.vault.log} {
+		raw, err := os.ReadFile(file)
+		if err != nil || len(raw) == 0 {
+			return nil, "", fmt.Errorf("%s: %d bytes, %w", file, len(raw), err)
+		}
+		texts[filepath.Base(file)] = string(raw)
+	}
+	secrets := w.sandbox.Secrets()
+	maps.Copy(secrets, w.keys)
+	secrets["the proxy's password"] = canary
+	summary = fmt.Sprintf("%d secrets, %d texts, %d entries in storage", len(secrets), len(texts), entries)
+	return redoxtest.Leaks(texts, secrets), summary, nil
+}
+
+func (w *world) scan(t *testing.T) {
+	found, summary, err := w.leaks()
+	name := filepath.Base(w.dir)
+	if err != nil {
+		t.Errorf("%s: the scan for leaks failed: %v", name, err)
+	}
+	for _, leak := range found {
+		t.Errorf("%s: leak: %s", name, leak)
+	}
+	t.Logf("%s: scanned for leaks: %s", name, summary)
+}
+
+// A token in a request's path is in the audit log in clear: the scan that ends
+// every script finds it there, and what the server says of it, too.
+func TestScanFindsLeaks(t *testing.T) {
+	w, err := newWorld(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.close)
+	resp, err := http.PostForm(w.sandbox.TokenURL(), nil) //nolint:noctx // ends at once
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	w.sandbox.SetFault(redoxtest.FaultNoExpires, 1)
+	if resp, err = http.PostForm(w.sandbox.TokenURL(), nil); err != nil { //nolint:noctx // likewise
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if found, _, err := w.leaks(); err != nil || len(found) != 0 {
+		t.Fatalf("before there is a leak: %v, %v", found, err)
+	}
+	if _, _, err := w.call(http.MethodGet, "redox/keys/"+w.sandbox.Tokens()[0], ""); err != nil {
+		t.Fatal(err)
+	}
+	w.record("vault read redox/config", "the proxy is http://user:"+canary+"@proxy")
+	found, _, err := w.leaks()
+	if want := []string{"the proxy's password in answer 0, to vault read redox/config", "token 0 in .audit.log"}; !slices.Equal(found, want) {
+		t.Errorf("found %q, want %q; %v", found, want, err)
+	}
+}
+
+// walk sees each entry of Vault's storage, decrypted, below a prefix.
+func (w *world) walk(prefix string, see func(path, value string) error) error {
+	var list struct{ Data struct{ Keys []string } }
+	if _, raw, err := w.call("LIST", "sys/raw/"+prefix, ""); err != nil || json.Unmarshal(raw, &list) != nil {
+		return fmt.Errorf("listing %s: %w: %s", prefix, err, raw)
+	}
+	for _, key := range list.Data.Keys {
+		path := prefix + key
+		if strings.HasSuffix(key, "/") {
+			if err := w.walk(path, see); err != nil {
+				return err
+			}
+			continue
+		}
+		var entry struct{ Data struct{ Value string } }
+		status, raw, err := w.call(http.MethodGet, "sys/raw/"+path, "")
+		if err != nil || status != http.StatusOK || json.Unmarshal(raw, &entry) != nil {
+			return fmt.Errorf("reading %s: HTTP %d, %w", path, status, err)
+		}
+		if err := see(path, entry.Data.Value); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+func addKeys(secrets map[string]string, entry string) error {
+	var ring struct {
+		Data struct {
+			Keys []struct {
+				ID         string `json:"id"`
+				PrivateKey string `json:"private_key"`
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(entry), &ring); err != nil {
+		return err
+	}
+	for _, k := range ring.Data.Keys {
+		der, err := base64.StdEncoding.DecodeString(k.PrivateKey)
+		if err != nil {
+			return err
+		}
+		parsed, err := x509.ParsePKCS8PrivateKey(der)
+		if err != nil {
+			return err
+		}
+		private, isRSA := parsed.(*rsa.PrivateKey)
+		if !isRSA {
+			return errors.New("not an RSA key")
+		}
+		more, err := redoxtest.KeySecrets(k.ID, private)
+		if err != nil {
+			return err
+		}
+		maps.Copy(secrets, more)
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func readme(t *testing.T) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(repository, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// variable is what differs from one run to the next.
+var variable = []struct {
+	pattern *regexp.Regexp
+	with    string
+}{
+	{regexp.MustCompile(`"n":"[^"]*"`), `"n":"…"`},
+	{regexp.MustCompile(`sandbox-[A-Z2-7]{52}`), "TOKEN"},
+	{regexp.MustCompile(`\b[A-Za-z0-9_-]{43}(\b|$)`), "KEY-ID"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`), "TIME"},
+	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "HOST"},
+	{regexp.MustCompile(`(expires_in|rotation_period|ttl)( +)[0-9ms]+`), "$1$2LEFT"},
+	{regexp.MustCompile(`(clock_skew) +-?[0-9]+s`), "$1 SKEW"},
+}
+
+func normal(text string) string {
+	for _, v := range variable {
+		text = v.pattern.ReplaceAllString(text, v.with)
+	}
+	return text
+}
+
+// The README's transcript is what scripts/demo prints, of which two run here
+// side by side. What the caller has of Vault's settings is none of theirs.
+func TestDemo(t *testing.T) {
+	_, block, found := strings.Cut(readme(t), "<!-- demo -->\n```console\n")
+	if !found {
+		t.Fatal("the README has no transcript")
+	}
+	want, _, _ := strings.Cut(block, "\n```")
+	for _, name := range []string{"one", "two"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.CommandContext(t.Context(), filepath.Join(repository, "scripts/demo"))
+			cmd.Env = append(os.Environ(), "VAULT_BIN="+vaultBin, "VAULT_ADDR=http://127.0.0.1:1", "VAULT_NAMESPACE=nobody", "TMPDIR="+t.TempDir())
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			_, got, _ := strings.Cut(string(out), "\n\n# Register")
+			got, _, _ = strings.Cut("# Register"+got, "\n\n# That was all")
+			if diff := cmp.Diff(normal(want), normal(got)); diff != "" {
+				t.Errorf("the README shows another transcript (-README +demo):\n%s", diff)
+			}
+		})
+	}
+	t.Run("a wrong argument", func(t *testing.T) {
+		out, err := exec.CommandContext(t.Context(), filepath.Join(repository, "scripts/demo"), "--kepp").CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "usage: scripts/demo [--keep]") {
+			t.Errorf("%v, %s", err, out)
+		}
+	})
+}
+
+// Each vault command that the README tells to type is run by a script.
+func TestReadmeCommands(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tested := ""
+	for _, script := range scripts {
+		raw, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tested += string(raw)
+	}
+	variables := regexp.MustCompile(`=\$\([^)]*\)|=[^ ]+|\$[A-Z_]+`)
+	shape := func(line string) string {
+		line, _, _ = strings.Cut(line, " #")
+		return strings.TrimSpace(variables.ReplaceAllString(line, "*"))
+	}
+	shapes := map[string]bool{}
+	for line := range strings.Lines(tested) {
+		shapes[shape(line)] = true
+	}
+	commands := 0
+	for line := range strings.Lines(readme(t)) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "vault ") {
+			continue
+		}
+		commands++
+		if !shapes[shape(line)] {
+			t.Errorf("no script runs: %s", line)
+		}
+	}
+	if commands < 12 {
+		t.Errorf("%d commands were found", commands)
+	}
+}
