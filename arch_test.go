@@ -41,6 +41,7 @@ var mayImport = map[string][]string{
 	"internal/keyring":   {"github.com/go-jose/go-jose/v4"},
 	"internal/store":     {"github.com/hashicorp/vault/sdk/logical"},
 	"internal/redoxtest": {"github.com/go-jose/go-jose/v4"},
+	"internal/e2e":       {}, // tests alone
 	"cmd/redox-sandbox":  {module + "/internal/redoxtest"},
 	"cmd/vault-plugin-secrets-redox": {
 		module, "github.com/hashicorp/go-hclog", "github.com/hashicorp/vault/sdk/plugin",

@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -21,12 +23,8 @@ import (
 // TLS: only what ca_pem or the system vouches for, and never below 1.2.
 func TestExchangeTLS(t *testing.T) {
 	answer := body(200, `{"access_token":"t"}`)
-	good := httptest.NewTLSServer(answer)
-	t.Cleanup(good.Close)
-	old := httptest.NewUnstartedServer(answer)
-	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS11} //nolint:gosec // what is to be refused
-	old.StartTLS()
-	t.Cleanup(old.Close)
+	good := startTLS(t, &tls.Config{MinVersion: tls.VersionTLS13}, answer)
+	old := startTLS(t, &tls.Config{MaxVersion: tls.VersionTLS11}, answer) //nolint:gosec // what is to be refused
 	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: good.Certificate().Raw}))
 	otherName := strings.Replace(good.URL, "127.0.0.1", "localhost", 1)
 
@@ -121,9 +119,17 @@ func serveWith(t *testing.T, template x509.Certificate, answer http.HandlerFunc)
 	if err != nil {
 		t.Fatal(err)
 	}
+	server := startTLS(t, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, answer)
+	return server.URL, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// startTLS starts a server that keeps failed handshakes to itself.
+func startTLS(t *testing.T, config *tls.Config, answer http.HandlerFunc) *httptest.Server {
+	t.Helper()
 	server := httptest.NewUnstartedServer(answer)
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	server.TLS = config
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	return server.URL, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return server
 }
