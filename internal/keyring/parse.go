@@ -65,9 +65,7 @@ func looksLikePath(text string) bool {
 }
 
 func parsePEM(text string) (*rsa.PrivateKey, error) {
-	if !strings.Contains(text, "\n") || strings.Contains(text, `\n`) {
-		text = strings.NewReplacer(`\r`, "", `\n`, "\n").Replace(text)
-	}
+	text = strings.NewReplacer(`\r`, "", `\n`, "\n").Replace(text) // PEM itself has no backslash
 	block, rest := pem.Decode([]byte(text))
 	if block == nil {
 		return nil, broken("the PEM block is damaged: copy it whole, from -----BEGIN to -----END, with its line ends")

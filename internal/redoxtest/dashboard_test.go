@@ -163,10 +163,20 @@ func TestReplay(t *testing.T) {
 	if status, _ := r.send(t, s); status != 400 {
 		t.Errorf("another assertion with the same jti: HTTP %d", status)
 	}
-	now = now.Add(11 * time.Minute)
-	r = good(t, s, now)
-	r.claims["jti"] = jti
-	if status, answer := r.send(t, s); status != 200 {
-		t.Errorf("the same jti when it is forgotten: HTTP %d %v", status, answer)
+	sent := now
+	for life, want := range map[time.Duration]int{10*time.Minute + 20*time.Second: 400, 10*time.Minute + 21*time.Second: 200} {
+		s, _ := start(t, redoxtest.Options{Now: func() time.Time { return now }})
+		now = sent
+		r = good(t, s, now)
+		r.claims["jti"] = jti
+		if status, answer := r.send(t, s); status != 200 {
+			t.Fatal(status, answer)
+		}
+		now = sent.Add(life)
+		r = good(t, s, now)
+		r.claims["jti"] = jti
+		if status, answer := r.send(t, s); status != want {
+			t.Errorf("the same jti after %v: HTTP %d %v", life, status, answer)
+		}
 	}
 }

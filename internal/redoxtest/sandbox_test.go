@@ -89,19 +89,25 @@ func good(t *testing.T, s *redoxtest.Sandbox, now time.Time) *request {
 	}
 }
 
+func (r *request) sign(t *testing.T) {
+	t.Helper()
+	if _, given := r.form["client_assertion"]; given {
+		return
+	}
+	assertion := jwt.NewWithClaims(r.method, r.claims)
+	for name, value := range r.header {
+		assertion.Header[name] = value
+	}
+	signed, err := assertion.SignedString(r.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.form.Set("client_assertion", signed)
+}
+
 func (r *request) send(t *testing.T, s *redoxtest.Sandbox) (status int, answer map[string]any) {
 	t.Helper()
-	if _, given := r.form["client_assertion"]; !given {
-		assertion := jwt.NewWithClaims(r.method, r.claims)
-		for name, value := range r.header {
-			assertion.Header[name] = value
-		}
-		signed, err := assertion.SignedString(r.key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.form.Set("client_assertion", signed)
-	}
+	r.sign(t)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.TokenURL(), strings.NewReader(r.form.Encode()))
 	if err != nil {
 		t.Fatal(err)
