@@ -56,6 +56,13 @@ func TestGenerate(t *testing.T) {
 	}
 }
 
+func TestLargestKey(t *testing.T) {
+	k, err := keyring.Parse(file(t, "rsa4096.pem"), "", noon)
+	if err != nil || k.Bits != keyring.MaxBits {
+		t.Errorf("%v, %v", k, err)
+	}
+}
+
 // What go-jose reads from the set is the public key, the whole and nothing else.
 func TestJWKS(t *testing.T) {
 	r := &keyring.Ring{}
