@@ -4,10 +4,8 @@ import (
 	"crypto"
 	"crypto/rsa"
 	"crypto/sha512"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"flag"
 	"maps"
 	"os"
@@ -20,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/assertion"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
 var update = flag.Bool("update", false, "write the golden file anew")
@@ -30,12 +29,15 @@ func testKey(t testing.TB) *rsa.PrivateKey {
 	if err != nil {
 		t.Fatal(err)
 	}
-	block, _ := pem.Decode(raw)
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	k, err := keyring.Parse(string(raw), "", time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parsed.(*rsa.PrivateKey)
+	private, err := k.Private()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return private
 }
 
 func claims() assertion.Claims {

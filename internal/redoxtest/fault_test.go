@@ -71,13 +71,7 @@ func TestEveryFault(t *testing.T) {
 // post returns status 0 when there is no whole answer.
 func (r *request) post(t *testing.T, s *redoxtest.Sandbox, client *http.Client) (status int, body string) {
 	t.Helper()
-	r.sign(t)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.TokenURL(), strings.NewReader(r.form.Encode()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", r.kind)
-	resp, err := client.Do(req)
+	resp, err := client.Do(r.build(t, s))
 	if err != nil {
 		return 0, ""
 	}

@@ -3,10 +3,8 @@ package redoxtest_test
 import (
 	"bytes"
 	"crypto/rsa"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,23 +17,29 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
 const clientID = "client-1"
 
-func key(t *testing.T) *rsa.PrivateKey {
+func key(t *testing.T) *rsa.PrivateKey { return keyFile(t, "pkcs8.pem") }
+
+func keyFile(t *testing.T, name string) *rsa.PrivateKey {
 	t.Helper()
-	raw, err := os.ReadFile("../keyring/testdata/pkcs8.pem")
+	raw, err := os.ReadFile("../keyring/testdata/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	block, _ := pem.Decode(raw)
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	k, err := keyring.Parse(string(raw), "", time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parsed.(*rsa.PrivateKey)
+	private, err := k.Private()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return private
 }
 
 func publicJWK(t *testing.T, k any, kid string) string {
@@ -89,31 +93,31 @@ func good(t *testing.T, s *redoxtest.Sandbox, now time.Time) *request {
 	}
 }
 
-func (r *request) sign(t *testing.T) {
+// build signs the assertion, unless the test has put one into the form.
+func (r *request) build(t *testing.T, s *redoxtest.Sandbox) *http.Request {
 	t.Helper()
-	if _, given := r.form["client_assertion"]; given {
-		return
+	if _, given := r.form["client_assertion"]; !given {
+		assertion := jwt.NewWithClaims(r.method, r.claims)
+		for name, value := range r.header {
+			assertion.Header[name] = value
+		}
+		signed, err := assertion.SignedString(r.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.form.Set("client_assertion", signed)
 	}
-	assertion := jwt.NewWithClaims(r.method, r.claims)
-	for name, value := range r.header {
-		assertion.Header[name] = value
-	}
-	signed, err := assertion.SignedString(r.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.form.Set("client_assertion", signed)
-}
-
-func (r *request) send(t *testing.T, s *redoxtest.Sandbox) (status int, answer map[string]any) {
-	t.Helper()
-	r.sign(t)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.TokenURL(), strings.NewReader(r.form.Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", r.kind)
-	return do(t, req)
+	return req
+}
+
+func (r *request) send(t *testing.T, s *redoxtest.Sandbox) (status int, answer map[string]any) {
+	t.Helper()
+	return do(t, r.build(t, s))
 }
 
 func do(t *testing.T, req *http.Request) (status int, answer map[string]any) {
@@ -223,7 +227,7 @@ func TestRefusesAssertions(t *testing.T) {
 		"RS256":              {func(r *request) { r.method = jwt.SigningMethodRS256 }, "", "RS256, not RS384"},
 		"PS384":              {func(r *request) { r.method = jwt.SigningMethodPS384 }, "", "PS384, not RS384"},
 		"HS384":              {func(r *request) { r.method, r.key = jwt.SigningMethodHS384, []byte("secret") }, "", "HS384, not RS384"},
-		"another's key":      {func(r *request) { r.key = otherKey(t) }, "", "the signature does not fit"},
+		"another's key":      {func(r *request) { r.key = keyFile(t, "rsa3072.pem") }, "", "the signature does not fit"},
 		"sub is not iss":     {setClaim("sub", "other"), "", "sub is not iss"},
 		"no sub":             {setClaim("sub", nil), "", "sub is not iss"},
 		"wrong aud":          {setClaim("aud", "https://api.redoxengine.com/v2/auth/token"), "", "aud is not the token URL"},
@@ -266,18 +270,4 @@ func refuses(t *testing.T, tests map[string]spoiled) {
 			}
 		})
 	}
-}
-
-func otherKey(t *testing.T) *rsa.PrivateKey {
-	t.Helper()
-	raw, err := os.ReadFile("../keyring/testdata/rsa3072.pem")
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, _ := pem.Decode(raw)
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parsed.(*rsa.PrivateKey)
 }
