@@ -126,3 +126,20 @@ func TestDeleteConfigKeepsKeys(t *testing.T) {
 	}
 	m.must(logical.DeleteOperation, "config", nil)
 }
+
+// The last value on each side that a rule allows.
+func TestConfigTakesLimits(t *testing.T) {
+	m := newMount(t)
+	url := "https://redox.example/"
+	for _, limits := range []map[string]any{
+		{"client_id": strings.Repeat("x", 256), "scope": strings.Repeat("x", 1024), "token_url": url + strings.Repeat("x", 1024-len(url))},
+		{"assertion_ttl": "30s", "clock_leeway": "0s", "request_timeout": "1s", "max_retries": 0, "token_url": "https://redox.example:1/"},
+		{"assertion_ttl": "5m", "clock_leeway": "10s", "request_timeout": "30s", "max_retries": 5, "token_url": "https://redox.example:65535/"},
+		{"client_id": "!~", "scope": " ! ~ ", "token_url": ""},
+	} {
+		m.write("config", limits)
+	}
+	ca := testdata(t, "certificate.pem")
+	m.write("config", map[string]any{"ca_pem": ca + strings.Repeat("\n", 256<<10-len(ca))})
+	m.fails(400, logical.UpdateOperation, "config", map[string]any{"ca_pem": ca + strings.Repeat("\n", 256<<10-len(ca)+1)}, "ca_pem must be at most 256 KiB")
+}

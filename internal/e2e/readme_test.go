@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -71,6 +72,51 @@ func TestDemo(t *testing.T) {
 			t.Errorf("%v, %s", err, out)
 		}
 	})
+}
+
+// With --keep all stays running, with the printed variables to use it, until
+// the printed command ends it.
+func TestDemoKeep(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), filepath.Join(repository, "scripts/demo"), "--keep")
+	cmd.Env = append(os.Environ(), "VAULT_BIN="+vaultBin, "TMPDIR="+t.TempDir())
+	log, err := os.Create(filepath.Join(t.TempDir(), "log")) // a pipe would wait for what is kept
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	err = cmd.Run()
+	out, readErr := os.ReadFile(log.Name())
+	if err != nil || readErr != nil {
+		t.Fatalf("%v, %v\n%s", err, readErr, out)
+	}
+	_, printed, _ := strings.Cut(string(out), "All of it keeps running.")
+	use, end, found := strings.Cut(printed, "To end it:")
+	if !found {
+		t.Fatalf("it does not say how to use and end it:\n%s", out)
+	}
+	bash := func(script string) string {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), "bash", "-ec", script).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", script, err, out)
+		}
+		return string(out)
+	}
+	_, exports, _ := strings.Cut(use, "\n\n")
+	if token := bash(exports + "\nvault read -field=access_token redox/token"); !strings.HasPrefix(token, "sandbox-") {
+		t.Errorf("the token is %q", token)
+	}
+	bash(end)
+	if _, address, _ := strings.Cut(exports, "VAULT_ADDR="); address != "" {
+		address, _, _ = strings.Cut(address, " ")
+		for range 200 {
+			if exec.CommandContext(t.Context(), "curl", "-s", address).Run() != nil {
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+	t.Error("Vault still runs")
 }
 
 // Each vault command that the README tells to type is run by a script.
