@@ -144,6 +144,7 @@ func TestExchangeBadAnswers(t *testing.T) {
 		"599 in JSON":            {body(599, `{"error":"`+canary+`"}`), unavailable, "HTTP 599"},
 		"304":                    {body(304, ""), notRedox, "a redirect"},
 		"302 without Location":   {body(302, canary), notRedox, "a redirect"},
+		"300":                    {body(300, canary), notRedox, "a redirect"},
 	})
 }
 
