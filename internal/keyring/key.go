@@ -64,6 +64,15 @@ type Key struct {
 	CreatedAt   time.Time `json:"created_at"`
 	ActivatedAt time.Time `json:"activated_at,omitzero"`
 	RetiredAt   time.Time `json:"retired_at,omitzero"`
+
+	// Of a pending key alone: whether it becomes active by itself, since when
+	// Redox can fetch it, and how its proofs went so far.
+	Rotating    bool      `json:"rotating,omitzero"`
+	PublishedAt time.Time `json:"published_at,omitzero"`
+	NextProofAt time.Time `json:"next_proof_at,omitzero"`
+	LastProofAt time.Time `json:"last_proof_at,omitzero"`
+	LastProof   string    `json:"last_proof,omitzero"` // why it failed
+	Refusals    int       `json:"refusals,omitzero"`
 	Bits        int       `json:"bits"`
 	N           string    `json:"n"`           // modulus, base64url as in a JWK
 	E           string    `json:"e"`           // public exponent, base64url as in a JWK

@@ -56,11 +56,31 @@ func (r *Ring) Active() *Key {
 	return nil
 }
 
+// Pending returns the key that waits to be activated, nil when none does.
+func (r *Ring) Pending() *Key {
+	if pending := r.In(Pending); len(pending) > 0 {
+		return pending[0]
+	}
+	return nil
+}
+
+// NewestRetiring returns the key that signed before the active one, nil when
+// there is none.
+func (r *Ring) NewestRetiring() *Key {
+	var newest *Key
+	for _, k := range r.In(Retiring) {
+		if newest == nil || k.RetiredAt.After(newest.RetiredAt) {
+			newest = k
+		}
+	}
+	return newest
+}
+
 // CanAdd says why the ring takes no further key, nil when it does. It is
 // asked before a key is generated, which is slow.
 func (r *Ring) CanAdd() error {
-	if pending := r.In(Pending); len(pending) > 0 {
-		return broken("key %s is pending already: activate or delete it before adding another", pending[0].ID)
+	if k := r.Pending(); k != nil {
+		return broken("key %s is pending already: activate or delete it before adding another", k.ID)
 	}
 	if len(r.Keys) >= MaxKeys {
 		return broken("the ring is full with %d keys: delete a retiring one first", MaxKeys)
@@ -108,6 +128,8 @@ func (r *Ring) Activate(id ID, now time.Time) error {
 		old.State, old.RetiredAt = Retiring, now.UTC()
 	}
 	k.State, k.ActivatedAt, k.RetiredAt = Active, now.UTC(), time.Time{}
+	k.Rotating, k.Refusals, k.LastProof = false, 0, ""
+	k.PublishedAt, k.NextProofAt, k.LastProofAt = time.Time{}, time.Time{}, time.Time{}
 	return nil
 }
 
