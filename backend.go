@@ -45,7 +45,7 @@ var _ logical.Factory = Factory
 type backend struct {
 	*framework.Backend
 	now  func() time.Time
-	pool pool
+	pool *pool
 
 	// mu serialises read-modify-write of storage. Nothing asks Redox and no
 	// key is generated while it is held.
@@ -63,7 +63,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 }
 
 func newBackend() *backend {
-	b := &backend{now: time.Now}
+	b := &backend{now: time.Now, pool: newPool()}
 	b.Backend = &framework.Backend{
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,

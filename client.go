@@ -1,6 +1,7 @@
 package redox
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -15,6 +16,9 @@ import (
 // maxBody caps what is read of an answer, in bytes. Redox's are below 16 KiB.
 const maxBody = 1 << 20
 
+// maxToken caps an access token, in bytes: more fits into no HTTP header.
+const maxToken = 16 << 10
+
 // defaultLifetime is assumed of a token whose answer has no expires_in: Redox
 // documents that its tokens live five minutes.
 const defaultLifetime = 5 * time.Minute
@@ -22,7 +26,6 @@ const defaultLifetime = 5 * time.Minute
 // accessToken is a successful answer of the token endpoint (RFC 6749 section 5.1).
 type accessToken struct {
 	Value    string
-	Type     string
 	Scope    string
 	Lifetime time.Duration
 	Assumed  bool // the answer had no usable expires_in
@@ -35,6 +38,20 @@ type accessToken struct {
 type skew struct {
 	Known bool
 	Ahead time.Duration
+}
+
+// String says it in a sentence. Two seconds mean nothing: the header has whole
+// ones, and the answer was under way.
+func (s skew) String() string {
+	switch {
+	case !s.Known:
+		return "the clock skew could not be measured"
+	case s.Ahead.Abs() <= 2*time.Second:
+		return "the clocks agree"
+	case s.Ahead < 0:
+		return "the clock here is behind Redox's by " + s.Ahead.Abs().String()
+	}
+	return "the clock here is ahead of Redox's by " + s.Ahead.String() + " (Redox allows 10s)"
 }
 
 // exchange trades one signed assertion for an access token at tokenURL (RFC
@@ -77,7 +94,22 @@ func exchange(ctx context.Context, client *http.Client, tokenURL, assertion, sco
 	if len(raw) > maxBody {
 		return nil, &upstreamError{Kind: broken, What: "the answer is larger than 1 MiB"}
 	}
+	raw, echoed := redact(raw, assertion)
+	if echoed && resp.StatusCode < 300 {
+		return nil, &upstreamError{Kind: broken, Status: resp.StatusCode, What: "the answer repeats the client assertion"}
+	}
 	return readAnswer(resp.StatusCode, raw, clock)
+}
+
+// redact removes what a server repeats of the assertion it was sent.
+func redact(raw []byte, assertion string) (redacted []byte, echoed bool) {
+	_, secret, _ := strings.Cut(assertion, ".") // the header is none, and real parts are longer than words
+	for part := range strings.SplitSeq(secret, ".") {
+		if len(part) >= 32 && bytes.Contains(raw, []byte(part)) {
+			raw, echoed = bytes.ReplaceAll(raw, []byte(part), []byte("[removed]")), true
+		}
+	}
+	return raw, echoed
 }
 
 // readAnswer tells a token from a refusal, and both from anything else.
@@ -111,15 +143,24 @@ func readToken(status int, raw []byte, clock skew) (*accessToken, error) {
 		return nil, readRefusal(status, raw, clock)
 	}
 	value, _ := answer.AccessToken.(string)
-	if value == "" || strings.ContainsFunc(value, unprintable) {
+	if value == "" || len(value) > maxToken || strings.ContainsFunc(value, unprintable) {
 		return nil, &upstreamError{Kind: broken, Status: status, What: "the answer has no usable access_token"}
 	}
-	t := &accessToken{Value: value, Type: answer.TokenType, Scope: answer.Scope, Skew: clock}
-	if t.Type == "" {
-		t.Type = "Bearer"
+	if answer.TokenType != "" && !strings.EqualFold(answer.TokenType, "Bearer") {
+		return nil, &upstreamError{Kind: broken, Status: status, What: "the token is not of type Bearer"}
+	}
+	t := &accessToken{Value: value, Skew: clock}
+	if isScope(answer.Scope) {
+		t.Scope = answer.Scope
 	}
 	t.Lifetime, t.Assumed = lifetime(answer.ExpiresIn)
 	return t, nil
+}
+
+// isScope tells whether text can be a list of scopes (RFC 6749 section 3.3) of
+// a sensible length; nothing else is shown to a reader as one.
+func isScope(text string) bool {
+	return len(text) <= 1024 && !strings.ContainsFunc(strings.ReplaceAll(text, " ", ""), unprintable)
 }
 
 func unprintable(r rune) bool { return r <= ' ' || r > '~' }
@@ -188,7 +229,7 @@ func newTransport(caPEM string) (*http.Transport, error) {
 		Proxy:                  http.ProxyFromEnvironment,
 		TLSClientConfig:        tlsConfig,
 		Protocols:              protocols,
-		MaxConnsPerHost:        maxInFlight,
+		MaxConnsPerHost:        maxInFlight + maxProofsInFlight,
 		MaxIdleConnsPerHost:    maxInFlight,
 		IdleConnTimeout:        90 * time.Second,
 		TLSHandshakeTimeout:    10 * time.Second,

@@ -1,6 +1,7 @@
 package redox
 
 import (
+	"crypto/x509"
 	"encoding/pem"
 	"net/netip"
 	"net/url"
@@ -98,6 +99,7 @@ func assign[T any](d *framework.FieldData, field string, to *T, def T) {
 	*to = value
 }
 
+// validate checks all settings, and leaves of ca_pem the certificates alone.
 func (c *config) validate() error {
 	switch {
 	case c.ClientID == "":
@@ -106,7 +108,7 @@ func (c *config) validate() error {
 		return invalid("%s must be at most 256 printable ASCII characters without blanks", fieldClientID)
 	case tokenURLs[c.Region] == "":
 		return invalid("%s must be us or ca", fieldRegion)
-	case len(c.Scope) > 1024 || strings.ContainsFunc(strings.ReplaceAll(c.Scope, " ", ""), unprintable):
+	case !isScope(c.Scope):
 		return invalid("%s must be at most 1024 printable ASCII characters", fieldScope)
 	case c.AssertionTTL < 30 || c.AssertionTTL > int64(assertion.MaxTTL/time.Second):
 		return invalid("%s must be 30s to 5m", fieldAssertionTTL)
@@ -120,7 +122,9 @@ func (c *config) validate() error {
 	if err := c.validateEndpoint(); err != nil {
 		return err
 	}
-	return checkCA(c.CAPEM)
+	var err error
+	c.CAPEM, err = normalCA(c.CAPEM)
+	return err
 }
 
 // validateEndpoint also ties the audience to the token URL. Else a config
@@ -143,8 +147,10 @@ func (c *config) validateEndpoint() error {
 
 func isRedox(host string) bool { return strings.HasSuffix(host, ".redoxengine.com") }
 
+var defaultPorts = map[string]uint64{"http": 80, "https": 443}
+
 // checkURL accepts https, and http to this machine, as the sandbox needs it.
-// It returns the host, with the port if there is one, in lower case.
+// It returns the host in lower case, with its port unless that is the scheme's.
 func checkURL(field, raw string) (host string, err error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || u.Opaque != "" || len(raw) > 1024 || strings.ContainsFunc(raw, unprintable) {
@@ -164,7 +170,11 @@ func checkURL(field, raw string) (host string, err error) {
 	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
 		return "", invalid("%s must begin with https:// (http:// only for a loopback address such as 127.0.0.1)", field)
 	}
-	return strings.ToLower(u.Host), nil
+	host = strings.ToLower(u.Host)
+	if number == defaultPorts[u.Scheme] {
+		host = strings.TrimSuffix(host, ":"+port)
+	}
+	return host, nil
 }
 
 func isLoopback(host string) bool {
@@ -175,24 +185,27 @@ func isLoopback(host string) bool {
 	return err == nil && address.IsLoopback()
 }
 
-func checkCA(caPEM string) error {
-	if caPEM == "" {
-		return nil
+// normalCA returns the certificates in text and nothing else of it, as what
+// is stored is shown again. A block that cannot be read is an error, as
+// whoever gave it expects it to be trusted.
+func normalCA(text string) (string, error) {
+	if len(text) > 256<<10 {
+		return "", invalid("%s must be at most 256 KiB", fieldCAPEM)
 	}
-	if len(caPEM) > 256<<10 {
-		return invalid("%s must be at most 256 KiB", fieldCAPEM)
-	}
-	for rest := []byte(caPEM); ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
+	var certificates []byte
+	blocks := 0
+	for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
-			return invalid("%s must hold CERTIFICATE blocks only, and holds a block of another kind", fieldCAPEM)
+			return "", invalid("%s must hold CERTIFICATE blocks only, and holds a block of another kind", fieldCAPEM)
 		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return "", invalid("%s must be PEM, and holds a CERTIFICATE block that cannot be read", fieldCAPEM)
+		}
+		certificates = append(certificates, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+		blocks++
 	}
-	if _, err := rootsOnly(caPEM); err != nil {
-		return invalid("%s must be PEM: %s", fieldCAPEM, err)
+	if blocks != strings.Count(text, "-BEGIN ") || blocks == 0 && strings.TrimSpace(text) != "" {
+		return "", invalid("%s must be PEM, and holds what is no whole CERTIFICATE block", fieldCAPEM)
 	}
-	return nil
+	return string(certificates), nil
 }

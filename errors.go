@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -54,7 +53,9 @@ func (e *tokenError) advice() string {
 	case limited:
 		return "Redox allows 10,000 requests in 5 minutes per source address, and all reads through this Vault share one: wait, and read tokens less often"
 	case overloaded:
-		return fmt.Sprintf("%d of this client's wait for Redox already; try again", maxInFlight)
+		return fmt.Sprintf("%d of one client, or %d of all, wait for Redox already; try again", maxInFlight, maxInFlightAll)
+	case timedOut:
+		return fmt.Sprintf("each of %d attempts had %s, the share of request_timeout in %sconfig: raise that, or lower max_retries", e.config.MaxRetries+1, e.config.attemptTimeout(), e.paths)
 	case unavailable, broken:
 		return "Redox may be in trouble (https://status.redoxengine.com): try again"
 	case notRedox:
@@ -69,21 +70,10 @@ func (e *tokenError) refusalAdvice(r *refusal) string {
 		return fmt.Sprintf("Redox does not know key %s for client ID %s: copy the JWK Set (vault read -field=jwks %skeys) to this API key in Redox's dashboard, press Save Changes, and check that client_id in %sconfig is the API key's",
 			e.keyID, e.config.ClientID, e.paths, e.paths)
 	case r.Description == "":
-		clock := "the clock skew could not be measured"
-		if r.Skew.Known {
-			clock = fmt.Sprintf("the clock here is %s by %s", direction(r.Skew.Ahead), r.Skew.Ahead.Abs())
-		}
-		return fmt.Sprintf("Redox gives no reason when a claim is wrong: %s (Redox allows 10s ahead), the audience is %s, the algorithm RS384, the key %s; mend the clock, or audience in %sconfig",
-			clock, e.config.audience(), e.keyID, e.paths)
+		return fmt.Sprintf("Redox gives no reason when a claim is wrong: %s, the audience is %s, the algorithm RS384, the key %s; mend the clock if it is wrong, else audience in %sconfig",
+			r.Skew, e.config.audience(), e.keyID, e.paths)
 	}
 	return fmt.Sprintf("client ID %s, key %s", e.config.ClientID, e.keyID)
-}
-
-func direction(ahead time.Duration) string {
-	if ahead < 0 {
-		return "behind Redox's"
-	}
-	return "ahead of Redox's"
 }
 
 // respond turns a handler's error into what Vault answers. It is the only

@@ -36,7 +36,7 @@ func each(path, field, rule string, values ...any) []hostile {
 	return all
 }
 
-func hostileStrings() []hostile {
+func hostileStrings(certificate string) []hostile {
 	const text, printable = "must be a string", "printable ASCII characters"
 	return slices.Concat(
 		each("config", "client_id", text, 7, true, 1.5, list, object),
@@ -50,6 +50,8 @@ func hostileStrings() []hostile {
 		each("config", "ca_pem", "must be PEM", "/etc/ssl/ca.pem", "nonsense", "-----BEGIN CERTIFICATE-----", "\x00",
 			"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
 		each("config", "ca_pem", "at most 256 KiB", huge),
+		each("config", "ca_pem", "no whole CERTIFICATE block", certificate+"-----BEGIN PRIVATE KEY-----\nAAAA\n----END PRIVATE KEY-----\n", certificate[1:]+certificate),
+		each("config", "ca_pem", "a CERTIFICATE block that cannot be read", certificate+"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
 		each("config", "ca_pem", "CERTIFICATE blocks only", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"),
 	)
 }
@@ -172,7 +174,7 @@ func hostileFields() []hostile {
 		all = append(all, hostile{path: path, op: op, field: "key_id", value: "other", want: []string{"key_id belongs in the path"}})
 	}
 	return append(all,
-		hostile{path: "config", op: logical.DeleteOperation, field: "force", value: "x", want: []string{`unknown field "force"`}},
+		hostile{path: "config", op: logical.DeleteOperation, field: "client_id", value: "x", want: []string{`unknown field "client_id": this path takes no fields here`}},
 		hostile{path: "config", op: logical.PatchOperation, field: "leeway", value: 5, want: []string{`unknown field "leeway"`}},
 		hostile{path: "keys/ring-key", op: logical.DeleteOperation, field: "forced", value: true, want: []string{`unknown field "forced"`, "takes force"}})
 }
@@ -188,7 +190,7 @@ func TestHostileInput(t *testing.T) {
 	full.write("config", map[string]any{"token_url": ""})
 	before := snapshot(t, full.storage)
 
-	tests := slices.Concat(hostileStrings(), hostileURLs(), hostileNumbers(), hostileKeys(t), hostilePaths(), hostileFields())
+	tests := slices.Concat(hostileStrings(testdata(t, "certificate.pem")), hostileURLs(), hostileNumbers(), hostileKeys(t), hostilePaths(), hostileFields())
 	for _, test := range tests {
 		if test.op == "" {
 			test.op = logical.UpdateOperation

@@ -29,8 +29,8 @@ func (b *backend) checkInput(req *logical.Request) error {
 		switch {
 		case name == fieldClient, name == fieldKeyID && strings.Contains(path.Pattern, "?P<"+fieldKeyID+">"):
 			return invalid("%s belongs in the path, not among the fields", name)
-		case schema == nil && writes:
-			return invalid("unknown field %q: this path takes %s", quotable(name, 64), fieldNames(path))
+		case writes && !taken(req.Operation, schema):
+			return invalid("unknown field %q: this path takes %s", quotable(name, 64), fieldNames(req.Operation, path))
 		case schema == nil || req.Data[name] == nil:
 			continue // an unknown field of a read: the framework warns of it
 		}
@@ -43,12 +43,21 @@ func (b *backend) checkInput(req *logical.Request) error {
 	return nil
 }
 
-func fieldNames(path *framework.Path) string {
-	var names []string
+// taken tells whether an operation that writes takes the field. A delete takes
+// what can stand in a query.
+func taken(op logical.Operation, schema *framework.FieldSchema) bool {
+	return schema != nil && (schema.Query || op != logical.DeleteOperation)
+}
+
+func fieldNames(op logical.Operation, path *framework.Path) string {
+	names := []string{}
 	for _, name := range slices.Sorted(maps.Keys(path.Fields)) {
-		if !strings.Contains(path.Pattern, "?P<"+name+">") {
+		if !strings.Contains(path.Pattern, "?P<"+name+">") && taken(op, path.Fields[name]) {
 			names = append(names, name)
 		}
+	}
+	if len(names) == 0 {
+		return "no fields here"
 	}
 	return strings.Join(names, ", ")
 }

@@ -32,7 +32,7 @@ func (b *backend) readCheck(ctx context.Context, r *request) (*logical.Response,
 		return nil, err
 	}
 	k := ring.Active()
-	t, err := b.issue(ctx, r, c, k)
+	t, err := b.prove(ctx, r, c, k)
 	if err != nil {
 		return nil, err
 	}
@@ -47,8 +47,9 @@ func (b *backend) readCheck(ctx context.Context, r *request) (*logical.Response,
 		"expires_in": int64(t.Lifetime / time.Second),
 		"clock_skew": clock,
 	}}
-	if t.Skew.Known && t.Skew.Ahead.Abs() > 5*time.Second {
-		resp.AddWarning("the clock here is " + direction(t.Skew.Ahead) + " by " + t.Skew.Ahead.Abs().String() + ": Redox refuses assertions from 10s ahead; mend the clock")
+	// clock_leeway makes up for some of it, and an assertion may be minutes old.
+	if ahead := t.Skew.Ahead; t.Skew.Known && (ahead > 5*time.Second || ahead < -time.Minute) {
+		resp.AddWarning(t.Skew.String() + ": mend it before Redox refuses")
 	}
 	return resp, nil
 }

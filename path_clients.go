@@ -11,8 +11,8 @@ import (
 )
 
 const clientsHelp = `
-Lists the clients that have a config or a key: one for each OAuth API key of
-Redox. The client called default has the bare paths, such as redox/token.
+Lists the further clients that have a config or a key: one for each OAuth API
+key of Redox, besides the one that has the bare paths, such as redox/token.
 `
 
 const clientHelp = `
@@ -58,10 +58,13 @@ func (b *backend) listClients(ctx context.Context, r *request) (*logical.Respons
 	if err != nil {
 		return nil, err
 	}
-	for i, name := range names {
-		names[i] = strings.TrimSuffix(name, "/")
+	further := names[:0]
+	for _, name := range names {
+		if name = strings.TrimSuffix(name, "/"); name != defaultClient {
+			further = append(further, name)
+		}
 	}
-	return logical.ListResponse(names), nil
+	return logical.ListResponse(further), nil
 }
 
 func (b *backend) readClient(ctx context.Context, r *request) (*logical.Response, error) {

@@ -13,7 +13,7 @@ func TestClients(t *testing.T) {
 	m.write("config", map[string]any{"client_id": clientID})
 	acme := m.ready("clients/acme-prod/", nil)
 	m.write("clients/b/keys/generate", nil)
-	if diff := cmp.Diff([]any{"acme-prod", "b", "default"}, m.must(logical.ListOperation, "clients", nil)["keys"]); diff != "" {
+	if diff := cmp.Diff([]any{"acme-prod", "b"}, m.must(logical.ListOperation, "clients", nil)["keys"]); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(map[string]any{"client_id": clientID, "key_ids": []any{acme}}, m.read("clients/acme-prod")); diff != "" {

@@ -30,7 +30,7 @@ null restores a field's default. Deleting the config keeps the keys.
 
 func (b *backend) pathConfig() []*framework.Path {
 	input := map[string]*framework.FieldSchema{
-		fieldClientID:       {Type: framework.TypeString, Required: true, Description: "Client ID of the OAuth API key, as Redox's dashboard shows it on the key's settings page. Required before a token can be read."},
+		fieldClientID:       {Type: framework.TypeString, Description: "Client ID of the OAuth API key, as Redox's dashboard shows it on the key's settings page. Required before a token can be read."},
 		fieldRegion:         {Type: framework.TypeString, Default: "us", AllowedValues: []any{"us", "ca"}, Description: "Region of the Redox organization: us or ca. Picks the token URL."},
 		fieldTokenURL:       {Type: framework.TypeString, Description: "Token URL, overriding region's. https, or http to a loopback address. The region's when absent or empty."},
 		fieldAudience:       {Type: framework.TypeString, Description: "Audience (aud) of the client assertion. Its host must be the token URL's, or both Redox's. The token URL when absent or empty."},

@@ -140,6 +140,12 @@ func TestConfigTakesLimits(t *testing.T) {
 		m.write("config", limits)
 	}
 	ca := testdata(t, "certificate.pem")
+	if got := m.write("config", map[string]any{"ca_pem": "# A comment\n" + ca + "another"}); got["ca_pem"] != ca {
+		t.Errorf("of ca_pem more than the certificate was kept: %v", got["ca_pem"])
+	}
+	m.write("config", map[string]any{"ca_pem": " \n", "token_url": "https://redox.example:443/t", "audience": "https://REDOX.example/"})
+	m.write("config", map[string]any{"token_url": "http://127.0.0.1/t", "audience": "http://127.0.0.1:80/"})
+	m.write("config", map[string]any{"token_url": "", "audience": ""})
 	m.write("config", map[string]any{"ca_pem": ca + strings.Repeat("\n", 256<<10-len(ca))})
 	m.fails(400, logical.UpdateOperation, "config", map[string]any{"ca_pem": ca + strings.Repeat("\n", 256<<10-len(ca)+1)}, "ca_pem must be at most 256 KiB")
 }

@@ -123,7 +123,7 @@ func (b *backend) activateKey(ctx context.Context, r *request) (*logical.Respons
 		if proved, _, err = load(ctx, r); err != nil {
 			return nil, err
 		}
-		if _, err := b.issue(ctx, r, proved, k); err != nil {
+		if _, err := b.prove(ctx, r, proved, k); err != nil {
 			return nil, fmt.Errorf("key %s stays %s: %w", k.ID, k.State, err)
 		}
 	}

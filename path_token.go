@@ -57,7 +57,7 @@ func (b *backend) readToken(ctx context.Context, r *request) (*logical.Response,
 	left := int64(max(expires.Sub(b.now()), 0) / time.Second)
 	data := map[string]any{
 		"access_token":        t.Value,
-		"token_type":          t.Type,
+		"token_type":          "Bearer",
 		"expires_in":          left,
 		"expires_at":          expires.Truncate(time.Second).Format(time.RFC3339),
 		"client_id":           c.ClientID,
@@ -111,14 +111,28 @@ func load(ctx context.Context, r *request) (*config, *keyring.Ring, error) {
 	return c, ring, nil
 }
 
-// issue asks Redox for a token, signing with k. A passing failure is tried
-// again, each time with a new assertion, within request_timeout.
+// issue asks Redox for a token to hand out, signing with k.
 func (b *backend) issue(ctx context.Context, r *request, c *config, k *keyring.Key) (*accessToken, error) {
-	private, err := k.Private()
+	way, err := b.pool.lane(r.client, c.CAPEM)
 	if err != nil {
 		return nil, err
 	}
+	return b.request(ctx, r, c, k, way, way.reads)
+}
+
+// prove asks Redox for a token to throw away.
+func (b *backend) prove(ctx context.Context, r *request, c *config, k *keyring.Key) (*accessToken, error) {
 	way, err := b.pool.lane(r.client, c.CAPEM)
+	if err != nil {
+		return nil, err
+	}
+	return b.request(ctx, r, c, k, way, way.proofs)
+}
+
+// request asks Redox for a token, signing with k. A passing failure is tried
+// again, each time with a new assertion, within request_timeout.
+func (b *backend) request(ctx context.Context, r *request, c *config, k *keyring.Key, way *lane, places []chan struct{}) (*accessToken, error) {
+	private, err := k.Private()
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +140,7 @@ func (b *backend) issue(ctx context.Context, r *request, c *config, k *keyring.K
 	defer cancel()
 
 	attempt := func() (*accessToken, error) {
-		leave, err := way.enter(ctx)
+		leave, err := enter(ctx, places)
 		if err != nil {
 			return nil, err
 		}

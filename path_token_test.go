@@ -114,7 +114,7 @@ func TestTokenErrors(t *testing.T) {
 		{redoxtest.FaultReset, 502, 3, []string{"broke before there was an answer", "127.0.0.1:"}},
 		{redoxtest.FaultEcho, 400, 1, []string{"Unexpected value: [removed]", "client ID " + clientID + ", key "}},
 		{redoxtest.FaultBlank, 400, 1, []string{
-			`error "invalid_request"`, "https://docs.redoxengine.com/permalink/", "no reason when a claim is wrong", "the clock here is ", "RS384", "/v2/auth/token",
+			`error "invalid_request"`, "https://docs.redoxengine.com/permalink/", "no reason when a claim is wrong", "the clocks agree", "RS384", "/v2/auth/token",
 		}},
 	} {
 		t.Run(string(test.fault), func(t *testing.T) {

@@ -10,9 +10,15 @@ import (
 	"time"
 )
 
-// maxInFlight bounds one client's requests to Redox: each holds locks of
-// Vault's while it waits, so a slow Redox must not collect them.
-const maxInFlight = 64
+// Each request to Redox holds locks of Vault's while it waits, so a slow Redox
+// must not collect them: so many may be in flight for one client, and for all
+// together. Proofs and checks have places of their own, as they are what one
+// needs when the others are taken.
+const (
+	maxInFlight       = 64
+	maxInFlightAll    = 256
+	maxProofsInFlight = 2
+)
 
 // admission is how long a request waits for its turn when all are taken.
 const admission = time.Second
@@ -21,15 +27,22 @@ const admission = time.Second
 // from the client's config and compared on use, so a stale entry cannot be
 // used; forget only frees it early.
 type pool struct {
+	all chan struct{} // places that the clients share
+
 	mu      sync.Mutex // guards clients; nothing waits or connects under it
 	clients map[string]*lane
 }
 
+func newPool() *pool {
+	return &pool{all: make(chan struct{}, maxInFlightAll), clients: map[string]*lane{}}
+}
+
 // lane is one client's way to Redox.
 type lane struct {
-	caPEM string
-	http  *http.Client
-	slots chan struct{}
+	caPEM  string
+	http   *http.Client
+	reads  []chan struct{} // the places that a read of token takes
+	proofs []chan struct{} // and a proof or check
 }
 
 // lane returns the client's lane, made anew when ca_pem has changed.
@@ -51,32 +64,40 @@ func (p *pool) lane(client, caPEM string) (*lane, error) {
 			// A redirect would send the assertion to a host nobody chose.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		slots: make(chan struct{}, maxInFlight),
-	}
-	if p.clients == nil {
-		p.clients = map[string]*lane{}
+		reads:  []chan struct{}{make(chan struct{}, maxInFlight), p.all},
+		proofs: []chan struct{}{make(chan struct{}, maxProofsInFlight)},
 	}
 	p.clients[client] = l
 	return l, nil
 }
 
-// enter takes one of the lane's places; leave gives it back.
-func (l *lane) enter(ctx context.Context) (leave func(), err error) {
-	leave = func() { <-l.slots }
-	select {
-	case l.slots <- struct{}{}:
-		return leave, nil
-	default:
-	}
+// enter takes one of each kind of places; leave gives them back.
+func enter(ctx context.Context, places []chan struct{}) (leave func(), err error) {
 	turn := time.NewTimer(admission)
 	defer turn.Stop()
-	select {
-	case l.slots <- struct{}{}:
-		return leave, nil
-	case <-turn.C:
-		return nil, &upstreamError{Kind: overloaded, What: "too many token requests at once"}
-	case <-ctx.Done():
-		return nil, &upstreamError{Kind: timedOut, What: "the request was given up while it waited for its turn"}
+	for i, place := range places {
+		select {
+		case place <- struct{}{}:
+			continue
+		default:
+		}
+		select {
+		case place <- struct{}{}:
+			continue
+		case <-turn.C:
+			err = &upstreamError{Kind: overloaded, What: "too many token requests at once"}
+		case <-ctx.Done():
+			err = &upstreamError{Kind: timedOut, What: "the request was given up while it waited for its turn"}
+		}
+		giveBack(places[:i])
+		return nil, err
+	}
+	return func() { giveBack(places) }, nil
+}
+
+func giveBack(places []chan struct{}) {
+	for _, place := range places {
+		<-place
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 func TestPool(t *testing.T) {
-	p := &pool{}
+	p := newPool()
 	lane := func(client, ca string) *lane {
 		t.Helper()
 		l, err := p.lane(client, ca)
@@ -86,6 +86,7 @@ func TestTokenOverload(t *testing.T) {
 	waitFor(t, "all places to be taken", func() bool { return len(m.sandbox.Assertions()) == maxInFlight })
 	m.fails(429, logical.ReadOperation, "token", nil, "too many token requests at once: 64 of")
 	m.read("clients/other/token")
+	m.read("check")
 	cancel()
 	for range maxInFlight {
 		if err := <-done; err == nil {
@@ -119,37 +120,43 @@ func TestWritesWhileRedoxStalls(t *testing.T) {
 // Who waits for a place gets the next that is given back, or gives up after a
 // second, or when its reader does.
 func TestEnter(t *testing.T) {
-	full := func() (*lane, []func()) {
-		l := &lane{slots: make(chan struct{}, 2)}
+	synctest.Test(t, func(t *testing.T) {
+		places := []chan struct{}{make(chan struct{}, 2), make(chan struct{}, 3)}
 		var leave []func()
-		for range cap(l.slots) {
-			done, err := l.enter(t.Context())
+		for range 2 {
+			done, err := enter(t.Context(), places)
 			if err != nil {
 				t.Fatal(err)
 			}
 			leave = append(leave, done)
 		}
-		return l, leave
-	}
-	synctest.Test(t, func(t *testing.T) {
-		l, leave := full()
 		go func() {
 			time.Sleep(admission - time.Millisecond)
 			leave[0]()
 		}()
-		if _, err := l.enter(t.Context()); err != nil {
+		if _, err := enter(t.Context(), places); err != nil {
 			t.Errorf("a place became free in time: %v", err)
 		}
 		start := time.Now()
-		_, err := l.enter(t.Context())
+		_, err := enter(t.Context(), places)
 		var up *upstreamError
 		if !errors.As(err, &up) || up.Kind != overloaded || time.Since(start) != admission {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), admission/2)
 		defer cancel()
-		if _, err := l.enter(ctx); !errors.As(err, &up) || up.Kind != timedOut {
+		if _, err := enter(ctx, places); !errors.As(err, &up) || up.Kind != timedOut {
 			t.Errorf("the reader gave up: %v", err)
+		}
+		if taken := [2]int{len(places[0]), len(places[1])}; taken != [2]int{2, 2} {
+			t.Errorf("places taken: %v", taken)
+		}
+		// The second kind is full: the place of the first is given back.
+		leave[1]()
+		places[1] <- struct{}{}
+		places[1] <- struct{}{}
+		if _, err := enter(t.Context(), places); !errors.As(err, &up) || up.Kind != overloaded || len(places[0]) != 1 {
+			t.Errorf("%v, %d places taken", err, len(places[0]))
 		}
 	})
 }

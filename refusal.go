@@ -133,7 +133,12 @@ func quotable(text string, most int) string {
 		}
 		return r
 	}, strings.ToValidUTF8(text, "?"))
-	text = strings.TrimSpace(tokenLike.ReplaceAllString(text, "[removed]"))
+	text = strings.TrimSpace(tokenLike.ReplaceAllStringFunc(text, func(match string) string {
+		if quotableURL("https:"+match) != "" {
+			return match
+		}
+		return "[removed]"
+	}))
 	if runes := []rune(text); len(runes) > most {
 		text = string(runes[:most]) + "…"
 	}

@@ -1,6 +1,6 @@
 // Command redox-sandbox is a Redox to test against: a token endpoint that
 // verifies client assertions as Redox documents, and API endpoints that accept
-// exactly the tokens it issued. It keeps nothing.
+// exactly the tokens it issued. It keeps what it must in memory, and no file.
 package main
 
 import (
@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -47,8 +48,9 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 		flags.PrintDefaults()
 	}
 	listen := flags.String("listen", "127.0.0.1:0", "address to listen on; port 0 takes a free one")
+	url := flags.String("url", "", "base URL that clients use, such as http://redox:8080, where it is not the address: assertions must have its token URL as audience")
 	ttl := flags.Duration("token-ttl", 5*time.Minute, "life of a token, in whole seconds")
-	faultName := flags.String("fault", "", "how every token request fails")
+	faultName := flags.String("fault", "", "how every token request fails: "+faultNames())
 	offset := flags.Duration("clock-offset", 0, "how far the sandbox's clock is ahead")
 	clientID := flags.String("client-id", "", "client ID of an API key that exists from the start; needs -jwks")
 	jwksFile := flags.String("jwks", "", "file with the JWK Set of -client-id")
@@ -68,7 +70,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	if (*clientID == "") != (*jwksFile == "") {
 		return errors.New("-client-id and -jwks go together")
 	}
-	sandbox, err := redoxtest.Start(redoxtest.Options{Listen: *listen, TokenTTL: *ttl, Log: out})
+	sandbox, err := redoxtest.Start(redoxtest.Options{Listen: *listen, URL: strings.TrimSuffix(*url, "/"), TokenTTL: *ttl, Log: out})
 	if err != nil {
 		return err
 	}
@@ -89,4 +91,12 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	}
 	<-ctx.Done()
 	return nil
+}
+
+func faultNames() string {
+	var names []string
+	for _, f := range redoxtest.Faults() {
+		names = append(names, string(f))
+	}
+	return strings.Join(names, ", ")
 }

@@ -66,12 +66,12 @@ func looksLikePath(text string) bool {
 
 func parsePEM(text string) (*rsa.PrivateKey, error) {
 	text = strings.NewReplacer(`\r`, "", `\n`, "\n").Replace(text) // PEM itself has no backslash
+	if strings.Count(text, "-BEGIN ") > 1 {
+		return nil, broken("it holds more than one PEM block: give the private key alone")
+	}
 	block, rest := pem.Decode([]byte(text))
 	if block == nil {
 		return nil, broken("the PEM block is damaged: copy it whole, from -----BEGIN to -----END, with its line ends")
-	}
-	if bytes.Contains(rest, []byte("-----BEGIN ")) {
-		return nil, broken("it holds more than one PEM block: give the private key alone")
 	}
 	if len(bytes.TrimSpace(rest)) > 0 {
 		return nil, broken("there is text after the PEM block: give the private key alone")
@@ -108,11 +108,14 @@ func parsePEM(text string) (*rsa.PrivateKey, error) {
 	return nil, broken("it is a PEM block of an unknown type: %s", wanted)
 }
 
-// damagedKey keeps from crypto's errors only the one class that an operator
-// can act on.
+// damagedKey keeps from crypto's errors only the classes that an operator can
+// act on.
 func damagedKey(format string, err error) error {
-	if strings.Contains(err.Error(), "exponent") {
+	switch text := err.Error(); {
+	case strings.Contains(text, "exponent"):
 		return broken("its public exponent is even, too small or too large: generate another key")
+	case strings.Contains(text, "unknown algorithm"):
+		return broken("it is a private key of another kind (such as RSA-PSS): Redox's RS384 needs a plain RSA key")
 	}
 	return broken("it is not a valid %s RSA key: copy it again, or generate another", format)
 }
@@ -124,6 +127,8 @@ func parseJWK(text string, id ID) (*rsa.PrivateKey, ID, error) {
 		Use       string          `json:"use"`
 		ID        *string         `json:"kid"`
 		D         string          `json:"d"`
+		P         string          `json:"p"`
+		Q         string          `json:"q"`
 		Keys      json.RawMessage `json:"keys"`
 	}
 	switch err := json.Unmarshal([]byte(text), &head); {
@@ -139,6 +144,8 @@ func parseJWK(text string, id ID) (*rsa.PrivateKey, ID, error) {
 		return nil, "", broken("its use is not sig: it was not made for signing")
 	case head.D == "":
 		return nil, "", broken("it is a public JWK (it has no d): the engine needs the private one")
+	case head.P == "" || head.Q == "":
+		return nil, "", broken("it is a JWK without its primes p and q: export it with them, or as PEM")
 	}
 	if head.ID != nil {
 		kid, err := ParseID(*head.ID)

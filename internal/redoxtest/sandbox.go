@@ -25,6 +25,7 @@ import (
 // Options says how a [Sandbox] behaves; the zero value is good for tests.
 type Options struct {
 	Listen   string           // address to listen on; 127.0.0.1:0 when empty
+	URL      string           // base URL that clients use, without a trailing slash; that of the address when empty
 	TokenTTL time.Duration    // life of a token, in whole seconds; 5m when zero
 	Now      func() time.Time // the sandbox's clock; time.Now when nil
 	Log      io.Writer        // gets a line per request, never a credential; nil for none
@@ -66,9 +67,12 @@ func Start(o Options) (*Sandbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the sandbox: %w", err)
 	}
+	if o.URL == "" {
+		o.URL = "http://" + listener.Addr().String()
+	}
 	s := &Sandbox{
 		options:  o,
-		url:      "http://" + listener.Addr().String(),
+		url:      o.URL,
 		stopping: make(chan struct{}),
 		keys:     map[string]map[string]jose.JSONWebKey{},
 		seen:     map[string]time.Time{},
