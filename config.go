@@ -55,7 +55,7 @@ func (c *config) audience() string {
 // attemptTimeout is the share of request_timeout that one of the attempts may
 // take, so that a connection that died leaves time for another.
 func (c *config) attemptTimeout() time.Duration {
-	return max(seconds(c.RequestTimeout)/time.Duration(c.MaxRetries+1), 2*time.Second)
+	return min(max(seconds(c.RequestTimeout)/time.Duration(c.MaxRetries+1), 2*time.Second), seconds(c.RequestTimeout))
 }
 
 func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }

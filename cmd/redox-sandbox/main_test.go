@@ -48,6 +48,22 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// The audience is what clients call the sandbox by, not where it listens.
+func TestURL(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	done := make(chan error)
+	go func() { done <- run(ctx, []string{"-url", "http://redox:8080/"}, in, io.Discard) }()
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() || lines.Text() != "sandbox listening on http://redox:8080" {
+		t.Errorf("its first line is %q", lines.Text())
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestBadFlags(t *testing.T) {
 	for args, want := range map[string]string{
 		"-nonsense":                   "not defined",
@@ -64,7 +80,7 @@ func TestBadFlags(t *testing.T) {
 		}
 	}
 	var usage bytes.Buffer
-	if err := run(t.Context(), []string{"-h"}, io.Discard, &usage); err != nil || !strings.Contains(usage.String(), "-token-ttl") {
+	if err := run(t.Context(), []string{"-h"}, io.Discard, &usage); err != nil || !strings.Contains(usage.String(), "429, 503, 502, html") {
 		t.Errorf("-h: %v, %s", err, usage.String())
 	}
 }

@@ -92,7 +92,7 @@ func TestScripts(t *testing.T) {
 			env.Vars = append(env.Vars,
 				"VAULT_ADDR="+w.vault.addr, "VAULT_TOKEN=root", "VAULT_MAX_RETRIES=0", "HOME="+env.WorkDir, "NO_PROXY=127.0.0.1",
 				"PATH="+filepath.Dir(w.cli)+string(os.PathListSeparator)+os.Getenv("PATH"),
-				"REDOX="+w.sandbox.URL(), "SHA256="+checksum(t, pluginName), "SHA256_NEXT="+checksum(t, pluginName+"-9.9.9"),
+				"REDOX="+w.sandbox.URL(), "REDOX_TLS="+w.stranger.URL, "SHA256="+checksum(t, pluginName), "SHA256_NEXT="+checksum(t, pluginName+"-9.9.9"),
 			)
 			return nil
 		},

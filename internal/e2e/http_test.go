@@ -37,7 +37,7 @@ func httpCmd(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // overloadCmd reads a token while 64 others wait for a Redox that stalls, and
-// prints its status and answer: overload <path>.
+// prints its status and answer; a check gets through: overload <path>.
 func overloadCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	before := len(w.sandbox.Assertions())
@@ -45,7 +45,8 @@ func overloadCmd(ts *testscript.TestScript, _ bool, args []string) {
 	done := make(chan error)
 	for range 64 {
 		go func() {
-			_, _, err := w.call(http.MethodGet, args[0], "")
+			_, answer, err := w.call(http.MethodGet, args[0], "")
+			w.record(args[0], string(answer))
 			done <- err
 		}()
 	}
@@ -57,6 +58,11 @@ func overloadCmd(ts *testscript.TestScript, _ bool, args []string) {
 	status, answer, err := w.call(http.MethodGet, args[0], "")
 	ts.Check(err)
 	w.record(args[0], string(answer))
+	checked, _, err := w.call(http.MethodGet, strings.Replace(args[0], "token", "check", 1), "")
+	ts.Check(err)
+	if checked != http.StatusOK {
+		ts.Fatalf("check: HTTP %d, and it has a place of its own", checked)
+	}
 	_, err = fmt.Fprintln(ts.Stdout(), status, string(answer))
 	ts.Check(err)
 	for range 64 {

@@ -98,9 +98,16 @@ func TestScanFindsLeaks(t *testing.T) {
 	if _, _, err := w.call(http.MethodGet, "redox/keys/"+w.sandbox.Tokens()[0], ""); err != nil {
 		t.Fatal(err)
 	}
-	w.record("vault read redox/config", "the proxy is http://user:"+canary+"@proxy")
+	token := w.sandbox.Tokens()[0]
+	w.record("read redox/config", "the proxy is http://user:"+canary+"@proxy")
+	w.record("write redox/config token_url=http://127.0.0.1/v2/auth/token", token)
+	w.record("read redox/token", token)
+	w.record("read redox/token", token, token)
 	found, _, err := w.leaks()
-	if want := []string{"the proxy's password in answer 0, to vault read redox/config", "token 0 in .audit.log"}; !slices.Equal(found, want) {
+	if want := []string{
+		"the proxy's password in answer 0, to read redox/config", "token 0 in .audit.log",
+		"token 0 in answer 1, to write redox/config token_url=http://127.0.0.1/v2/auth/token", "token 0 in answer 3, to read redox/token",
+	}; !slices.Equal(found, want) {
 		t.Errorf("found %q, want %q; %v", found, want, err)
 	}
 }

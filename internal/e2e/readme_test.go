@@ -54,10 +54,14 @@ func TestDemo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cmd := exec.CommandContext(t.Context(), filepath.Join(repository, "scripts/demo"))
-			cmd.Env = append(os.Environ(), "VAULT_BIN="+vaultBin, "VAULT_ADDR=http://127.0.0.1:1", "VAULT_NAMESPACE=nobody", "TMPDIR="+t.TempDir())
+			tmp := t.TempDir()
+			cmd.Env = append(os.Environ(), "VAULT_BIN="+vaultBin, "VAULT_ADDR=http://127.0.0.1:1", "VAULT_NAMESPACE=nobody", "TMPDIR="+tmp)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
+			}
+			if left, err := filepath.Glob(tmp + "/redox-demo.*"); len(left) > 0 || err != nil {
+				t.Errorf("it leaves behind %v, %v", left, err)
 			}
 			_, got, _ := strings.Cut(string(out), "\n\n# Register")
 			got, _, _ = strings.Cut("# Register"+got, "\n\n# That was all")

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,6 +32,8 @@ type world struct {
 	vault   *server
 	cli     string
 	sandbox *redoxtest.Sandbox
+	// stranger has a certificate that nobody trusts.
+	stranger *httptest.Server
 
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong
@@ -53,6 +58,9 @@ func newWorld(dir string) (*world, error) {
 	if err := os.Symlink(vaultBin, w.cli); err != nil {
 		return nil, err
 	}
+	w.stranger = httptest.NewUnstartedServer(http.NotFoundHandler())
+	w.stranger.Config.ErrorLog = log.New(io.Discard, "", 0)
+	w.stranger.StartTLS()
 	var err error
 	if w.sandbox, err = redoxtest.Start(redoxtest.Options{}); err != nil {
 		return nil, err
@@ -77,6 +85,7 @@ func (w *world) enableAudit() error {
 func (w *world) auditLog() string { return filepath.Join(w.dir, ".audit.log") }
 
 func (w *world) close() {
+	w.stranger.Close()
 	w.vault.stop()
 	w.sandbox.Close()
 }
@@ -92,20 +101,20 @@ func startVault(dir string) (*server, error) {
 		return nil, err
 	}
 	s := &server{addr: "http://127.0.0.1:" + port, log: filepath.Join(dir, ".vault.log"), done: make(chan struct{})}
-	log, err := os.Create(s.log)
+	logFile, err := os.Create(s.log)
 	if err != nil {
 		return nil, err
 	}
 	s.cmd = exec.CommandContext(context.Background(), vaultBin, "server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root",
 		"-dev-listen-address=127.0.0.1:"+port, "-config="+config, "-log-level=trace")
-	s.cmd.Stdout, s.cmd.Stderr = log, log
+	s.cmd.Stdout, s.cmd.Stderr = logFile, logFile
 	s.cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "HTTPS_PROXY=http://user:" + canary + "@127.0.0.1:1"}
 	if err := s.cmd.Start(); err != nil {
-		return nil, errors.Join(err, log.Close())
+		return nil, errors.Join(err, logFile.Close())
 	}
 	go func() {
 		_ = s.cmd.Wait() // how it ended stands in its log
-		_ = log.Close()
+		_ = logFile.Close()
 		close(s.done)
 	}()
 	return s, s.ready()
@@ -151,6 +160,13 @@ func (s *server) stop() {
 	}
 }
 
+// asksForToken tells whether a command names the path of a token.
+func asksForToken(command string) bool {
+	return slices.ContainsFunc(strings.Fields(command), func(word string) bool {
+		return strings.HasSuffix(word, "/token") && !strings.Contains(word, "=")
+	})
+}
+
 // call asks Vault's API as root.
 func (w *world) call(method, path, body string) (status int, answer []byte, err error) {
 	req, err := http.NewRequestWithContext(context.Background(), method, w.vault.addr+"/v1/"+path, strings.NewReader(body))
@@ -176,9 +192,9 @@ func (w *world) record(command string, said ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	text := strings.Join(said, "\n")
-	if strings.Contains(command, "/token") {
+	if asksForToken(command) {
 		for _, token := range w.sandbox.Tokens() {
-			text = strings.ReplaceAll(text, token, "")
+			text = strings.Replace(text, token, "", 1)
 		}
 	}
 	w.texts[fmt.Sprintf("answer %d, to %s", len(w.texts), command)] = text

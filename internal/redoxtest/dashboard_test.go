@@ -139,6 +139,14 @@ func TestClockOffset(t *testing.T) {
 	}
 }
 
+// Behind another name, that name is the audience.
+func TestURL(t *testing.T) {
+	s, _ := start(t, redoxtest.Options{URL: "http://redox:8080"})
+	if s.TokenURL() != "http://redox:8080/v2/auth/token" {
+		t.Errorf("token URL %s", s.TokenURL())
+	}
+}
+
 func TestStartFails(t *testing.T) {
 	s, _ := start(t, redoxtest.Options{})
 	if _, err := redoxtest.Start(redoxtest.Options{Listen: strings.TrimPrefix(s.URL(), "http://")}); err == nil {
