@@ -44,8 +44,9 @@ var _ logical.Factory = Factory
 // backend is one mount. It holds capabilities, not copies of what is stored.
 type backend struct {
 	*framework.Backend
-	now  func() time.Time
-	pool *pool
+	now      func() time.Time
+	pool     *pool
+	rotation rotator
 
 	// mu serialises read-modify-write of storage. Nothing asks Redox and no
 	// key is generated while it is held.
@@ -63,13 +64,14 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 }
 
 func newBackend() *backend {
-	b := &backend{now: time.Now, pool: newPool()}
+	b := &backend{now: time.Now, pool: newPool(), rotation: rotator{bell: make(chan struct{}, 1)}}
 	b.Backend = &framework.Backend{
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
 		Help:           strings.TrimSpace(help),
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{clientsPrefix},
+			Unauthenticated: []string{"jwks", "jwks/", "clients/+/jwks", "clients/+/jwks/"},
 		},
 		// The first pattern that matches wins: token, the one that is read most,
 		// stands first, and keys/generate before keys/<key_id>.
@@ -79,13 +81,26 @@ func newBackend() *backend {
 			b.pathKeys(),
 			b.pathGenerate(),
 			b.pathImport(),
+			b.pathRotate(),
 			b.pathActivate(),
 			b.pathKey(),
+			b.pathJWKS(),
 			b.pathCheck(),
 			b.pathClients(),
 		),
 		Invalidate: b.invalidate,
-		Clean:      func(context.Context) { b.pool.close() },
+		InitializeFunc: func(_ context.Context, req *logical.InitializationRequest) error {
+			b.startRotation(req.Storage)
+			return nil
+		},
+		PeriodicFunc: func(_ context.Context, req *logical.Request) error {
+			b.startRotation(req.Storage)
+			return nil
+		},
+		Clean: func(context.Context) {
+			b.rotation.stop()
+			b.pool.close()
+		},
 	}
 	return b
 }

@@ -1,17 +1,13 @@
 package redox
 
 import (
-	"crypto/x509"
-	"encoding/pem"
-	"net/netip"
-	"net/url"
-	"strconv"
+	"encoding/json"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/assertion"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
 // config is a client's connection settings as stored.
@@ -26,6 +22,21 @@ type config struct {
 	RequestTimeout int64  `json:"request_timeout"`
 	MaxRetries     int64  `json:"max_retries"`
 	CAPEM          string `json:"ca_pem"`
+	PublicJWKS     bool   `json:"public_jwks"`
+	RotationPeriod int64  `json:"rotation_period"` // this and the next two in seconds
+	PublishWindow  int64  `json:"publish_window"`
+	RetireAfter    int64  `json:"retire_after"`
+}
+
+// UnmarshalJSON gives fields that an older version did not store their default.
+func (c *config) UnmarshalJSON(raw []byte) error {
+	type plain config
+	stored := plain(defaultConfig())
+	if err := json.Unmarshal(raw, &stored); err != nil {
+		return err
+	}
+	*c = config(stored)
+	return nil
 }
 
 // tokenURLs are Redox's token endpoints by region.
@@ -35,7 +46,10 @@ var tokenURLs = map[string]string{
 }
 
 func defaultConfig() config {
-	return config{Region: "us", AssertionTTL: 300, ClockLeeway: 5, RequestTimeout: 10, MaxRetries: 2}
+	return config{
+		Region: "us", AssertionTTL: 300, ClockLeeway: 5, RequestTimeout: 10, MaxRetries: 2,
+		PublishWindow: 15 * 60, RetireAfter: 24 * 60 * 60,
+	}
 }
 
 func (c *config) tokenURL() string {
@@ -80,6 +94,10 @@ func (c *config) update(d *framework.FieldData) error {
 	assign(d, fieldRequestTimeout, &c.RequestTimeout, def.RequestTimeout)
 	assign(d, fieldMaxRetries, &c.MaxRetries, def.MaxRetries)
 	assign(d, fieldCAPEM, &c.CAPEM, "")
+	assign(d, fieldPublicJWKS, &c.PublicJWKS, false)
+	assign(d, fieldRotationPeriod, &c.RotationPeriod, 0)
+	assign(d, fieldPublishWindow, &c.PublishWindow, def.PublishWindow)
+	assign(d, fieldRetireAfter, &c.RetireAfter, def.RetireAfter)
 	c.ClientID = strings.TrimSpace(c.ClientID)
 	if c.Region == "" {
 		c.Region = def.Region
@@ -99,113 +117,9 @@ func assign[T any](d *framework.FieldData, field string, to *T, def T) {
 	*to = value
 }
 
-// validate checks all settings, and leaves of ca_pem the certificates alone.
-func (c *config) validate() error {
-	switch {
-	case c.ClientID == "":
-		return invalid("%s is required: Redox's dashboard shows it on the settings page of the OAuth API key", fieldClientID)
-	case len(c.ClientID) > 256 || strings.ContainsFunc(c.ClientID, unprintable):
-		return invalid("%s must be at most 256 printable ASCII characters without blanks", fieldClientID)
-	case tokenURLs[c.Region] == "":
-		return invalid("%s must be us or ca", fieldRegion)
-	case !isScope(c.Scope):
-		return invalid("%s must be at most 1024 printable ASCII characters", fieldScope)
-	case c.AssertionTTL < 30 || c.AssertionTTL > int64(assertion.MaxTTL/time.Second):
-		return invalid("%s must be 30s to 5m", fieldAssertionTTL)
-	case c.ClockLeeway > 10:
-		return invalid("%s must be 0s to 10s", fieldClockLeeway)
-	case c.RequestTimeout < 1 || c.RequestTimeout > 30:
-		return invalid("%s must be 1s to 30s", fieldRequestTimeout)
-	case c.MaxRetries < 0 || c.MaxRetries > 5:
-		return invalid("%s must be 0 to 5", fieldMaxRetries)
+// policy is what of the config a rotation goes by.
+func (c *config) policy() keyring.Policy {
+	return keyring.Policy{
+		Period: seconds(c.RotationPeriod), Window: seconds(c.PublishWindow), RetireAfter: seconds(c.RetireAfter), Fetched: c.PublicJWKS,
 	}
-	if err := c.validateEndpoint(); err != nil {
-		return err
-	}
-	var err error
-	c.CAPEM, err = normalCA(c.CAPEM)
-	return err
-}
-
-// validateEndpoint also ties the audience to the token URL. Else a config
-// writer could have assertions meant for Redox sent to a server of his own,
-// and use them there.
-func (c *config) validateEndpoint() error {
-	at, err := checkURL(fieldTokenURL, c.tokenURL())
-	if err != nil {
-		return err
-	}
-	to, err := checkURL(fieldAudience, c.audience())
-	if err != nil {
-		return err
-	}
-	if at != to && (!isRedox(at) || !isRedox(to)) {
-		return invalid("%s must name the host of the token URL (%s), or both must be Redox's", fieldAudience, at)
-	}
-	return nil
-}
-
-func isRedox(host string) bool { return strings.HasSuffix(host, ".redoxengine.com") }
-
-var defaultPorts = map[string]uint64{"http": 80, "https": 443}
-
-// checkURL accepts https, and http to this machine, as the sandbox needs it.
-// It returns the host in lower case, with its port unless that is the scheme's.
-func checkURL(field, raw string) (host string, err error) {
-	u, err := url.Parse(raw)
-	if err != nil || u.Host == "" || u.Opaque != "" || len(raw) > 1024 || strings.ContainsFunc(raw, unprintable) {
-		return "", invalid("%s must be an absolute URL of at most 1024 printable ASCII characters, such as %s", field, tokenURLs["us"])
-	}
-	_, port, hasPort := strings.Cut(strings.TrimPrefix(u.Host, "["+u.Hostname()+"]"), ":")
-	number, err := strconv.ParseUint(port, 10, 16)
-	switch {
-	case u.User != nil:
-		return "", invalid("%s must not hold a user name or password", field)
-	case u.RawQuery != "" || u.ForceQuery || strings.Contains(raw, "#"):
-		return "", invalid("%s must not have a query or a fragment", field)
-	case u.Hostname() == "":
-		return "", invalid("%s must name a host", field)
-	case hasPort && (err != nil || number == 0):
-		return "", invalid("%s must have a port of 1 to 65535, or none", field)
-	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
-		return "", invalid("%s must begin with https:// (http:// only for a loopback address such as 127.0.0.1)", field)
-	}
-	host = strings.ToLower(u.Host)
-	if number == defaultPorts[u.Scheme] {
-		host = strings.TrimSuffix(host, ":"+port)
-	}
-	return host, nil
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	address, err := netip.ParseAddr(host)
-	return err == nil && address.IsLoopback()
-}
-
-// normalCA returns the certificates in text and nothing else of it, as what
-// is stored is shown again. A block that cannot be read is an error, as
-// whoever gave it expects it to be trusted.
-func normalCA(text string) (string, error) {
-	if len(text) > 256<<10 {
-		return "", invalid("%s must be at most 256 KiB", fieldCAPEM)
-	}
-	var certificates []byte
-	blocks := 0
-	for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			return "", invalid("%s must hold CERTIFICATE blocks only, and holds a block of another kind", fieldCAPEM)
-		}
-		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return "", invalid("%s must be PEM, and holds a CERTIFICATE block that cannot be read", fieldCAPEM)
-		}
-		certificates = append(certificates, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
-		blocks++
-	}
-	if blocks != strings.Count(text, "-BEGIN ") || blocks == 0 && strings.TrimSpace(text) != "" {
-		return "", invalid("%s must be PEM, and holds what is no whole CERTIFICATE block", fieldCAPEM)
-	}
-	return string(certificates), nil
 }

@@ -76,6 +76,16 @@ func (e *tokenError) refusalAdvice(r *refusal) string {
 	return fmt.Sprintf("client ID %s, key %s", e.config.ClientID, e.keyID)
 }
 
+func isUnknownKey(err error) bool {
+	var r *refusal
+	return errors.As(err, &r) && r.unknownKey()
+}
+
+func isRefusal(err error) bool {
+	var r *refusal
+	return errors.As(err, &r)
+}
+
 // respond turns a handler's error into what Vault answers. It is the only
 // place that knows an HTTP status. Vault's clients repeat 429 and 5xx by
 // themselves and never 400, so what lasts is 400 and what passes is not.

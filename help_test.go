@@ -43,7 +43,7 @@ func TestHelp(t *testing.T) {
 					}
 				}
 			}
-			writes := op != logical.ReadOperation && op != logical.ListOperation
+			writes := op != logical.ReadOperation && op != logical.ListOperation && op != logical.HeaderOperation
 			if properties.ForwardPerformanceStandby != writes || properties.ForwardPerformanceSecondary != writes {
 				t.Errorf("%s %s: forwarded %v, writes %v", op, path.Pattern, properties.ForwardPerformanceStandby, writes)
 			}

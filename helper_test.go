@@ -35,6 +35,7 @@ type mount struct {
 	storage logical.Storage
 	sandbox *redoxtest.Sandbox
 	log     *syncBuffer
+	ahead   time.Duration // of the true time, see pass
 
 	mu   sync.Mutex
 	said []string // every response and error, without the field access_token

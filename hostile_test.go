@@ -79,7 +79,7 @@ func hostileURLs() []hostile {
 func hostileNumbers() []hostile {
 	const seconds, whole = "must be a whole number of seconds, or a duration", "must be a whole number"
 	var all []hostile
-	for _, field := range []string{"assertion_ttl", "clock_leeway", "request_timeout"} {
+	for _, field := range []string{"assertion_ttl", "clock_leeway", "request_timeout", "publish_window", "retire_after", "rotation_period"} {
 		all = append(all, each("config", field, "must not be negative", -1, "-5m", "-9223372036s")...)
 		all = append(all, each("config", field, seconds,
 			"", " ", "soon", true, list, object, 1.5, "1.5s", "500ms", "1d", "9223372036854775808", 1e300, "5m\x00", "٣", huge, "9999999999999h", "9223372036854775807", "9223372037")...)
@@ -88,6 +88,10 @@ func hostileNumbers() []hostile {
 		each("config", "assertion_ttl", "must be 30s to 5m", 0, "29s", "301s", 9223372036, "2562047h"),
 		each("config", "clock_leeway", "must be 0s to 10s", 11, "1h"),
 		each("config", "request_timeout", "must be 1s to 30s", 0, 31, "1h"),
+		each("config", "publish_window", "must be 0s to 168h", "169h", "2562047h"),
+		each("config", "retire_after", "must be at least assertion_ttl (300s) and at most 8760h", 0, 299, "8761h"),
+		each("config", "rotation_period", "must be 0 (off), or at least 14550s with this publish_window and retire_after", 1, "4h2m29s", "87601h"),
+		each("config", "public_jwks", "must be true or false", "", "yes", 1, list, object, huge),
 		each("config", "max_retries", whole, "", "two", 1.5, true, list, object, "0x2", "1e1", "9223372036854775808", huge),
 		each("config", "max_retries", "must be 0 to 5", -1, 6, "100", 9007199254740991),
 		each("keys/generate", "key_bits", whole, "", "big", 2048.5, true, list, object, "0x800", "99999999999999999999", huge),
@@ -134,7 +138,7 @@ func hostilePaths() []hostile {
 	for _, name := range []string{"-a", "a-", ".a", "a..b", "a b", "a\x00", "ключ", "асme", "a%2Fb", "a;b", "*", "+", strings.Repeat("x", 65), long} {
 		for path, op := range map[string]logical.Operation{
 			"token": logical.ReadOperation, "check": logical.ReadOperation, "config": logical.UpdateOperation, "keys": logical.ListOperation,
-			"keys/generate": logical.UpdateOperation, "keys/import": logical.UpdateOperation, "keys/k": logical.DeleteOperation, "keys/k/activate": logical.UpdateOperation,
+			"keys/generate": logical.UpdateOperation, "keys/import": logical.UpdateOperation, "keys/rotate": logical.UpdateOperation, "jwks": logical.ReadOperation, "keys/k": logical.DeleteOperation, "keys/k/activate": logical.UpdateOperation,
 		} {
 			all = append(all, hostile{path: "clients/" + name + "/" + path, op: op, want: []string{"client must be 1 to 64 of the characters"}})
 		}
@@ -147,7 +151,7 @@ func hostilePaths() []hostile {
 			hostile{path: "keys/" + id + "/activate", want: []string{"key_id: a key ID has 1 to 128"}})
 	}
 	return append(all,
-		hostile{path: "keys/rotate", op: logical.DeleteOperation, want: []string{"key_id", "the name of an endpoint"}},
+		hostile{path: "keys/rotate", op: logical.DeleteOperation, status: 405, want: []string{"unsupported operation"}},
 		hostile{path: "keys/../activate", want: []string{"key_id", "cannot be a key ID"}})
 }
 
@@ -157,7 +161,7 @@ func hostileFields() []hostile {
 	for path, takes := range map[string]string{
 		"config": "assertion_ttl, audience", "keys/generate": "takes key_bits", "keys/import": "takes key_id, private_key", "keys/ring-key/activate": "takes force",
 	} {
-		for _, field := range []string{"clientid", "CLIENT_ID", "client_id ", "public_jwks", "a\nb", strings.Repeat("f", 1000)} {
+		for _, field := range []string{"clientid", "CLIENT_ID", "client_id ", "platform_client", "a\nb", strings.Repeat("f", 1000)} {
 			want := []string{"unknown field", takes}
 			all = append(all, hostile{path: path, field: field, value: "x", want: want}, hostile{path: "clients/acme/" + path, field: field, value: "x", want: want})
 		}

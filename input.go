@@ -23,7 +23,7 @@ func (b *backend) checkInput(req *logical.Request) error {
 	if path == nil {
 		return nil
 	}
-	writes := req.Operation != logical.ReadOperation && req.Operation != logical.ListOperation
+	writes := slices.Contains([]logical.Operation{logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation}, req.Operation)
 	for _, name := range slices.Sorted(maps.Keys(req.Data)) {
 		schema := path.Fields[name]
 		switch {

@@ -47,6 +47,9 @@ func (b *backend) readCheck(ctx context.Context, r *request) (*logical.Response,
 		"expires_in": int64(t.Lifetime / time.Second),
 		"clock_skew": clock,
 	}}
+	if next := ring.Pending(); next != nil && next.Refusals > 0 {
+		resp.AddWarning("the rotation to key " + string(next.ID) + " does not get on: " + waitsFor(r, c, next))
+	}
 	// clock_leeway makes up for some of it, and an assertion may be minutes old.
 	if ahead := t.Skew.Ahead; t.Skew.Known && (ahead > 5*time.Second || ahead < -time.Minute) {
 		resp.AddWarning(t.Skew.String() + ": mend it before Redox refuses")

@@ -68,11 +68,7 @@ func (b *backend) listClients(ctx context.Context, r *request) (*logical.Respons
 }
 
 func (b *backend) readClient(ctx context.Context, r *request) (*logical.Response, error) {
-	c, err := store.Get[config](ctx, r.Storage, configKey(r.client))
-	if err != nil {
-		return nil, err
-	}
-	ring, err := getRing(ctx, r)
+	c, ring, err := stored(ctx, r)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,10 @@ const (
 	fieldRequestTimeout = "request_timeout"
 	fieldMaxRetries     = "max_retries"
 	fieldCAPEM          = "ca_pem"
+	fieldPublicJWKS     = "public_jwks"
+	fieldRotationPeriod = "rotation_period"
+	fieldPublishWindow  = "publish_window"
+	fieldRetireAfter    = "retire_after"
 )
 
 const configHelp = `
@@ -40,6 +44,10 @@ func (b *backend) pathConfig() []*framework.Path {
 		fieldRequestTimeout: {Type: framework.TypeDurationSecond, Default: 10, Description: "Time that a read may spend on Redox, all attempts together, 1s to 30s."},
 		fieldMaxRetries:     {Type: framework.TypeInt, Default: 2, Description: "Further attempts after a passing failure, 0 to 5. Each signs a new assertion. A refusal is never repeated."},
 		fieldCAPEM:          {Type: framework.TypeString, DisplayAttrs: &framework.DisplayAttributes{EditType: "textarea"}, Description: "Certificates (PEM) of the authorities to trust instead of the system's. The system's when absent or empty."},
+		fieldPublicJWKS:     {Type: framework.TypeBool, Default: false, Description: "Serve the public JWK Set at jwks without a Vault token, for Redox to fetch. false when absent."},
+		fieldRotationPeriod: {Type: framework.TypeDurationSecond, Default: 0, Description: "How long a key signs before the next one replaces it, such as 2160h. 0, for never by itself, when absent."},
+		fieldPublishWindow:  {Type: framework.TypeDurationSecond, Default: 900, Description: "With public_jwks: how long a new key is published before it may sign, 0s to 168h."},
+		fieldRetireAfter:    {Type: framework.TypeDurationSecond, Default: 86400, Description: "How long a replaced key stays published before it is deleted, assertion_ttl to 8760h."},
 	}
 	output := ok("The effective settings", map[string]*framework.FieldSchema{
 		fieldClientID:       {Type: framework.TypeString, Required: true, Description: "Client ID of the OAuth API key"},
@@ -52,6 +60,10 @@ func (b *backend) pathConfig() []*framework.Path {
 		fieldRequestTimeout: {Type: framework.TypeInt64, Required: true, Description: "Seconds a read may spend on Redox"},
 		fieldMaxRetries:     {Type: framework.TypeInt64, Required: true, Description: "Further attempts after a passing failure"},
 		fieldCAPEM:          {Type: framework.TypeString, Required: true, Description: "Authorities trusted instead of the system's, empty for the system's"},
+		fieldPublicJWKS:     {Type: framework.TypeBool, Required: true, Description: "Whether jwks is served without a Vault token"},
+		fieldRotationPeriod: {Type: framework.TypeInt64, Required: true, Description: "Seconds a key signs before it is replaced, 0 for until somebody does it"},
+		fieldPublishWindow:  {Type: framework.TypeInt64, Required: true, Description: "Seconds a new key is published before it may sign"},
+		fieldRetireAfter:    {Type: framework.TypeInt64, Required: true, Description: "Seconds a replaced key stays published"},
 	})
 	return b.path("config", "config", input, configHelp, map[logical.Operation]framework.OperationHandler{
 		logical.ReadOperation:   b.read(b.readConfig, "Read the effective settings.", output),
@@ -73,6 +85,10 @@ func (c *config) response() *logical.Response {
 		fieldRequestTimeout: c.RequestTimeout,
 		fieldMaxRetries:     c.MaxRetries,
 		fieldCAPEM:          c.CAPEM,
+		fieldPublicJWKS:     c.PublicJWKS,
+		fieldRotationPeriod: c.RotationPeriod,
+		fieldPublishWindow:  c.PublishWindow,
+		fieldRetireAfter:    c.RetireAfter,
 	}}
 }
 
@@ -105,6 +121,7 @@ func (b *backend) writeConfig(ctx context.Context, r *request) (*logical.Respons
 	if err := store.Put(ctx, r.Storage, configKey(r.client), c); err != nil {
 		return nil, err
 	}
+	b.rotation.wake()
 	resp := c.response()
 	if _, given := r.fields.Raw[fieldRegion]; given && c.TokenURL != "" {
 		resp.AddWarning("region has no effect while token_url is set: write token_url=\"\" to use the region's")

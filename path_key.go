@@ -85,6 +85,10 @@ func (b *backend) readKey(ctx context.Context, r *request) (*logical.Response, e
 	if err != nil {
 		return nil, err
 	}
+	c, err := store.Get[config](ctx, r.Storage, configKey(r.client))
+	if err != nil {
+		return nil, err
+	}
 	public, err := k.PublicPEM()
 	if err != nil {
 		return nil, err
@@ -93,7 +97,7 @@ func (b *backend) readKey(ctx context.Context, r *request) (*logical.Response, e
 	if err != nil {
 		return nil, fmt.Errorf("encoding key %s: %w", k.ID, err)
 	}
-	data := describe(k)
+	data := describe(k, c)
 	data[fieldKeyID] = string(k.ID)
 	data["public_key"] = public
 	data["jwk"] = string(jwk)
@@ -157,9 +161,10 @@ func (b *backend) promote(ctx context.Context, r *request, k *keyring.Key, prove
 		if err := putRing(ctx, r, ring); err != nil {
 			return nil, err
 		}
+		b.rotation.wake()
 		b.Logger().Info("signing key changed", "mount", r.MountPoint, "client", r.client, "key_id", k.ID, "proved", proved != nil, "request_id", r.ID)
 	}
-	data := describe(now)
+	data := describe(now, nil)
 	data[fieldKeyID] = string(now.ID)
 	return &logical.Response{Data: data}, nil
 }

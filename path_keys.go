@@ -27,6 +27,7 @@ func (b *backend) pathKeys() []*framework.Path {
 			"pending":  {Type: framework.TypeString, Required: true, Description: "Key that waits to be activated, empty for none"},
 			"retiring": {Type: framework.TypeStringSlice, Required: true, Description: "Keys that signed before and are still published"},
 			"jwks":     {Type: framework.TypeString, Required: true, Description: "Public JWK Set as JSON text, for Redox's dashboard"},
+			"rotation": {Type: framework.TypeString, Required: true, Description: "What a rotation waits for, or when the next one begins"},
 		})),
 		logical.ListOperation: b.read(b.listKeys, "List the key IDs.", ok("The key IDs, oldest first", map[string]*framework.FieldSchema{
 			"keys":     {Type: framework.TypeStringSlice, Description: "Key IDs, absent when there are none"},
@@ -54,7 +55,7 @@ func putRing(ctx context.Context, r *request, ring *keyring.Ring) error {
 }
 
 func (b *backend) readKeys(ctx context.Context, r *request) (*logical.Response, error) {
-	ring, err := getRing(ctx, r)
+	c, ring, err := stored(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -70,17 +71,38 @@ func (b *backend) readKeys(ctx context.Context, r *request) (*logical.Response, 
 		"pending":  first(ring.In(keyring.Pending)),
 		"retiring": ids(ring.In(keyring.Retiring)),
 		"jwks":     jwks,
+		"rotation": outlook(r, c, ring),
 	}}, nil
 }
 
+// outlook says in a sentence what comes next for the ring.
+func outlook(r *request, c *config, ring *keyring.Ring) string {
+	k := ring.Pending()
+	if c == nil {
+		c = &config{}
+	}
+	due := ring.Due(c.policy())
+	switch {
+	case k != nil && k.Rotating:
+		return "under way: " + waitsFor(r, c, k)
+	case k != nil && due.IsZero():
+		return "key " + string(k.ID) + " waits for a write to " + r.paths + "keys/" + string(k.ID) + "/activate, or to " + r.paths + "keys/rotate"
+	case k != nil:
+		return "key " + string(k.ID) + " waits for a write to " + r.paths + "keys/rotate, and no longer than " + timestamp(due)
+	case due.IsZero():
+		return "off: there is no rotation_period"
+	}
+	return "the next begins at " + timestamp(due)
+}
+
 func (b *backend) listKeys(ctx context.Context, r *request) (*logical.Response, error) {
-	ring, err := getRing(ctx, r)
+	c, ring, err := stored(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	info := map[string]any{}
 	for _, k := range ring.Keys {
-		info[string(k.ID)] = describe(k)
+		info[string(k.ID)] = describe(k, c)
 	}
 	return logical.ListResponseWithInfo(ids(ring.Keys), info), nil
 }
@@ -101,15 +123,21 @@ func first(keys []*keyring.Key) string {
 }
 
 // describe names each public field by hand, so that nothing else can slip out.
-func describe(k *keyring.Key) map[string]any {
-	return map[string]any{
-		"state":        string(k.State),
-		"origin":       string(k.Origin),
-		"key_bits":     k.Bits,
-		"created_at":   k.CreatedAt.Format(time.RFC3339),
-		"activated_at": timestamp(k.ActivatedAt),
-		"retired_at":   timestamp(k.RetiredAt),
+// Without a config, nil, nothing is deleted by itself.
+func describe(k *keyring.Key, c *config) map[string]any {
+	data := map[string]any{
+		"state":           string(k.State),
+		"origin":          string(k.Origin),
+		"key_bits":        k.Bits,
+		"created_at":      k.CreatedAt.Format(time.RFC3339),
+		"activated_at":    timestamp(k.ActivatedAt),
+		"retired_at":      timestamp(k.RetiredAt),
+		"published_until": "",
 	}
+	if c != nil && k.State == keyring.Retiring {
+		data["published_until"] = timestamp(k.RetiredAt.Add(seconds(c.RetireAfter)))
+	}
+	return data
 }
 
 // timestamp is empty for what has not happened.
@@ -123,13 +151,14 @@ func timestamp(t time.Time) string {
 // keyFields is the schema of describe.
 func keyFields(more map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
 	fields := map[string]*framework.FieldSchema{
-		fieldKeyID:     {Type: framework.TypeString, Required: true, Description: "Key ID (kid), by default the RFC 7638 thumbprint"},
-		"state":        {Type: framework.TypeString, Required: true, Description: "pending, active or retiring"},
-		"origin":       {Type: framework.TypeString, Required: true, Description: "generated (never was outside Vault) or imported"},
-		"key_bits":     {Type: framework.TypeInt, Required: true, Description: "Size of the modulus in bits"},
-		"created_at":   {Type: framework.TypeString, Required: true, Description: "When it was generated or imported, RFC 3339"},
-		"activated_at": {Type: framework.TypeString, Required: true, Description: "When it began to sign, empty for never"},
-		"retired_at":   {Type: framework.TypeString, Required: true, Description: "When it was replaced, empty for not yet"},
+		fieldKeyID:        {Type: framework.TypeString, Required: true, Description: "Key ID (kid), by default the RFC 7638 thumbprint"},
+		"state":           {Type: framework.TypeString, Required: true, Description: "pending, active or retiring"},
+		"origin":          {Type: framework.TypeString, Required: true, Description: "generated (never was outside Vault) or imported"},
+		"key_bits":        {Type: framework.TypeInt, Required: true, Description: "Size of the modulus in bits"},
+		"created_at":      {Type: framework.TypeString, Required: true, Description: "When it was generated or imported, RFC 3339"},
+		"activated_at":    {Type: framework.TypeString, Required: true, Description: "When it began to sign, empty for never"},
+		"retired_at":      {Type: framework.TypeString, Required: true, Description: "When it was replaced, empty for not yet"},
+		"published_until": {Type: framework.TypeString, Required: true, Description: "Until when a retiring key stays published, and then is deleted; empty for as long as nobody deletes it"},
 	}
 	for name, schema := range more {
 		fields[name] = schema

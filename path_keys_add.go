@@ -102,7 +102,7 @@ func (b *backend) addKey(ctx context.Context, r *request, k *keyring.Key) (*logi
 			return nil, err
 		}
 	}
-	data := describe(k)
+	data := describe(k, nil)
 	data[fieldKeyID] = string(k.ID)
 	data["next"] = nextStep(r, k)
 	return &logical.Response{Data: data}, nil

@@ -23,7 +23,7 @@ func TestGenerateKey(t *testing.T) {
 	delete(first, "key_id")
 	want := map[string]any{
 		"state": "active", "origin": "generated", "key_bits": 2048.0, "created_at": "2026-11-24T12:00:00Z", "activated_at": "2026-11-24T12:00:00Z",
-		"retired_at": "", "next": "give Redox the public half (vault read -field=jwks redox/keys) in the dashboard and press Save Changes, write client_id to redox/config, then read redox/check",
+		"retired_at": "", "published_until": "", "next": "give Redox the public half (vault read -field=jwks redox/keys) in the dashboard and press Save Changes, write client_id to redox/config, then read redox/check",
 	}
 	if diff := cmp.Diff(want, first); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -71,7 +71,8 @@ func TestReadKeys(t *testing.T) {
 	got := m.read("keys")
 	jwks := got["jwks"].(string)
 	delete(got, "jwks")
-	want := map[string]any{"active": second, "pending": third, "retiring": []any{first}}
+	waits := "key " + third.(string) + " waits for a write to redox/keys/" + third.(string) + "/activate, or to redox/keys/rotate"
+	want := map[string]any{"active": second, "pending": third, "retiring": []any{first}, "rotation": waits}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

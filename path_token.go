@@ -12,7 +12,6 @@ import (
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/assertion"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
 const tokenHelp = `
@@ -45,9 +44,8 @@ func (b *backend) readToken(ctx context.Context, r *request) (*logical.Response,
 	if err != nil {
 		return nil, err
 	}
-	k := ring.Active()
 	issued := b.now().UTC()
-	t, err := b.issue(ctx, r, c, k)
+	t, k, err := b.issue(ctx, r, c, ring)
 	if err != nil {
 		return nil, err
 	}
@@ -90,11 +88,7 @@ func comeBack(left int64) int64 {
 // load returns what a token request needs, or an error that lists everything
 // that is still missing, in the order in which to do it.
 func load(ctx context.Context, r *request) (*config, *keyring.Ring, error) {
-	c, err := store.Get[config](ctx, r.Storage, configKey(r.client))
-	if err != nil {
-		return nil, nil, err
-	}
-	ring, err := getRing(ctx, r)
+	c, ring, err := stored(ctx, r)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -111,13 +105,39 @@ func load(ctx context.Context, r *request) (*config, *keyring.Ring, error) {
 	return c, ring, nil
 }
 
-// issue asks Redox for a token to hand out, signing with k.
-func (b *backend) issue(ctx context.Context, r *request, c *config, k *keyring.Key) (*accessToken, error) {
+// issue asks Redox for a token to hand out. Redox is many machines, and some
+// learn of a new key later than the one that proved it: so for retire_after
+// after a switch, a refusal because the key is unknown is tried once more with
+// the key that signed before. It returns the key that was taken.
+func (b *backend) issue(ctx context.Context, r *request, c *config, ring *keyring.Ring) (*accessToken, *keyring.Key, error) {
 	way, err := b.pool.lane(r.client, c.CAPEM)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return b.request(ctx, r, c, k, way, way.reads)
+	ctx, cancel := context.WithTimeout(ctx, seconds(c.RequestTimeout))
+	defer cancel()
+	first, second := ring.Active(), ring.NewestRetiring()
+	if second == nil || !b.now().Before(first.ActivatedAt.Add(seconds(c.RetireAfter))) {
+		t, err := b.request(ctx, r, c, first, way, way.reads)
+		return t, first, err
+	}
+	if way.isUnknown(string(first.ID), b.now()) {
+		first, second = second, first
+	}
+	t, err := b.request(ctx, r, c, first, way, way.reads)
+	if !isUnknownKey(err) {
+		return t, first, err
+	}
+	t, secondErr := b.request(ctx, r, c, second, way, way.reads)
+	if secondErr != nil {
+		return nil, nil, err
+	}
+	if second.State == keyring.Retiring {
+		way.noteUnknown(string(first.ID), b.now())
+		b.Logger().Warn("Redox does not know the active key everywhere yet: the one before it signs", "mount", r.MountPoint,
+			"client", r.client, "key_id", first.ID, "signed_with", second.ID, "request_id", r.ID)
+	}
+	return t, second, nil
 }
 
 // prove asks Redox for a token to throw away.

@@ -43,6 +43,25 @@ type lane struct {
 	http   *http.Client
 	reads  []chan struct{} // the places that a read of token takes
 	proofs []chan struct{} // and a proof or check
+
+	mu           sync.Mutex // guards the two below
+	unknown      string     // the active key that Redox did not know
+	unknownUntil time.Time  // when to believe again that it does
+}
+
+// unknownFor is how long a key that Redox did not know is tried second.
+const unknownFor = time.Minute
+
+func (l *lane) noteUnknown(keyID string, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unknown, l.unknownUntil = keyID, now.Add(unknownFor)
+}
+
+func (l *lane) isUnknown(keyID string, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unknown == keyID && now.Before(l.unknownUntil)
 }
 
 // lane returns the client's lane, made anew when ca_pem has changed.

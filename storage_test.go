@@ -177,7 +177,7 @@ func TestGoldenStorage(t *testing.T) {
 	m.write("keys/second/activate", map[string]any{"force": true})
 	m.write("config", map[string]any{"client_id": clientID, "region": "ca", "scope": "a b", "assertion_ttl": "1m", "max_retries": 0})
 	for key, value := range snapshot(t, m.storage) {
-		file := filepath.Join("testdata", "storage", "v1", filepath.Base(key)+".json")
+		file := filepath.Join("testdata", "storage", "v1-rotation", filepath.Base(key)+".json")
 		if *update {
 			if err := os.WriteFile(file, []byte(value), 0o600); err != nil {
 				t.Fatal(err)

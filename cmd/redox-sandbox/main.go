@@ -26,7 +26,8 @@ interrupt. Its endpoints:
   POST /v2/auth/token                    the token endpoint
   POST /fhir/R4/redox-fhir-sandbox/Development/Patient/_search
   POST /endpoint                         the Data Model API
-  PUT  /dashboard/apikeys/<client ID>    replace an API key's JWK Set
+  PUT  /dashboard/apikeys/<client ID>    replace an API key's JWK Set,
+                                         or with ?jwks_url=… have it fetched
   PUT  /dashboard/fault?name=…&times=…   make the token endpoint misbehave
 
 `

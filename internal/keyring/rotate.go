@@ -29,6 +29,14 @@ type Step struct {
 	At     time.Time // of Wait: when to look again; zero when time alone changes nothing
 }
 
+// Same tells whether both ask for the same thing to be done with the same key.
+func (s Step) Same(other Step) bool {
+	if s.Key == nil || other.Key == nil {
+		return s.Action == other.Action && s.Key == other.Key
+	}
+	return s.Action == other.Action && s.Key.ID == other.Key.ID && s.Key.samePair(other.Key)
+}
+
 // The time between two proofs that Redox refuses doubles from the first value
 // to the second. One that was not answered costs the first.
 const (

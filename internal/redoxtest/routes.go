@@ -68,8 +68,15 @@ func (s *Sandbox) dataModel(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, http.StatusOK, map[string]any{"Meta": map[string]any{"Message": map[string]any{"ID": 1}}}, "data model")
 }
 
-// dashboard stands for pasting a JWK Set and pressing Save Changes.
+// dashboard stands for pasting a JWK Set, or giving the URL of one as jwks_url
+// in the query, and pressing Save Changes.
 func (s *Sandbox) dashboard(w http.ResponseWriter, r *http.Request) {
+	if url := r.URL.Query().Get("jwks_url"); url != "" {
+		s.RegisterURL(r.PathValue("client_id"), url)
+		s.log("PUT /dashboard/apikeys 204 JWKS URL saved")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	if err == nil {
 		err = s.Register(r.PathValue("client_id"), body)

@@ -8,7 +8,6 @@ package redoxtest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -40,6 +39,10 @@ type Sandbox struct {
 
 	mu         sync.Mutex // guards all below; nothing is sent under it
 	keys       map[string]map[string]jose.JSONWebKey
+	before     map[string]map[string]jose.JSONWebKey // what the last Register replaced
+	urls       map[string]*jwksURL
+	stale      bool // every second request meets a machine that knows only before
+	requests   int
 	seen       map[string]time.Time // iss and jti, until when they could be replayed
 	live       map[string]time.Time // token, until when it is accepted
 	assertions []string
@@ -75,6 +78,8 @@ func Start(o Options) (*Sandbox, error) {
 		url:      o.URL,
 		stopping: make(chan struct{}),
 		keys:     map[string]map[string]jose.JSONWebKey{},
+		before:   map[string]map[string]jose.JSONWebKey{},
+		urls:     map[string]*jwksURL{},
 		seen:     map[string]time.Time{},
 		live:     map[string]time.Time{},
 		idle:     map[net.Conn]bool{},
@@ -110,34 +115,13 @@ func (s *Sandbox) TokenURL() string { return s.url + "/v2/auth/token" }
 // Redox's dashboard does. It takes a JWK Set or a single JWK, and refuses
 // private keys, other kinds than RSA, and keys without a kid.
 func (s *Sandbox) Register(clientID string, jwks []byte) error {
-	var set jose.JSONWebKeySet
-	var probe struct {
-		Keys json.RawMessage `json:"keys"`
-	}
-	if err := json.Unmarshal(jwks, &probe); err != nil {
-		return fmt.Errorf("not JSON: %w", err)
-	}
-	if probe.Keys == nil {
-		jwks = []byte(`{"keys":[` + string(jwks) + `]}`)
-	}
-	if err := json.Unmarshal(jwks, &set); err != nil {
-		return fmt.Errorf("not a JWK or JWK Set: %w", err)
-	}
-	keys := map[string]jose.JSONWebKey{}
-	for _, k := range set.Keys {
-		switch {
-		case !k.IsPublic():
-			return errors.New("a private key: only the public half belongs here")
-		case !isRSA(k):
-			return fmt.Errorf("key %q is not an RSA key", k.KeyID)
-		case k.KeyID == "":
-			return errors.New("a key without kid")
-		}
-		keys[k.KeyID] = k
+	keys, err := parseKeys(jwks)
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.keys[clientID] = keys
+	s.before[clientID], s.keys[clientID] = s.keys[clientID], keys
 	return nil
 }
 
@@ -193,6 +177,39 @@ func (s *Sandbox) SetFault(f Fault, times int) {
 	s.fault, s.faultTimes = f, times
 }
 
+// FaultsLeft returns how many more token requests meet the fault.
+func (s *Sandbox) FaultsLeft() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.faultTimes
+}
+
+// SetStale makes every second token request meet a machine that has not seen
+// the last change of a client's keys, as Redox is many machines.
+func (s *Sandbox) SetStale(stale bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stale, s.requests = stale, 0
+}
+
+// lookup returns the public key that a client has registered under kid.
+func (s *Sandbox) lookup(clientID, kid string) (key jose.JSONWebKey, known bool) {
+	keys, hasURL := s.fetched(clientID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if hasURL {
+		key, known = keys[kid]
+		return key, known
+	}
+	s.requests++
+	keys = s.keys[clientID]
+	if s.stale && s.requests%2 == 1 {
+		keys = s.before[clientID]
+	}
+	key, known = keys[kid]
+	return key, known
+}
+
 // SetClockOffset sets the sandbox's clock ahead by d, also in its Date header.
 func (s *Sandbox) SetClockOffset(d time.Duration) {
 	s.mu.Lock()
@@ -229,9 +246,13 @@ func (s *Sandbox) CloseIdle() int {
 }
 
 func (s *Sandbox) log(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logLocked(format, args...)
+}
+
+func (s *Sandbox) logLocked(format string, args ...any) {
 	if s.options.Log != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		_, _ = fmt.Fprintf(s.options.Log, format+"\n", args...) // a log that fails has nobody to tell
 	}
 }

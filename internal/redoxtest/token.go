@@ -135,9 +135,7 @@ func (s *Sandbox) verifyAssertion(compact string) error {
 	if err := json.Unmarshal(jws.UnsafePayloadWithoutVerification(), &c); err != nil {
 		return blank("the claims are not the JSON that is expected")
 	}
-	s.mu.Lock()
-	key, known := s.keys[c.Issuer][header.KeyID]
-	s.mu.Unlock()
+	key, known := s.lookup(c.Issuer, header.KeyID)
 	if !known {
 		return documented("Public key not found, check client_id, kid and Redox dashboard settings")
 	}

@@ -1,0 +1,65 @@
+package redoxtest_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+// A set that is fetched is kept as long as its Cache-Control allows, not even
+// fetched anew for a kid that is not in it, and used while the URL is down.
+func TestJWKSURL(t *testing.T) {
+	now := noon
+	s, _ := start(t, redoxtest.Options{Now: func() time.Time { return now }})
+	var fetches, broken atomic.Int32
+	set, control := `{"keys":[]}`, "public, max-age=60"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fetches.Add(1)
+		if r.Header.Get("Authorization") != "" || r.Method != http.MethodGet {
+			t.Errorf("%s with %d headers", r.Method, len(r.Header))
+		}
+		if broken.Load() != 0 {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		w.Header().Set("Cache-Control", control)
+		_, _ = io.WriteString(w, set)
+	}))
+	t.Cleanup(server.Close)
+	if status := put(t, s, "/dashboard/apikeys/"+clientID+"?jwks_url="+url.QueryEscape(server.URL), ""); status != 204 {
+		t.Fatalf("saving the URL: HTTP %d", status)
+	}
+	ask := func(want int, fetched int32) {
+		t.Helper()
+		if status, answer := good(t, s, now).send(t, s); status != want {
+			t.Errorf("HTTP %d %v, want %d", status, answer, want)
+		}
+		if n := fetches.Load(); n != fetched {
+			t.Errorf("%d fetches, want %d", n, fetched)
+		}
+	}
+	ask(400, 1) // the pasted key counts no longer
+	set = `{"keys":[` + publicJWK(t, &key(t).PublicKey, "k") + `]}`
+	now = now.Add(59 * time.Second)
+	ask(400, 1)
+	now = now.Add(time.Second)
+	ask(200, 2)
+	now = now.Add(time.Minute)
+	broken.Store(1)
+	ask(200, 3)
+	broken.Store(0)
+	control = ""
+	now = now.Add(time.Second)
+	ask(200, 4)
+	now = now.Add(time.Second)
+	ask(200, 5) // without Cache-Control it is kept for no time
+	set = `{"keys":[` + publicJWK(t, key(t), "k") + `]}`
+	now = now.Add(time.Second)
+	ask(200, 6) // a private key is no answer
+}

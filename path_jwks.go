@@ -1,0 +1,59 @@
+package redox
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const jwksHelp = `
+Serves the public JWK Set as it is, without a Vault token, when public_jwks is
+set in config. Give Redox its URL, …/v1/redox/jwks, in place of a pasted set:
+then a new key needs nobody. Without public_jwks it is a 404.
+`
+
+func (b *backend) pathJWKS() []*framework.Path {
+	output := map[int][]framework.Response{http.StatusOK: {{
+		Description: "The public JWK Set (RFC 7517)", MediaType: "application/jwk-set+json",
+		Fields: map[string]*framework.FieldSchema{
+			"keys": {Type: framework.TypeSlice, Description: "Public keys"},
+		},
+	}}}
+	serve := b.read(b.readJWKS, "Fetch the public JWK Set.", output)
+	return b.path("jwks/?", "jwks", nil, jwksHelp, map[logical.Operation]framework.OperationHandler{
+		logical.ReadOperation:   serve,
+		logical.HeaderOperation: serve,
+	})
+}
+
+// readJWKS answers anybody. It writes nothing, asks nobody, and parses no
+// private key.
+func (b *backend) readJWKS(ctx context.Context, r *request) (*logical.Response, error) {
+	if r.WrapInfo != nil && r.WrapInfo.TTL > 0 {
+		return nil, invalid("a public JWK Set cannot be wrapped: leave X-Vault-Wrap-TTL out")
+	}
+	c, ring, err := stored(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if c == nil || !c.PublicJWKS {
+		return nil, absent("there is no public JWK Set here")
+	}
+	jwks, err := ring.JWKS()
+	if err != nil {
+		return nil, err
+	}
+	return &logical.Response{Data: map[string]any{
+		logical.HTTPStatusCode:         http.StatusOK,
+		logical.HTTPContentType:        "application/jwk-set+json",
+		logical.HTTPRawBody:            []byte(jwks),
+		logical.HTTPCacheControlHeader: fmt.Sprintf("public, max-age=%d", c.maxAge()),
+	}}, nil
+}
+
+// maxAge is for how many seconds a fetcher may keep the set: so short that it
+// sees a new key before that may sign.
+func (c *config) maxAge() int64 { return min(300, c.PublishWindow/2) }

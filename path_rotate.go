@@ -1,0 +1,89 @@
+package redox
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+)
+
+const rotateHelp = `
+Replaces the signing key, by itself from here on: generates the next key,
+publishes it, waits publish_window if Redox fetches it, proves it by a real
+token request until Redox takes it, and signs with it. The old key stays
+published for retire_after and is then deleted. No read of token fails
+meanwhile. A key that is pending already is the next one. In an empty ring it
+is the same as keys/generate.
+`
+
+func (b *backend) pathRotate() []*framework.Path {
+	return b.path("keys/rotate", "rotate key", nil, rotateHelp, map[logical.Operation]framework.OperationHandler{
+		logical.UpdateOperation: b.mutate(b.rotateKey, "Replace the signing key.", added),
+	})
+}
+
+func (b *backend) rotateKey(ctx context.Context, r *request) (*logical.Response, error) {
+	ring, err := getRing(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if ring.Active() == nil {
+		return b.generateKey(ctx, r)
+	}
+	var k *keyring.Key
+	if ring.Pending() == nil {
+		if err := ring.CanAdd(); err != nil {
+			return nil, err
+		}
+		if k, err = keyring.Generate(successorBits(ring.Active().Bits), b.now()); err != nil {
+			return nil, err
+		}
+	}
+	return b.beginRotation(ctx, r, k)
+}
+
+// beginRotation lets the pending key rotate, else adds k to do so.
+func (b *backend) beginRotation(ctx context.Context, r *request, k *keyring.Key) (*logical.Response, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c, ring, err := load(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if ring.Pending() == nil {
+		if k == nil {
+			return nil, invalid("the pending key was deleted or activated meanwhile: repeat")
+		}
+		if _, _, err := ring.Add(k, b.now()); err != nil {
+			return nil, err
+		}
+	}
+	if k, err = ring.Rotate(); err != nil {
+		return nil, err
+	}
+	ring.Settle(c.policy(), b.now())
+	if err := putRing(ctx, r, ring); err != nil {
+		return nil, err
+	}
+	b.rotation.wake()
+	b.Logger().Info("rotation begins", "mount", r.MountPoint, "client", r.client, "key_id", k.ID, "request_id", r.ID)
+	data := describe(k, c)
+	data[fieldKeyID] = string(k.ID)
+	data["next"] = waitsFor(r, c, k)
+	return &logical.Response{Data: data}, nil
+}
+
+// waitsFor says what a rotating key waits for, and who has to do it.
+func waitsFor(r *request, c *config, k *keyring.Key) string {
+	text := "give Redox the public half (vault read -field=jwks " + r.paths + "keys) in the dashboard and press Save Changes; key " + string(k.ID) + " then signs by itself"
+	if c.PublicJWKS {
+		text = "nothing: key " + string(k.ID) + " is published at " + r.paths + "jwks and is proved from " + k.ProvableFrom(c.policy()).Format(time.RFC3339)
+	}
+	if k.LastProof != "" {
+		text += "; the last proof, at " + timestamp(k.LastProofAt) + ", failed: " + k.LastProof + "; the next is at " + timestamp(k.NextProofAt)
+	}
+	return text
+}

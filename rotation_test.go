@@ -1,0 +1,280 @@
+package redox
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+// pass lets time go by, here and at Redox.
+func (m *mount) pass(d time.Duration) {
+	m.ahead += d
+	ahead := m.ahead
+	m.backend.now = func() time.Time { return time.Now().Add(ahead) }
+	m.sandbox.SetClockOffset(ahead)
+}
+
+// rotate lets the rotator do all that is due, and returns for how long it then
+// waits; zero for ever.
+func (m *mount) rotate() time.Duration {
+	m.t.Helper()
+	for range 20 {
+		look := m.backend.rotateAll(context.Background(), m.storage)
+		if look.IsZero() {
+			return 0
+		}
+		if wait := look.Sub(m.backend.now()); wait > 0 {
+			return wait.Round(time.Second)
+		}
+	}
+	m.t.Fatal("the rotator does not come to rest")
+	return 0
+}
+
+// signs reads a token, and fails unless that key signed for it.
+func (m *mount) signs(keyID any) {
+	m.t.Helper()
+	if got := m.read("token")["key_id"]; got != keyID {
+		m.t.Errorf("key %v signed, want %v", got, keyID)
+	}
+}
+
+// Pasted by hand: the engine proves again and again until somebody has, and
+// meanwhile the old key signs.
+func TestRotatePasted(t *testing.T) {
+	m := newMount(t)
+	old := m.ready("", nil)
+	begun := m.write("keys/rotate", nil)
+	next := begun["key_id"].(string)
+	if begun["state"] != "pending" || !strings.Contains(begun["next"].(string), "press Save Changes; key "+next+" then signs by itself") {
+		t.Errorf("begun: %v", begun)
+	}
+	if wait := m.rotate(); wait != time.Minute {
+		t.Errorf("after a refusal it waits %v", wait)
+	}
+	text := m.read("keys")["rotation"].(string)
+	for _, part := range []string{"under way: give Redox the public half", "failed: Redox refused the token request", "Public key not found", "the next is at "} {
+		if !strings.Contains(text, part) {
+			t.Errorf("keys says %q, want %q", text, part)
+		}
+	}
+	resp, err := m.request(t.Context(), logical.ReadOperation, "check", nil)
+	if err != nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "the rotation to key "+next+" does not get on: give Redox the public half") {
+		t.Errorf("check: %v, %v", resp, err)
+	}
+	m.signs(old)
+	before := snapshot(t, m.storage)
+	m.fails(400, logical.UpdateOperation, "keys/rotate", nil, "a rotation to key "+next+" is under way already")
+	m.unchanged(before)
+
+	m.pass(time.Minute)
+	if wait := m.rotate(); wait != 2*time.Minute {
+		t.Errorf("after two refusals it waits %v", wait)
+	}
+	m.publish("")
+	m.pass(2 * time.Minute)
+	if wait := m.rotate(); wait != 24*time.Hour {
+		t.Errorf("after the switch it waits %v", wait)
+	}
+	m.signs(next)
+	if state := m.read("keys/" + old); state["state"] != "retiring" || state["published_until"] == "" {
+		t.Errorf("the old key: %v", state)
+	}
+	m.pass(24 * time.Hour)
+	if wait := m.rotate(); wait != 0 {
+		t.Errorf("when all is done it waits %v", wait)
+	}
+	m.fails(404, logical.ReadOperation, "keys/"+old, nil)
+	m.signs(next)
+	if got := m.read("keys")["rotation"]; got != "off: there is no rotation_period" {
+		t.Errorf("keys says %q", got)
+	}
+}
+
+// Fetched by Redox: with a period nobody does anything, round after round, and
+// no key signs before its window is over.
+func TestRotateFetched(t *testing.T) {
+	m := newMount(t)
+	active := any(m.ready("", map[string]any{"public_jwks": true, "rotation_period": "24h", "publish_window": "15m", "retire_after": "1h"}))
+	for round := range 5 {
+		m.pass(m.rotate())
+		if wait := m.rotate(); wait != 15*time.Minute {
+			t.Fatalf("round %d: with the next key published it waits %v", round, wait)
+		}
+		m.signs(active)
+		next := m.read("keys")["pending"]
+		if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "under way: nothing: key "+next.(string)+" is published at redox/jwks and is proved from ") {
+			t.Errorf("keys says %q", text)
+		}
+		m.publish("") // Redox fetches
+		m.pass(15*time.Minute - time.Second)
+		m.rotate()
+		m.signs(active)
+		m.pass(time.Second)
+		m.rotate()
+		m.signs(next)
+		m.pass(time.Hour)
+		m.rotate()
+		if n := len(m.must(logical.ListOperation, "keys", nil)["keys"].([]any)); n != 1 {
+			t.Errorf("round %d ends with %d keys", round, n)
+		}
+		active = next
+	}
+}
+
+// A key that is pending already is the next one; in an empty ring rotate makes
+// the first; without a config it says what is missing.
+func TestRotateAdopts(t *testing.T) {
+	m := newMount(t)
+	if first := m.write("keys/rotate", nil); first["state"] != "active" {
+		t.Errorf("in an empty ring: %v", first)
+	}
+	m.fails(400, logical.UpdateOperation, "keys/rotate", nil, "no client ID")
+	m.write("config", map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL()})
+	imported := m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "mine"})
+	if got := m.write("keys/rotate", nil); got["key_id"] != imported["key_id"] {
+		t.Errorf("rotating to %v", got)
+	}
+	m.publish("")
+	m.rotate()
+	m.signs("mine")
+	next := m.write("keys/rotate", nil)
+	if next["key_bits"] != 3072.0 {
+		t.Errorf("the successor of 3072 bits has %v", next["key_bits"])
+	}
+	// Deleting the pending key ends the rotation.
+	m.must(logical.DeleteOperation, "keys/"+next["key_id"].(string), nil)
+	if wait := m.rotate(); wait != 24*time.Hour {
+		t.Errorf("it waits %v", wait)
+	}
+	m.signs("mine")
+}
+
+// Storage fails at each operation of a whole rotation in turn: nothing is lost,
+// every token read in between succeeds, and the rotation completes.
+func TestRotationSurvivesStorage(t *testing.T) {
+	for at := 0; ; at++ {
+		storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+		m := newMountOn(t, storage, systemView(0))
+		old := m.ready("", map[string]any{"rotation_period": "24h", "retire_after": "1h"})
+		m.pass(24 * time.Hour)
+		storage.countdown = at
+		for range 6 {
+			m.backend.rotateAll(t.Context(), storage)
+			left := storage.countdown
+			storage.countdown = -1
+			m.read("token")
+			m.publish("")
+			storage.countdown = left
+			m.pass(20 * time.Minute)
+		}
+		untouched := storage.countdown >= 0
+		storage.countdown = -1
+		for range 3 {
+			m.rotate()
+			m.publish("")
+			m.pass(time.Hour)
+		}
+		m.rotate()
+		m.fails(404, logical.ReadOperation, "keys/"+old, nil)
+		m.signs(m.read("keys")["active"])
+		if n := len(m.must(logical.ListOperation, "keys", nil)["keys"].([]any)); n != 1 {
+			t.Errorf("with a fault at operation %d there are %d keys in the end", at, n)
+		}
+		if untouched {
+			if at < 8 {
+				t.Errorf("a rotation has %d storage operations", at)
+			}
+			break
+		}
+	}
+}
+
+// A proof is discarded when the config points elsewhere since it began.
+func TestRotationOvertaken(t *testing.T) {
+	m := newMount(t)
+	old := m.ready("", nil)
+	m.write("keys/rotate", nil)
+	m.publish("")
+	m.sandbox.SetFault(redoxtest.FaultSlow, 1)
+	done := make(chan time.Time)
+	go func() { done <- m.backend.rotateAll(context.Background(), m.storage) }()
+	waitFor(t, "the proof", func() bool { return m.sandbox.FaultsLeft() == 0 })
+	m.write("config", map[string]any{"client_id": "another"})
+	<-done
+	if got := m.read("keys")["active"]; got != old {
+		t.Errorf("the active key is %v", got)
+	}
+}
+
+// Only where storage may be written, and only with a config.
+func TestRotationElsewhere(t *testing.T) {
+	m := newMount(t)
+	m.ready("", map[string]any{"rotation_period": "24h"})
+	m.pass(48 * time.Hour)
+	before := snapshot(t, m.storage)
+	standby := newMountOn(t, m.storage, systemView(consts.ReplicationPerformanceStandby))
+	standby.pass(48 * time.Hour)
+	if wait := standby.rotate(); wait != 0 {
+		t.Errorf("a standby waits %v", wait)
+	}
+	m.unchanged(before)
+	m.must(logical.DeleteOperation, "config", nil)
+	if wait := m.rotate(); wait != 0 {
+		t.Errorf("without a config it waits %v", wait)
+	}
+}
+
+// The goroutine that Vault starts does it all by itself, once; Cleanup ends it.
+func TestRotator(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	for range 2 {
+		if err := m.backend.Initialize(t.Context(), &logical.InitializationRequest{Storage: m.storage}); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.backend.PeriodicFunc(t.Context(), &logical.Request{Storage: m.storage}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := m.write("keys/generate", nil)["key_id"]
+	m.publish("")
+	m.write("keys/rotate", nil)
+	waitFor(t, "the switch", func() bool { return m.read("keys")["active"] == next })
+	m.signs(next)
+	if n := strings.Count(m.log.String(), "signing key changed"); n != 1 {
+		t.Errorf("the key changed %d times", n)
+	}
+	m.backend.Cleanup(t.Context())
+	select {
+	case <-m.backend.rotation.done:
+	default:
+		t.Error("the goroutine runs on after Cleanup")
+	}
+}
+
+// A panic ends this run, is logged without its value, and the next minute
+// starts another.
+func TestRotatorPanics(t *testing.T) {
+	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1, panics: true}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("", nil)
+	storage.countdown = 0
+	m.backend.startRotation(storage)
+	<-m.backend.rotation.done
+	if log := m.log.String(); !strings.Contains(log, "panic in a rotation") {
+		t.Errorf("the log holds %s", log)
+	}
+	storage.countdown = -1
+	m.backend.startRotation(storage)
+	next := m.write("keys/generate", nil)["key_id"]
+	m.publish("")
+	m.write("keys/rotate", nil)
+	waitFor(t, "the switch", func() bool { return m.read("keys")["active"] == next })
+}

@@ -1,0 +1,65 @@
+package redox
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+// Half of Redox's machines know the new key, half do not: no read fails, and
+// for a minute the old key is asked first.
+func TestSecondTry(t *testing.T) {
+	m := newMount(t)
+	old := m.ready("", nil)
+	next := m.write("keys/generate", nil)["key_id"]
+	m.publish("")
+	m.write("keys/"+next.(string)+"/activate", nil)
+	m.sandbox.SetStale(true)
+	m.signs(old) // refused with the new key, taken with the old one
+	if !strings.Contains(m.log.String(), "Redox does not know the active key everywhere yet") {
+		t.Error("the log does not tell of it")
+	}
+	sent := len(m.sandbox.Assertions())
+	m.signs(old)
+	m.signs(old)
+	if n := len(m.sandbox.Assertions()) - sent; n != 2 {
+		t.Errorf("two reads sent %d assertions: the refusal is not remembered", n)
+	}
+	m.sandbox.SetStale(false)
+	m.pass(time.Minute)
+	m.signs(next)
+
+	// The old key is gone at Redox: the new one is asked, whatever was remembered.
+	m.sandbox.SetStale(true)
+	m.signs(old)
+	m.sandbox.SetStale(false)
+	m.must(logical.DeleteOperation, "keys/"+old, nil)
+	m.publish("")
+	m.signs(next)
+}
+
+// No second try without words, without need, or after retire_after.
+func TestNoSecondTry(t *testing.T) {
+	m := newMount(t)
+	m.ready("", map[string]any{"retire_after": "1h"})
+	next := m.write("keys/generate", nil)["key_id"].(string)
+	m.publish("")
+	m.write("keys/"+next+"/activate", nil)
+	once := func(want string) {
+		t.Helper()
+		sent := len(m.sandbox.Assertions())
+		m.fails(400, logical.ReadOperation, "token", nil, want)
+		if n := len(m.sandbox.Assertions()) - sent; n != 1 {
+			t.Errorf("%d assertions were sent", n)
+		}
+	}
+	m.sandbox.SetFault(redoxtest.FaultBlank, 1)
+	once("no reason when a claim is wrong")
+	m.pass(time.Hour)
+	m.sandbox.SetStale(true)
+	once("Redox does not know key " + next)
+}
