@@ -105,7 +105,13 @@ func TestScripts(t *testing.T) {
 			"http":     httpCmd,
 			"overload": overloadCmd,
 			"damage":   damageCmd,
-			"readme":   readmeCmd,
+
+			"until":      untilCmd,
+			"anonymous":  anonymousCmd,
+			"rotations":  rotationsCmd,
+			"killplugin": killPluginCmd,
+			"unseal":     unsealCmd,
+			"readme":     readmeCmd,
 		},
 	})
 }
@@ -157,7 +163,7 @@ func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // sandboxCmd commands the sandbox: fault <name> [<times>], clock <duration>,
-// forget <client ID>, live <token>.
+// forget <client ID>, url <client ID> <path of jwks>, live <token>.
 func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 	s := worldOf(ts).sandbox
 	switch args[0] {
@@ -176,6 +182,8 @@ func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 		s.SetClockOffset(d)
 	case "forget":
 		ts.Check(s.Register(args[1], []byte(`{"keys":[]}`)))
+	case "url":
+		s.RegisterURL(args[1], worldOf(ts).vault.addr+"/v1/"+args[2])
 	case "live":
 		if s.Live(args[1]) == neg {
 			ts.Fatalf("Redox accepts the token: %v", neg)

@@ -21,6 +21,24 @@ func readme(t *testing.T) string {
 	return string(raw)
 }
 
+// documents returns the README and all of docs.
+func documents(t *testing.T) string {
+	t.Helper()
+	all := readme(t)
+	paths, err := filepath.Glob(filepath.Join(repository, "docs/*.md"))
+	if err != nil || len(paths) == 0 {
+		t.Fatal(paths, err)
+	}
+	for _, path := range paths {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all += string(raw)
+	}
+	return all
+}
+
 // variable is what differs from one run to the next.
 var variable = []struct {
 	pattern *regexp.Regexp
@@ -123,7 +141,7 @@ func TestDemoKeep(t *testing.T) {
 	t.Error("Vault still runs")
 }
 
-// Each vault command that the README tells to type is run by a script.
+// Each vault command that README and docs tell to type is run by a script.
 func TestReadmeCommands(t *testing.T) {
 	scripts, err := filepath.Glob("testdata/*.txtar")
 	if err != nil {
@@ -147,7 +165,7 @@ func TestReadmeCommands(t *testing.T) {
 		shapes[shape(line)] = true
 	}
 	commands := 0
-	for line := range strings.Lines(readme(t)) {
+	for line := range strings.Lines(documents(t)) {
 		line = strings.TrimSpace(line)
 		if !strings.HasPrefix(line, "vault ") {
 			continue

@@ -19,27 +19,33 @@ const piece = 24
 // Leaks returns where which of the secrets can be read, whole or in part. Both
 // maps go from a name, which is reported, to a text.
 func Leaks(texts, secrets map[string]string) []string {
-	var found []string
-	for _, secret := range slices.Sorted(maps.Keys(secrets)) {
-		for _, where := range slices.Sorted(maps.Keys(texts)) {
-			if holds(texts[where], secrets[secret]) {
-				found = append(found, secret+" in "+where)
+	pieces := map[string][]string{} // of which secrets each is a part
+	var short []string              // secrets that are too short for pieces
+	for name, secret := range secrets {
+		if len(secret) < piece {
+			short = append(short, name)
+			continue
+		}
+		for i := 0; i+piece <= len(secret); i += piece {
+			pieces[secret[i:i+piece]] = append(pieces[secret[i:i+piece]], name)
+		}
+		end := secret[len(secret)-piece:]
+		pieces[end] = append(pieces[end], name)
+	}
+	found := map[string]bool{}
+	for where, text := range texts {
+		for i := 0; i+piece <= len(text); i++ {
+			for _, name := range pieces[text[i:i+piece]] {
+				found[name+" in "+where] = true
+			}
+		}
+		for _, name := range short {
+			if secrets[name] != "" && strings.Contains(text, secrets[name]) {
+				found[name+" in "+where] = true
 			}
 		}
 	}
-	return found
-}
-
-func holds(text, secret string) bool {
-	if len(secret) < piece {
-		return secret != "" && strings.Contains(text, secret)
-	}
-	for i := 0; i+piece <= len(secret); i += piece {
-		if strings.Contains(text, secret[i:i+piece]) {
-			return true
-		}
-	}
-	return strings.Contains(text, secret[len(secret)-piece:])
+	return slices.Sorted(maps.Keys(found))
 }
 
 // Secrets returns what is to be looked for with [Leaks]: of every assertion

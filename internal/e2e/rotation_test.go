@@ -1,0 +1,179 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// untilCmd repeats a command of the CLI until its stdout matches:
+// until <regexp> args…
+func untilCmd(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(150 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		err := ts.Exec("vault", args[1:]...)
+		stdout := ts.ReadFile("stdout")
+		worldOf(ts).record(strings.Join(args[1:], " "), stdout, ts.ReadFile("stderr"))
+		if err == nil && want.MatchString(stdout) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("vault %s never says %s: %s", strings.Join(args[1:], " "), args[0], stdout)
+		}
+	}
+}
+
+// anonymousCmd asks Vault's API without a token: anonymous <status> <method>
+// <path>. The body becomes stdout, the headers stderr.
+func anonymousCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	req, err := http.NewRequestWithContext(context.Background(), args[1], w.vault.addr+"/v1/"+args[2], nil)
+	ts.Check(err)
+	resp, err := http.DefaultClient.Do(req)
+	ts.Check(err)
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	w.record(strings.Join(args, " "), string(body))
+	_, err = ts.Stdout().Write(body)
+	ts.Check(err)
+	for name, values := range resp.Header {
+		_, err = fmt.Fprintf(ts.Stderr(), "%s: %s\n", name, strings.Join(values, ", "))
+		ts.Check(err)
+	}
+	if got := strconv.Itoa(resp.StatusCode); got != args[0] {
+		ts.Fatalf("%s %s: HTTP %s, want %s: %s", args[1], args[2], got, args[0], body)
+	}
+}
+
+// rotationsCmd rotates so many times, one after the other, while 16 readers
+// read tokens without pause and try each at Redox: rotations <n> <mount>.
+func rotationsCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var reads, failed, refused atomic.Int64
+	var first atomic.Value
+	var readers sync.WaitGroup
+	for range 16 {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				token, err := w.token(args[1])
+				reads.Add(1)
+				switch {
+				case err != nil:
+					failed.Add(1)
+					first.CompareAndSwap(nil, err.Error())
+				case !w.sandbox.Live(token):
+					refused.Add(1)
+				}
+			}
+		})
+	}
+	start := time.Now()
+	for i := range n {
+		_, answer, err := w.call(http.MethodPut, args[1]+"/keys/rotate", "")
+		ts.Check(err)
+		id, err := field(answer, "key_id")
+		ts.Check(err)
+		_, _ = fmt.Fprintf(ts.Stdout(), "%5.1f s: rotation %d begins, to %s\n", time.Since(start).Seconds(), i+1, id)
+		ts.Check(w.waitActive(args[1], id))
+		_, _ = fmt.Fprintf(ts.Stdout(), "%5.1f s: it signs\n", time.Since(start).Seconds())
+	}
+	cancel()
+	readers.Wait()
+	_, _ = fmt.Fprintf(ts.Stdout(), "%d rotations, %d reads, %d failed, %d tokens refused\n", n, reads.Load(), failed.Load(), refused.Load())
+	if text := first.Load(); text != nil {
+		_, _ = fmt.Fprintf(ts.Stdout(), "the first failure: %v\n", text)
+	}
+}
+
+func (w *world) token(mount string) (string, error) {
+	status, answer, err := w.call(http.MethodGet, mount+"/token", "")
+	if err != nil {
+		return "", err
+	}
+	if status != http.StatusOK {
+		return "", fmt.Errorf("HTTP %d: %s", status, answer)
+	}
+	return field(answer, "access_token")
+}
+
+func (w *world) waitActive(mount, id string) error {
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		_, answer, err := w.call(http.MethodGet, mount+"/keys", "")
+		if err != nil {
+			return err
+		}
+		if active, err := field(answer, "active"); err == nil && active == id {
+			return nil
+		}
+	}
+	return errors.New("key " + id + " never became active")
+}
+
+func field(answer []byte, name string) (string, error) {
+	var body struct{ Data map[string]any }
+	if err := json.Unmarshal(answer, &body); err != nil {
+		return "", fmt.Errorf("%w: %s", err, answer)
+	}
+	value, is := body.Data[name].(string)
+	if !is {
+		return "", fmt.Errorf("no field %s in %s", name, answer)
+	}
+	return value, nil
+}
+
+// killPluginCmd kills the plugin's processes that this script's Vault started.
+func killPluginCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	killed := 0
+	statuses, err := filepath.Glob("/proc/[0-9]*/stat")
+	ts.Check(err)
+	for _, path := range statuses {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		// pid (name) state ppid …: the name is cut to 15 characters.
+		var pid, parent int
+		var state string
+		name, rest, _ := strings.Cut(string(raw), ") ")
+		if _, err := fmt.Sscanf(name, "%d", &pid); err != nil {
+			continue
+		}
+		if _, err := fmt.Sscanf(rest, "%s %d", &state, &parent); err != nil || parent != worldOf(ts).vault.cmd.Process.Pid {
+			continue
+		}
+		ts.Check(syscall.Kill(pid, syscall.SIGKILL))
+		killed++
+	}
+	if killed == 0 {
+		ts.Fatalf("there is no process to kill")
+	}
+}
+
+// unsealCmd opens Vault again, with the key that its log has of development mode.
+func unsealCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	raw, err := os.ReadFile(worldOf(ts).vault.log)
+	ts.Check(err)
+	_, rest, _ := strings.Cut(string(raw), "Unseal Key: ")
+	key, _, _ := strings.Cut(rest, "\n")
+	vaultCmd(ts, false, []string{"operator", "unseal", strings.TrimSpace(key)})
+}
