@@ -26,9 +26,9 @@ type rotator struct {
 	bell chan struct{} // holds one ring at most: look at the rings now
 }
 
-// afterTrouble is when to look again at a ring that could not be read or
-// written, or at whose key a handler is at work.
-const afterTrouble = time.Minute
+// lookAgain is when to look at the rings again at the latest: after trouble
+// with storage, and because a clock may have been set.
+const lookAgain = time.Minute
 
 // wake makes a running rotator look at the rings.
 func (r *rotator) wake() {
@@ -83,10 +83,11 @@ func (b *backend) startRotation(s logical.Storage) {
 
 func (b *backend) rotateForever(ctx context.Context, s logical.Storage) {
 	for ctx.Err() == nil {
-		timer := time.NewTimer(afterTrouble)
+		wait := lookAgain
 		if look := b.rotateAll(ctx, s); !look.IsZero() {
-			timer.Reset(max(look.Sub(b.now()), 0))
+			wait = min(wait, max(look.Sub(b.now()), 0))
 		}
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
@@ -105,14 +106,14 @@ func (b *backend) rotateAll(ctx context.Context, s logical.Storage) (look time.T
 	names, err := store.List(ctx, s, clientsPrefix)
 	if err != nil {
 		b.Logger().Error("rotation: the clients cannot be listed", "error", err)
-		return b.now().Add(afterTrouble)
+		return b.now().Add(lookAgain)
 	}
 	for _, name := range names {
 		client := strings.TrimSuffix(name, "/")
 		at, err := b.rotateOne(ctx, s, client)
 		if err != nil && ctx.Err() == nil {
 			b.Logger().Error("rotation: tried again in a minute", "client", client, "error", err)
-			at = b.now().Add(afterTrouble)
+			at = b.now().Add(lookAgain)
 		}
 		if !at.IsZero() && (look.IsZero() || at.Before(look)) {
 			look = at

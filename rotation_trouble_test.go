@@ -1,0 +1,162 @@
+package redox
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+// What can happen during a rotation that Redox fetches keys for, which began
+// at "next": each ends in a served token, and in a ring that says which key
+// signs and what, if anything, is still to come.
+func TestRotationTrouble(t *testing.T) {
+	const window = 15 * time.Minute
+	for name, test := range map[string]struct {
+		happens func(m *mount, old, next string)
+		signs   string // old or next
+		says    string // in rotation
+	}{
+		"Redox is down for the whole window": {func(m *mount, _, _ string) {
+			m.sandbox.SetFault(redoxtest.FaultUnavailable, -1)
+			m.pass(window)
+			for range 3 {
+				m.rotate()
+				m.pass(time.Minute)
+			}
+			m.sandbox.SetFault("", 0)
+			m.publish("")
+			m.rotate()
+		}, "next", "off: there is no rotation_period"},
+		"Redox refuses the proof for days, and then does not": {func(m *mount, old, _ string) {
+			m.pass(window)
+			for range 72 {
+				m.rotate()
+				m.signs(old)
+				m.pass(time.Hour)
+			}
+			m.publish("")
+			m.rotate()
+		}, "next", "off: there is no rotation_period"},
+		"Redox refuses still": {func(m *mount, _, _ string) {
+			m.pass(window)
+			m.rotate()
+		}, "old", "failed: Redox refused the token request"},
+		"Redox takes the key and forgets it": {func(m *mount, old, _ string) {
+			before := m.read("keys/" + old)["jwk"].(string)
+			m.publish("")
+			m.pass(window)
+			m.rotate()
+			if err := m.sandbox.Register(clientID, []byte(before)); err != nil {
+				m.t.Fatal(err)
+			}
+		}, "old", "off: there is no rotation_period"},
+		"a fetcher keeps the set longer than it was told": {func(m *mount, _, _ string) {
+			m.pass(window)
+			m.rotate()
+			m.pass(30 * time.Second)
+			m.publish("")
+			m.pass(30 * time.Second)
+			m.rotate()
+		}, "next", "off: there is no rotation_period"},
+		"the clock is set back by a day": {func(m *mount, _, _ string) {
+			m.publish("")
+			m.pass(-24 * time.Hour)
+			m.rotate()
+			m.pass(window)
+			m.rotate()
+		}, "next", "off: there is no rotation_period"},
+		"the clock is set ahead by a day, and back": {func(m *mount, old, _ string) {
+			m.pass(24 * time.Hour)
+			m.rotate()
+			m.pass(-24 * time.Hour)
+			m.publish("")
+			m.rotate()
+			m.signs(old)
+			m.pass(window + time.Hour)
+			m.rotate()
+		}, "next", "off: there is no rotation_period"},
+		"the pending key is deleted": {func(m *mount, _, next string) {
+			m.must(logical.DeleteOperation, "keys/"+next, nil)
+			m.pass(window)
+			m.rotate()
+		}, "old", "off: there is no rotation_period"},
+		"the retiring key is deleted": {func(m *mount, old, _ string) {
+			m.publish("")
+			m.pass(window)
+			m.rotate()
+			m.must(logical.DeleteOperation, "keys/"+old, nil)
+			m.publish("")
+			m.rotate()
+		}, "next", "off: there is no rotation_period"},
+		"somebody activates it before its window is over": {func(m *mount, _, next string) {
+			m.publish("")
+			m.write("keys/"+next+"/activate", nil)
+			m.rotate()
+		}, "next", "off: there is no rotation_period"},
+		"the way back": {func(m *mount, old, _ string) {
+			m.publish("")
+			m.pass(window)
+			m.rotate()
+			m.write("keys/"+old+"/activate", nil)
+			m.rotate()
+		}, "old", "off: there is no rotation_period"},
+		"it is no longer fetched but pasted": {func(m *mount, _, _ string) {
+			m.publish("")
+			m.write("config", map[string]any{"public_jwks": false})
+			m.rotate()
+		}, "next", "off: there is no rotation_period"},
+		"the config goes, and comes back": {func(m *mount, _, _ string) {
+			settings := map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL(), "public_jwks": true}
+			m.publish("")
+			m.must(logical.DeleteOperation, "config", nil)
+			m.pass(window)
+			m.rotate()
+			m.write("config", settings)
+			m.rotate()
+		}, "next", "off: there is no rotation_period"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMount(t)
+			keys := map[string]string{"old": m.ready("", map[string]any{"public_jwks": true})}
+			keys["next"] = m.write("keys/rotate", nil)["key_id"].(string)
+			m.rotate()
+			m.signs(keys["old"])
+			test.happens(m, keys["old"], keys["next"])
+			m.signs(keys[test.signs])
+			if says := m.read("keys")["rotation"].(string); !strings.Contains(says, test.says) {
+				t.Errorf("keys says %q, want %q", says, test.says)
+			}
+		})
+	}
+}
+
+// Many ask for a rotation at once: one begins, and the others are told of it.
+func TestRotateAtOnce(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	var mu sync.Mutex
+	answers := map[int]int{}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			resp, err := m.request(context.Background(), logical.UpdateOperation, "keys/rotate", nil)
+			status, _ := outcome(logical.UpdateOperation, resp, err)
+			mu.Lock()
+			defer mu.Unlock()
+			answers[status]++
+		})
+	}
+	all.Wait()
+	if answers[200] != 1 || answers[400] != 7 {
+		t.Errorf("answers %v", answers)
+	}
+	if n := len(m.must(logical.ListOperation, "keys", nil)["keys"].([]any)); n != 2 {
+		t.Errorf("%d keys", n)
+	}
+}
