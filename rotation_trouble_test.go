@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -12,115 +13,118 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// What can happen during a rotation that Redox fetches keys for, which began
-// at "next": each ends in a served token, and in a ring that says which key
-// signs and what, if anything, is still to come.
-func TestRotationTrouble(t *testing.T) {
-	const window = 15 * time.Minute
-	for name, test := range map[string]struct {
-		happens func(m *mount, old, next string)
-		signs   string // old or next
-		says    string // in rotation
-	}{
-		"Redox is down for the whole window": {func(m *mount, _, _ string) {
-			m.sandbox.SetFault(redoxtest.FaultUnavailable, -1)
-			m.pass(window)
-			for range 3 {
-				m.rotate()
-				m.pass(time.Minute)
-			}
-			m.sandbox.SetFault("", 0)
-			m.publish("")
+const window = 15 * time.Minute
+
+// What can happen during a rotation that Redox fetches keys for.
+var rotationTroubles = map[string]struct {
+	happens func(m *mount, old, next string)
+	signs   string // old or next
+	says    string // in rotation
+}{
+	"Redox is down for the whole window": {func(m *mount, _, _ string) {
+		m.sandbox.SetFault(redoxtest.FaultUnavailable, -1)
+		m.pass(window)
+		for range 3 {
 			m.rotate()
-		}, "next", "off: there is no rotation_period"},
-		"Redox refuses the proof for days, and then does not": {func(m *mount, old, _ string) {
-			m.pass(window)
-			for range 72 {
-				m.rotate()
-				m.signs(old)
-				m.pass(time.Hour)
-			}
-			m.publish("")
-			m.rotate()
-		}, "next", "off: there is no rotation_period"},
-		"Redox refuses still": {func(m *mount, _, _ string) {
-			m.pass(window)
-			m.rotate()
-		}, "old", "failed: Redox refused the token request"},
-		"Redox takes the key and forgets it": {func(m *mount, old, _ string) {
-			before := m.read("keys/" + old)["jwk"].(string)
-			m.publish("")
-			m.pass(window)
-			m.rotate()
-			if err := m.sandbox.Register(clientID, []byte(before)); err != nil {
-				m.t.Fatal(err)
-			}
-		}, "old", "off: there is no rotation_period"},
-		"a fetcher keeps the set longer than it was told": {func(m *mount, _, _ string) {
-			m.pass(window)
-			m.rotate()
-			m.pass(30 * time.Second)
-			m.publish("")
-			m.pass(30 * time.Second)
-			m.rotate()
-		}, "next", "off: there is no rotation_period"},
-		"the clock is set back by a day": {func(m *mount, _, _ string) {
-			m.publish("")
-			m.pass(-24 * time.Hour)
-			m.rotate()
-			m.pass(window)
-			m.rotate()
-		}, "next", "off: there is no rotation_period"},
-		"the clock is set ahead by a day, and back": {func(m *mount, old, _ string) {
-			m.pass(24 * time.Hour)
-			m.rotate()
-			m.pass(-24 * time.Hour)
-			m.publish("")
+			m.pass(time.Minute)
+		}
+		m.sandbox.SetFault("", 0)
+		m.publish("")
+		m.rotate()
+	}, "next", "off: there is no rotation_period"},
+	"Redox refuses the proof for days, and then does not": {func(m *mount, old, _ string) {
+		m.pass(window)
+		for range 72 {
 			m.rotate()
 			m.signs(old)
-			m.pass(window + time.Hour)
-			m.rotate()
-		}, "next", "off: there is no rotation_period"},
-		"the pending key is deleted": {func(m *mount, _, next string) {
-			m.must(logical.DeleteOperation, "keys/"+next, nil)
-			m.pass(window)
-			m.rotate()
-		}, "old", "off: there is no rotation_period"},
-		"the retiring key is deleted": {func(m *mount, old, _ string) {
-			m.publish("")
-			m.pass(window)
-			m.rotate()
-			m.must(logical.DeleteOperation, "keys/"+old, nil)
-			m.publish("")
-			m.rotate()
-		}, "next", "off: there is no rotation_period"},
-		"somebody activates it before its window is over": {func(m *mount, _, next string) {
-			m.publish("")
-			m.write("keys/"+next+"/activate", nil)
-			m.rotate()
-		}, "next", "off: there is no rotation_period"},
-		"the way back": {func(m *mount, old, _ string) {
-			m.publish("")
-			m.pass(window)
-			m.rotate()
-			m.write("keys/"+old+"/activate", nil)
-			m.rotate()
-		}, "old", "off: there is no rotation_period"},
-		"it is no longer fetched but pasted": {func(m *mount, _, _ string) {
-			m.publish("")
-			m.write("config", map[string]any{"public_jwks": false})
-			m.rotate()
-		}, "next", "off: there is no rotation_period"},
-		"the config goes, and comes back": {func(m *mount, _, _ string) {
-			settings := map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL(), "public_jwks": true}
-			m.publish("")
-			m.must(logical.DeleteOperation, "config", nil)
-			m.pass(window)
-			m.rotate()
-			m.write("config", settings)
-			m.rotate()
-		}, "next", "off: there is no rotation_period"},
-	} {
+			m.pass(time.Hour)
+		}
+		m.publish("")
+		m.rotate()
+	}, "next", "off: there is no rotation_period"},
+	"Redox refuses still": {func(m *mount, _, _ string) {
+		m.pass(window)
+		m.rotate()
+	}, "old", "failed: Redox refused the token request"},
+	"Redox takes the key and forgets it": {func(m *mount, old, _ string) {
+		before := m.read("keys/" + old)["jwk"].(string)
+		m.publish("")
+		m.pass(window)
+		m.rotate()
+		if err := m.sandbox.Register(clientID, []byte(before)); err != nil {
+			m.t.Fatal(err)
+		}
+	}, "old", "off: there is no rotation_period"},
+	"a fetcher keeps the set longer than it was told": {func(m *mount, _, _ string) {
+		m.pass(window)
+		m.rotate()
+		m.pass(30 * time.Second)
+		m.publish("")
+		m.pass(30 * time.Second)
+		m.rotate()
+	}, "next", "off: there is no rotation_period"},
+	"the clock is set back by a day": {func(m *mount, _, _ string) {
+		m.publish("")
+		m.pass(-24 * time.Hour)
+		m.rotate()
+		m.pass(window)
+		m.rotate()
+	}, "next", "off: there is no rotation_period"},
+	"the clock is set ahead by a day, and back": {func(m *mount, old, _ string) {
+		m.pass(24 * time.Hour)
+		m.rotate()
+		m.pass(-24 * time.Hour)
+		m.publish("")
+		m.rotate()
+		m.signs(old)
+		m.pass(window + time.Hour)
+		m.rotate()
+	}, "next", "off: there is no rotation_period"},
+	"the pending key is deleted": {func(m *mount, _, next string) {
+		m.must(logical.DeleteOperation, "keys/"+next, nil)
+		m.pass(window)
+		m.rotate()
+	}, "old", "off: there is no rotation_period"},
+	"the retiring key is deleted": {func(m *mount, old, _ string) {
+		m.publish("")
+		m.pass(window)
+		m.rotate()
+		m.must(logical.DeleteOperation, "keys/"+old, nil)
+		m.publish("")
+		m.rotate()
+	}, "next", "off: there is no rotation_period"},
+	"somebody activates it before its window is over": {func(m *mount, _, next string) {
+		m.publish("")
+		m.write("keys/"+next+"/activate", nil)
+		m.rotate()
+	}, "next", "off: there is no rotation_period"},
+	"the way back": {func(m *mount, old, _ string) {
+		m.publish("")
+		m.pass(window)
+		m.rotate()
+		m.write("keys/"+old+"/activate", nil)
+		m.rotate()
+	}, "old", "off: there is no rotation_period"},
+	"it is no longer fetched but pasted": {func(m *mount, _, _ string) {
+		m.publish("")
+		m.write("config", map[string]any{"public_jwks": false})
+		m.rotate()
+	}, "next", "off: there is no rotation_period"},
+	"the config goes, and comes back": {func(m *mount, _, _ string) {
+		settings := map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL(), "public_jwks": true}
+		m.publish("")
+		m.must(logical.DeleteOperation, "config", nil)
+		m.pass(window)
+		m.rotate()
+		m.write("config", settings)
+		m.rotate()
+	}, "next", "off: there is no rotation_period"},
+}
+
+// Each ends in a served token, and in a ring that says which key signs and
+// what, if anything, is still to come.
+func TestRotationTrouble(t *testing.T) {
+	for name, test := range rotationTroubles {
 		t.Run(name, func(t *testing.T) {
 			m := newMount(t)
 			keys := map[string]string{"old": m.ready("", map[string]any{"public_jwks": true})}
@@ -159,4 +163,67 @@ func TestRotateAtOnce(t *testing.T) {
 	if n := len(m.must(logical.ListOperation, "keys", nil)["keys"].([]any)); n != 2 {
 		t.Errorf("%d keys", n)
 	}
+}
+
+// A ring that cannot be read is looked at again in a minute, and logged unless
+// the rotator is being stopped; of two rings the one that is due first counts.
+func TestRotatorLooksAgain(t *testing.T) {
+	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("", map[string]any{"rotation_period": "48h"})
+	m.ready("clients/acme/", map[string]any{"rotation_period": "24h"})
+	m.ready("clients/zeta/", map[string]any{"rotation_period": "72h"})
+	if wait := m.rotate(); wait != 24*time.Hour {
+		t.Errorf("it waits %v", wait)
+	}
+	for at := range 7 { // the list, and two reads for each client
+		storage.countdown = at
+		stopped, cancel := context.WithCancel(t.Context())
+		cancel()
+		m.backend.rotateAll(stopped, storage)
+		logged := strings.Contains(m.log.String(), "tried again in a minute")
+		if logged {
+			t.Fatal("it logs that it was stopped")
+		}
+	}
+	for at := range 7 {
+		storage.countdown = at
+		look := m.backend.rotateAll(t.Context(), storage)
+		storage.countdown = -1
+		if wait := look.Sub(m.backend.now()).Round(time.Second); wait != time.Minute {
+			t.Errorf("after a failure of operation %d it waits %v", at, wait)
+		}
+	}
+	if n := strings.Count(m.log.String(), "tried again in a minute"); n != 6 {
+		t.Errorf("it logs %d times", n)
+	}
+}
+
+// Without anything to do the rotator looks once a minute, and no more.
+func TestRotatorRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := &countingStorage{Storage: &logical.InmemStorage{}}
+		made, err := Factory(t.Context(), &logical.BackendConfig{System: systemView(0), StorageView: storage})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := made.Initialize(t.Context(), &logical.InitializationRequest{Storage: storage}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10*time.Minute + time.Second)
+		made.Cleanup(t.Context())
+		if storage.lists != 11 {
+			t.Errorf("it looked %d times in ten minutes", storage.lists)
+		}
+	})
+}
+
+type countingStorage struct {
+	logical.Storage
+	lists int
+}
+
+func (s *countingStorage) List(ctx context.Context, prefix string) ([]string, error) {
+	s.lists++
+	return s.Storage.List(ctx, prefix)
 }
