@@ -52,7 +52,7 @@ func TestRotatePasted(t *testing.T) {
 	old := m.ready("", nil)
 	begun := m.write("keys/rotate", nil)
 	next := begun["key_id"].(string)
-	if begun["state"] != "pending" || !strings.Contains(begun["next"].(string), "press Save Changes; key "+next+" then signs by itself") {
+	if begun["state"] != "pending" || begun["key_bits"] != 2048.0 || !strings.Contains(begun["next"].(string), "press Save Changes; key "+next+" then signs by itself") {
 		t.Errorf("begun: %v", begun)
 	}
 	if wait := m.rotate(); wait != time.Minute {
