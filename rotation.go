@@ -167,26 +167,25 @@ func (b *backend) prepare(ctx context.Context, r *request, c *config, ring *keyr
 			return nil, err
 		}
 		return func(ring *keyring.Ring, now time.Time) error {
-			b.Logger().Info("rotation begins", "client", r.client, "key_id", k.ID, "replaces", ring.Active().ID)
-			return addRotating(ring, k, c, now)
+			if _, _, err := ring.Add(k, now); err != nil {
+				return err
+			}
+			_, err := ring.Rotate()
+			return err
 		}, nil
 	case keyring.Drop:
-		return func(ring *keyring.Ring, _ time.Time) error {
-			b.Logger().Info("rotation ends: the retired key is deleted", "client", r.client, "key_id", step.Key.ID)
-			return ring.Remove(step.Key.ID, false)
-		}, nil
+		return func(ring *keyring.Ring, _ time.Time) error { return ring.Remove(step.Key.ID, false) }, nil
 	}
 	_, err := b.prove(ctx, r, c, step.Key)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	return func(ring *keyring.Ring, now time.Time) error { return b.proved(r, ring, step.Key.ID, err, now) }, nil
+	return func(ring *keyring.Ring, now time.Time) error { return proved(ring, step.Key.ID, err, now) }, nil
 }
 
 // proved notes how the proof of a key went: at best it signs from now on.
-func (b *backend) proved(r *request, ring *keyring.Ring, id keyring.ID, err error, now time.Time) error {
+func proved(ring *keyring.Ring, id keyring.ID, err error, now time.Time) error {
 	if err == nil {
-		b.Logger().Info("signing key changed", "client", r.client, "key_id", id, "proved", true)
 		return ring.Activate(id, now)
 	}
 	var t *tokenError
@@ -199,9 +198,6 @@ func (b *backend) proved(r *request, ring *keyring.Ring, id keyring.ID, err erro
 	} else {
 		ring.Unanswered(id, reason, now)
 	}
-	k := ring.Get(id)
-	b.Logger().Warn("rotation waits: the new key is not proved, the old one goes on signing", "client", r.client, "key_id", id,
-		"reason", k.LastProof, "refusals", k.Refusals, "next_proof_at", k.NextProofAt)
 	return nil
 }
 
@@ -221,19 +217,31 @@ func (b *backend) finish(ctx context.Context, r *request, decided *config, step 
 	if err := do(ring, now); err != nil {
 		return err
 	}
-	return putRing(ctx, r, ring)
-}
-
-// addRotating puts a generated key into the ring, to become active by itself.
-func addRotating(ring *keyring.Ring, k *keyring.Key, c *config, now time.Time) error {
-	if _, _, err := ring.Add(k, now); err != nil {
+	ring.Settle(c.policy(), now)
+	if err := putRing(ctx, r, ring); err != nil {
 		return err
 	}
-	if k.State == keyring.Pending {
-		k.Rotating = true
-		ring.Settle(c.policy(), now)
-	}
+	b.report(r, step, ring)
 	return nil
+}
+
+// report logs what a step has made of the ring, now that it is stored.
+func (b *backend) report(r *request, step keyring.Step, ring *keyring.Ring) {
+	log := b.Logger().With("client", r.client)
+	switch step.Action {
+	case keyring.Add:
+		log.Info("rotation begins", "key_id", ring.Pending().ID, "replaces", ring.Active().ID)
+	case keyring.Drop:
+		log.Info("rotation ends: the retired key is deleted", "key_id", step.Key.ID)
+	case keyring.Prove:
+		k := ring.Get(step.Key.ID)
+		if k.State == keyring.Active {
+			log.Info("signing key changed", "key_id", k.ID, "proved", true)
+			return
+		}
+		log.Warn("rotation waits: the new key is not proved, the old one goes on signing", "key_id", k.ID,
+			"reason", k.LastProof, "refusals", k.Refusals, "next_proof_at", k.NextProofAt)
+	}
 }
 
 // successorBits is the size of a key that replaces one of the given size,

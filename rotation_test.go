@@ -184,6 +184,11 @@ func TestRotationSurvivesStorage(t *testing.T) {
 		m.rotate()
 		m.fails(404, logical.ReadOperation, "keys/"+old, nil)
 		m.signs(m.read("keys")["active"])
+		for _, line := range []string{"rotation begins", "signing key changed", "rotation ends"} {
+			if n := strings.Count(m.log.String(), line); n != 1 {
+				t.Errorf("with a fault at operation %d the log says %d times: %s", at, n, line)
+			}
+		}
 		if n := len(m.must(logical.ListOperation, "keys", nil)["keys"].([]any)); n != 1 {
 			t.Errorf("with a fault at operation %d there are %d keys in the end", at, n)
 		}
