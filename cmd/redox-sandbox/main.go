@@ -28,6 +28,8 @@ interrupt. Its endpoints:
   POST /endpoint                         the Data Model API
   PUT  /dashboard/apikeys/<client ID>    replace an API key's JWK Set,
                                          or with ?jwks_url=… have it fetched
+  PUT  /dashboard/users/<client ID>      make it a user-level API key, for the
+                                         Platform API at /platform/v1/
   PUT  /dashboard/fault?name=…&times=…   make the token endpoint misbehave
 
 `

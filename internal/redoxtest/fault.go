@@ -51,23 +51,58 @@ func ParseFault(name string) (Fault, error) {
 	return "", fmt.Errorf("there is no fault of that name; there are %s", strings.Join(names, ", "))
 }
 
-// nextFault takes one from those that SetFault ordered.
-func (s *Sandbox) nextFault() Fault {
+// endpoint is a part of the sandbox that faults are ordered for.
+type endpoint string
+
+const (
+	tokenEndpoint endpoint = "token"
+	platformAPI   endpoint = "platform"
+)
+
+// ordered is a fault and how often it is still to come, always when negative.
+type ordered struct {
+	fault Fault
+	times int
+}
+
+// SetFault makes the next token requests meet f: as many as times says, or all
+// when it is negative. The empty fault ends it.
+func (s *Sandbox) SetFault(f Fault, times int) { s.setFault(tokenEndpoint, f, times) }
+
+// SetPlatformFault does the same to requests of the Platform API.
+func (s *Sandbox) SetPlatformFault(f Fault, times int) { s.setFault(platformAPI, f, times) }
+
+func (s *Sandbox) setFault(at endpoint, f Fault, times int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.faultTimes == 0 {
+	*s.faults[at] = ordered{f, times}
+}
+
+// FaultsLeft returns how many more token requests meet the fault.
+func (s *Sandbox) FaultsLeft() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.faults[tokenEndpoint].times
+}
+
+// nextFault takes one from those that were ordered.
+func (s *Sandbox) nextFault(at endpoint) Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.faults[at]
+	if o.times == 0 {
 		return ""
 	}
-	if s.faultTimes > 0 {
-		s.faultTimes--
+	if o.times > 0 {
+		o.times--
 	}
-	return s.fault
+	return o.fault
 }
 
 // meetFault answers in the way of the fault that is due; false leaves the
 // request to be answered well.
-func (s *Sandbox) meetFault(w http.ResponseWriter, r *http.Request) (answered bool) {
-	f := s.nextFault()
+func (s *Sandbox) meetFault(at endpoint, w http.ResponseWriter, r *http.Request) (answered bool) {
+	f := s.nextFault(at)
 	if f == "" {
 		return false
 	}
@@ -76,11 +111,13 @@ func (s *Sandbox) meetFault(w http.ResponseWriter, r *http.Request) (answered bo
 		s.wait(r, 500*time.Millisecond)
 		return false
 	}
-	// Faults look at what came, too: the assertion is used up either way.
-	if err := r.ParseForm(); err == nil {
-		s.mu.Lock()
-		s.assertions = append(s.assertions, r.PostForm.Get("client_assertion"))
-		s.mu.Unlock()
+	if at == tokenEndpoint {
+		// Faults look at what came, too: the assertion is used up either way.
+		if err := r.ParseForm(); err == nil {
+			s.mu.Lock()
+			s.assertions = append(s.assertions, r.PostForm.Get("client_assertion"))
+			s.mu.Unlock()
+		}
 	}
 	s.misbehave(w, r, f)
 	return true
@@ -111,9 +148,9 @@ func (s *Sandbox) misbehave(w http.ResponseWriter, r *http.Request, f Fault) {
 	case FaultNoToken:
 		send(w, http.StatusOK, "application/json", `{"token_type":"Bearer","expires_in":300}`)
 	case FaultStringExpires:
-		send(w, http.StatusOK, "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":"300"}`, s.issue()))
+		send(w, http.StatusOK, "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":"300"}`, s.issue("")))
 	case FaultNoExpires:
-		send(w, http.StatusOK, "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer"}`, s.issue()))
+		send(w, http.StatusOK, "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer"}`, s.issue("")))
 	case FaultEcho:
 		s.refuse(w, r, "Unexpected value: "+r.PostForm.Get("client_assertion"), "fault")
 	case FaultBlank:

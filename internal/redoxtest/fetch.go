@@ -2,8 +2,6 @@ package redoxtest
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,36 +19,26 @@ type jwksURL struct {
 	keys    map[string]jose.JSONWebKey
 }
 
-// RegisterURL gives the API key clientID a JWKS URL, as the dashboard's other
-// field does. As at Redox, it goes before any pasted keys. The set is fetched
-// when it is needed, and kept as long as its Cache-Control allows: of how
-// Redox does it nothing is known, so this is what SMART App Launch 2 demands.
-func (s *Sandbox) RegisterURL(clientID, url string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.urls[clientID] = &jwksURL{url: url}
-}
-
 // fetched returns the keys of an API key that has a JWKS URL.
 func (s *Sandbox) fetched(clientID string) (keys map[string]jose.JSONWebKey, hasURL bool) {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := s.urls[clientID]
-	if u == nil {
+	k := s.apiKeys[clientID]
+	if k == nil || k.url == nil {
 		return nil, false
 	}
-	if now.Before(u.expires) {
-		return u.keys, true
+	if now.Before(k.url.expires) {
+		return k.url.keys, true
 	}
 	// Under the lock, so that each set is fetched once; a sandbox can wait.
-	keys, maxAge, err := fetch(u.url)
+	keys, maxAge, err := fetch(k.url.url)
 	if err != nil {
 		s.logLocked("fetching the JWKS of %s failed: %v", clientID, err)
-		return u.keys, true
+		return k.url.keys, true
 	}
 	s.logLocked("fetched %d keys of %s, for %v", len(keys), clientID, maxAge)
-	u.keys, u.expires = keys, now.Add(maxAge)
+	k.url.keys, k.url.expires = keys, now.Add(maxAge)
 	return keys, true
 }
 
@@ -83,36 +71,6 @@ func fetch(url string) (keys map[string]jose.JSONWebKey, maxAge time.Duration, e
 		}
 		maxAge = time.Duration(seconds) * time.Second
 	}
-	keys, err = parseKeys(raw)
+	_, keys, err = parseKeys(raw)
 	return keys, maxAge, err
-}
-
-// parseKeys reads a JWK Set or a single JWK of public RSA keys that have a kid.
-func parseKeys(jwks []byte) (map[string]jose.JSONWebKey, error) {
-	var set jose.JSONWebKeySet
-	var probe struct {
-		Keys json.RawMessage `json:"keys"`
-	}
-	if err := json.Unmarshal(jwks, &probe); err != nil {
-		return nil, fmt.Errorf("not JSON: %w", err)
-	}
-	if probe.Keys == nil {
-		jwks = []byte(`{"keys":[` + string(jwks) + `]}`)
-	}
-	if err := json.Unmarshal(jwks, &set); err != nil {
-		return nil, fmt.Errorf("not a JWK or JWK Set: %w", err)
-	}
-	keys := map[string]jose.JSONWebKey{}
-	for _, k := range set.Keys {
-		switch {
-		case !k.IsPublic():
-			return nil, errors.New("a private key: only the public half belongs here")
-		case !isRSA(k):
-			return nil, fmt.Errorf("key %q is not an RSA key", k.KeyID)
-		case k.KeyID == "":
-			return nil, errors.New("a key without kid")
-		}
-		keys[k.KeyID] = k
-	}
-	return keys, nil
 }

@@ -26,7 +26,9 @@ func (s *Sandbox) routes() http.Handler {
 	})
 	mux.Handle("POST /fhir/R4/redox-fhir-sandbox/Development/Patient/_search", s.authorized(s.searchPatient))
 	mux.Handle("POST /endpoint", s.authorized(s.dataModel))
+	s.platformRoutes(mux)
 	mux.HandleFunc("PUT /dashboard/apikeys/{client_id}", s.dashboard)
+	mux.HandleFunc("PUT /dashboard/users/{client_id}", s.dashboardUser)
 	mux.HandleFunc("PUT /dashboard/fault", s.orderFault)
 	return s.dated(mux)
 }
@@ -42,13 +44,20 @@ func (s *Sandbox) dated(next http.Handler) http.Handler {
 // authorized lets a request pass that bears a live token.
 func (s *Sandbox) authorized(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, bears := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if !bears || !s.Live(token) {
+		if !s.Live(bearer(r)) {
 			s.answer(w, r, http.StatusUnauthorized, map[string]any{"error": "Unauthorized"}, "no live token")
 			return
 		}
 		next(w, r)
 	})
+}
+
+func bearer(r *http.Request) string {
+	token, bears := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !bears {
+		return ""
+	}
+	return token
 }
 
 // searchPatient answers a FHIR search with a searchset Bundle.
@@ -87,6 +96,14 @@ func (s *Sandbox) dashboard(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.log("PUT /dashboard/apikeys 204 keys saved")
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// dashboardUser makes an API key a user-level one. Its keys are saved like
+// those of any other.
+func (s *Sandbox) dashboardUser(w http.ResponseWriter, r *http.Request) {
+	s.RegisterUser(r.PathValue("client_id"), true)
+	s.log("PUT /dashboard/users 204 user-level API key")
 	w.WriteHeader(http.StatusNoContent)
 }
 

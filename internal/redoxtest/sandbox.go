@@ -1,5 +1,5 @@
-// Package redoxtest is a sandbox: a token endpoint and two API endpoints that
-// behave as Redox's documentation says. It verifies what a client sends, so
+// Package redoxtest is a sandbox: a token endpoint, two API endpoints and the
+// Platform API's operations on API keys, that behave as Redox's documentation says. It verifies what a client sends, so
 // that a test against it replaces the server and never the client. Where the
 // documentation is silent, the sandbox is strict.
 //
@@ -11,14 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/go-jose/go-jose/v4"
 )
 
 // Options says how a [Sandbox] behaves; the zero value is good for tests.
@@ -37,18 +34,16 @@ type Sandbox struct {
 	server   *http.Server
 	stopping chan struct{} // closed by Close: ends what stalls
 
-	mu         sync.Mutex // guards all below; nothing is sent under it
-	keys       map[string]map[string]jose.JSONWebKey
-	before     map[string]map[string]jose.JSONWebKey // what the last Register replaced
-	urls       map[string]*jwksURL
-	stale      bool // every second request meets a machine that knows only before
+	mu         sync.Mutex         // guards all below; nothing is sent under it
+	apiKeys    map[string]*apiKey // by client ID
+	stale      bool               // every second request meets a machine that has not seen the last change
 	requests   int
 	seen       map[string]time.Time // iss and jti, until when they could be replayed
-	live       map[string]time.Time // token, until when it is accepted
+	live       map[string]session   // by token
 	assertions []string
 	tokens     []string
-	fault      Fault
-	faultTimes int
+	faults     map[endpoint]*ordered
+	quirk      Quirk
 	offset     time.Duration
 	conns      int               // opened so far
 	idle       map[net.Conn]bool // open, between two requests
@@ -77,11 +72,10 @@ func Start(o Options) (*Sandbox, error) {
 		options:  o,
 		url:      o.URL,
 		stopping: make(chan struct{}),
-		keys:     map[string]map[string]jose.JSONWebKey{},
-		before:   map[string]map[string]jose.JSONWebKey{},
-		urls:     map[string]*jwksURL{},
+		apiKeys:  map[string]*apiKey{},
 		seen:     map[string]time.Time{},
-		live:     map[string]time.Time{},
+		live:     map[string]session{},
+		faults:   map[endpoint]*ordered{tokenEndpoint: {}, platformAPI: {}},
 		idle:     map[net.Conn]bool{},
 	}
 	s.server = &http.Server{
@@ -111,27 +105,24 @@ func (s *Sandbox) URL() string { return s.url }
 // TokenURL is the token endpoint, and the audience that assertions must have.
 func (s *Sandbox) TokenURL() string { return s.url + "/v2/auth/token" }
 
-// Register replaces the public keys of the API key clientID, as pasting into
-// Redox's dashboard does. It takes a JWK Set or a single JWK, and refuses
-// private keys, other kinds than RSA, and keys without a kid.
-func (s *Sandbox) Register(clientID string, jwks []byte) error {
-	keys, err := parseKeys(jwks)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.before[clientID], s.keys[clientID] = s.keys[clientID], keys
-	return nil
+// session is what an access token stands for.
+type session struct {
+	clientID string
+	until    time.Time
 }
 
 // Live tells whether the API endpoints accept token now.
 func (s *Sandbox) Live(token string) bool {
+	_, live := s.session(token)
+	return live
+}
+
+func (s *Sandbox) session(token string) (session, bool) {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	until, issued := s.live[token]
-	return issued && now.Before(until)
+	found, issued := s.live[token]
+	return found, issued && now.Before(found.until)
 }
 
 // Assertions returns every client assertion received, for leak scans.
@@ -148,13 +139,6 @@ func (s *Sandbox) Tokens() []string {
 	return slices.Clone(s.tokens)
 }
 
-// Clients returns the client IDs that have public keys.
-func (s *Sandbox) Clients() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.keys))
-}
-
 // Connections returns how many connections were opened so far.
 func (s *Sandbox) Connections() int {
 	s.mu.Lock()
@@ -167,47 +151,6 @@ func (s *Sandbox) Redirected() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.redirected
-}
-
-// SetFault makes the next token requests meet f: as many as times says, or all
-// when it is negative. The empty fault ends it.
-func (s *Sandbox) SetFault(f Fault, times int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.fault, s.faultTimes = f, times
-}
-
-// FaultsLeft returns how many more token requests meet the fault.
-func (s *Sandbox) FaultsLeft() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.faultTimes
-}
-
-// SetStale makes every second token request meet a machine that has not seen
-// the last change of a client's keys, as Redox is many machines.
-func (s *Sandbox) SetStale(stale bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stale, s.requests = stale, 0
-}
-
-// lookup returns the public key that a client has registered under kid.
-func (s *Sandbox) lookup(clientID, kid string) (key jose.JSONWebKey, known bool) {
-	keys, hasURL := s.fetched(clientID)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if hasURL {
-		key, known = keys[kid]
-		return key, known
-	}
-	s.requests++
-	keys = s.keys[clientID]
-	if s.stale && s.requests%2 == 1 {
-		keys = s.before[clientID]
-	}
-	key, known = keys[kid]
-	return key, known
 }
 
 // SetClockOffset sets the sandbox's clock ahead by d, also in its Date header.

@@ -33,10 +33,11 @@ func documented(description string) error { return &refused{description, descrip
 func blank(reason string) error { return &refused{"", reason} }
 
 func (s *Sandbox) token(w http.ResponseWriter, r *http.Request) {
-	if s.meetFault(w, r) {
+	if s.meetFault(tokenEndpoint, w, r) {
 		return
 	}
-	if err := s.verify(r); err != nil {
+	clientID, err := s.verify(r)
+	if err != nil {
 		description := ""
 		var no *refused
 		if errors.As(err, &no) {
@@ -46,7 +47,7 @@ func (s *Sandbox) token(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer := map[string]any{
-		"access_token": s.issue(),
+		"access_token": s.issue(clientID),
 		"token_type":   "Bearer",
 		"expires_in":   int(s.options.TokenTTL / time.Second),
 	}
@@ -70,38 +71,39 @@ func (s *Sandbox) answer(w http.ResponseWriter, r *http.Request, status int, v a
 	_ = json.NewEncoder(w).Encode(v) // the client may have gone
 }
 
-func (s *Sandbox) issue() string {
+// issue makes a token for a client; a fault issues them for nobody.
+func (s *Sandbox) issue(clientID string) string {
 	token := "sandbox-" + rand.Text() + rand.Text()
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.live[token] = now.Add(s.options.TokenTTL)
+	s.live[token] = session{clientID, now.Add(s.options.TokenTTL)}
 	s.tokens = append(s.tokens, token)
 	return token
 }
 
 // verify checks a token request in the order in which Redox's troubleshooting
-// page lists the errors.
-func (s *Sandbox) verify(r *http.Request) error {
+// page lists the errors, and returns whose it is.
+func (s *Sandbox) verify(r *http.Request) (clientID string, err error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
-		return documented("x-www-form-urlencoded content-type required")
+		return "", documented("x-www-form-urlencoded content-type required")
 	}
 	r.Body = http.MaxBytesReader(nil, r.Body, 1<<20)
 	if err := r.ParseForm(); err != nil {
-		return blank("the form cannot be read")
+		return "", blank("the form cannot be read")
 	}
 	form := r.PostForm
 	switch {
 	case form.Get("grant_type") == "":
-		return documented("Missing grant_type parameter")
+		return "", documented("Missing grant_type parameter")
 	case form.Get("grant_type") != "client_credentials":
-		return documented("The grant_type parameter should equal 'client_credentials'")
+		return "", documented("The grant_type parameter should equal 'client_credentials'")
 	case form.Get("client_assertion_type") == "":
-		return documented("Missing client assertion type")
+		return "", documented("Missing client assertion type")
 	case form.Get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer":
-		return documented("Invalid client assertion type")
+		return "", documented("Invalid client assertion type")
 	case form.Get("client_assertion") == "":
-		return documented("Missing client assertion")
+		return "", documented("Missing client assertion")
 	}
 	s.mu.Lock()
 	s.assertions = append(s.assertions, form.Get("client_assertion"))
@@ -119,33 +121,33 @@ type claims struct {
 	Expires  *int64 `json:"exp"`
 }
 
-func (s *Sandbox) verifyAssertion(compact string) error {
+func (s *Sandbox) verifyAssertion(compact string) (clientID string, err error) {
 	// Other algorithms are parsed too, to be refused as Redox refuses them.
 	jws, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{
 		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.HS256, jose.HS384, jose.HS512,
 	})
 	if err != nil {
-		return blank("the assertion is not a JWS")
+		return "", blank("the assertion is not a JWS")
 	}
 	header := jws.Signatures[0].Protected
 	if header.KeyID == "" {
-		return documented("JWT header kid property is required")
+		return "", documented("JWT header kid property is required")
 	}
 	var c claims
 	if err := json.Unmarshal(jws.UnsafePayloadWithoutVerification(), &c); err != nil {
-		return blank("the claims are not the JSON that is expected")
+		return "", blank("the claims are not the JSON that is expected")
 	}
 	key, known := s.lookup(c.Issuer, header.KeyID)
 	if !known {
-		return documented("Public key not found, check client_id, kid and Redox dashboard settings")
+		return "", documented("Public key not found, check client_id, kid and Redox dashboard settings")
 	}
 	if header.Algorithm != string(jose.RS384) {
-		return blank("alg is " + header.Algorithm + ", not RS384")
+		return "", blank("alg is " + header.Algorithm + ", not RS384")
 	}
 	if _, err := jws.Verify(key); err != nil {
-		return blank("the signature does not fit the registered key")
+		return "", blank("the signature does not fit the registered key")
 	}
-	return s.verifyClaims(c)
+	return c.Issuer, s.verifyClaims(c)
 }
 
 func (s *Sandbox) verifyClaims(c claims) error {

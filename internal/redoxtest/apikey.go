@@ -1,0 +1,161 @@
+package redoxtest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// apiKey is one OAuth API key: a client ID and its public keys.
+type apiKey struct {
+	name   string
+	set    []json.RawMessage          // the JWK Set, as it was given
+	keys   map[string]jose.JSONWebKey // of the set, by kid
+	before map[string]jose.JSONWebKey // what the last change replaced
+	url    *jwksURL                   // goes before the set
+	user   bool                       // a user-level key, which the Platform API asks for
+	manage bool                       // its user may manage OAuth API keys
+}
+
+// apiKeyLocked returns the API key clientID, made when it is not there.
+func (s *Sandbox) apiKeyLocked(clientID string) *apiKey {
+	k := s.apiKeys[clientID]
+	if k == nil {
+		k = &apiKey{name: clientID}
+		s.apiKeys[clientID] = k
+	}
+	return k
+}
+
+// Register replaces the public keys of the API key clientID, as pasting into
+// Redox's dashboard does. It takes a JWK Set or a single JWK, and refuses
+// private keys, other kinds than RSA, and keys without a kid.
+func (s *Sandbox) Register(clientID string, jwks []byte) error {
+	set, keys, err := parseKeys(jwks)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apiKeyLocked(clientID).save(set, keys)
+	return nil
+}
+
+func (k *apiKey) save(set []json.RawMessage, keys map[string]jose.JSONWebKey) {
+	k.before = k.keys
+	k.set, k.keys = set, keys
+}
+
+// RegisterURL gives the API key clientID a JWKS URL, as the dashboard's other
+// field does; the empty URL takes it away. As at Redox, it goes before any
+// pasted keys. The set is fetched when it is needed, and kept as long as its
+// Cache-Control allows: of how Redox does it nothing is known, so this is what
+// SMART App Launch 2 demands.
+func (s *Sandbox) RegisterURL(clientID, url string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apiKeyLocked(clientID).setURL(url)
+}
+
+func (k *apiKey) setURL(url string) {
+	if k.url = nil; url != "" {
+		k.url = &jwksURL{url: url}
+	}
+}
+
+// RegisterUser makes clientID a user-level API key, as the dashboard's user
+// menu does, whose user may manage the organization's OAuth API keys or not.
+// Its public keys are what Register gives it.
+func (s *Sandbox) RegisterUser(clientID string, mayManage bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.apiKeyLocked(clientID)
+	k.user, k.manage = true, mayManage
+}
+
+// JWKS returns the set of the API key clientID as the dashboard shows it.
+func (s *Sandbox) JWKS(clientID string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	raw, err := json.Marshal(s.apiKeyLocked(clientID).jwkSet())
+	if err != nil {
+		return err.Error()
+	}
+	return string(raw)
+}
+
+// jwkSet is the set for the encoder, with an array even when it is empty.
+func (k *apiKey) jwkSet() map[string]any {
+	return map[string]any{"keys": append([]json.RawMessage{}, k.set...)}
+}
+
+// Clients returns the client IDs that have public keys.
+func (s *Sandbox) Clients() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.apiKeys))
+}
+
+// SetStale makes every second token request meet a machine that has not seen
+// the last change of a client's keys, as Redox is many machines.
+func (s *Sandbox) SetStale(stale bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stale, s.requests = stale, 0
+}
+
+// lookup returns the public key that a client has registered under kid.
+func (s *Sandbox) lookup(clientID, kid string) (key jose.JSONWebKey, known bool) {
+	keys, hasURL := s.fetched(clientID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if hasURL {
+		key, known = keys[kid]
+		return key, known
+	}
+	s.requests++
+	k := s.apiKeys[clientID]
+	if k == nil {
+		return key, false
+	}
+	keys = k.keys
+	if s.stale && s.requests%2 == 1 {
+		keys = k.before
+	}
+	key, known = keys[kid]
+	return key, known
+}
+
+// parseKeys reads a JWK Set or a single JWK of public RSA keys that have a kid.
+func parseKeys(jwks []byte) (set []json.RawMessage, keys map[string]jose.JSONWebKey, err error) {
+	var probe struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(jwks, &probe); err != nil {
+		return nil, nil, fmt.Errorf("not JSON: %w", err)
+	}
+	if probe.Keys == nil {
+		probe.Keys = []json.RawMessage{jwks}
+	}
+	keys = map[string]jose.JSONWebKey{}
+	for _, raw := range probe.Keys {
+		var k jose.JSONWebKey
+		if err := k.UnmarshalJSON(raw); err != nil {
+			return nil, nil, fmt.Errorf("not a JWK or JWK Set: %w", err)
+		}
+		switch {
+		case !k.IsPublic():
+			return nil, nil, errors.New("a private key: only the public half belongs here")
+		case !isRSA(k):
+			return nil, nil, fmt.Errorf("key %q is not an RSA key", k.KeyID)
+		case k.KeyID == "":
+			return nil, nil, errors.New("a key without kid")
+		}
+		keys[k.KeyID] = k
+	}
+	return probe.Keys, keys, nil
+}
