@@ -54,7 +54,7 @@ var mayImport = map[string][]string{
 
 // The request to Redox is made without Vault: these files could be a package
 // for anybody.
-var withoutVault = []string{"client.go", "pool.go", "refusal.go"}
+var withoutVault = []string{"client.go", "platform.go", "pool.go", "refusal.go"}
 
 // The pure packages know neither Vault nor HTTP, and only the store and the
 // root know Vault's storage.

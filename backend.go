@@ -64,7 +64,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 }
 
 func newBackend() *backend {
-	b := &backend{now: time.Now, pool: newPool(), rotation: rotator{bell: make(chan struct{}, 1)}}
+	b := &backend{now: time.Now, pool: newPool(), rotation: rotator{bell: make(chan struct{}, 1), doubts: map[string]bool{}}}
 	b.Backend = &framework.Backend{
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,

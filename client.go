@@ -78,15 +78,34 @@ func exchange(ctx context.Context, client *http.Client, tokenURL, assertion, sco
 	}
 	req.ContentLength = int64(len(encoded))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	got, err := send(client, req)
+	if err != nil {
+		return nil, err
+	}
+	raw, echoed := redact(got.body, assertion)
+	if echoed && got.status < 300 {
+		return nil, &upstreamError{Kind: broken, Status: got.status, What: "the answer repeats the client assertion"}
+	}
+	return readAnswer(got.status, raw, got.clock)
+}
+
+// answer is a whole HTTP answer, as far as it matters here.
+type answer struct {
+	status int
+	body   []byte
+	clock  skew
+}
+
+// send makes one request and reads the whole answer. Its error is an
+// *upstreamError.
+func send(client *http.Client, req *http.Request) (*answer, error) {
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "vault-plugin-secrets-redox/"+strings.TrimPrefix(Version, "v"))
-
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, connectionError(req.URL.Host, err)
 	}
 	defer func() { _ = resp.Body.Close() }() // read-only: nothing can be lost
-	clock := measureSkew(resp.Header)
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {
 		return nil, connectionError(req.URL.Host, err)
@@ -94,11 +113,7 @@ func exchange(ctx context.Context, client *http.Client, tokenURL, assertion, sco
 	if len(raw) > maxBody {
 		return nil, &upstreamError{Kind: broken, What: "the answer is larger than 1 MiB"}
 	}
-	raw, echoed := redact(raw, assertion)
-	if echoed && resp.StatusCode < 300 {
-		return nil, &upstreamError{Kind: broken, Status: resp.StatusCode, What: "the answer repeats the client assertion"}
-	}
-	return readAnswer(resp.StatusCode, raw, clock)
+	return &answer{status: resp.StatusCode, body: raw, clock: measureSkew(resp.Header)}, nil
 }
 
 // redact removes what a server repeats of the assertion it was sent.

@@ -26,6 +26,12 @@ type config struct {
 	RotationPeriod int64  `json:"rotation_period"` // this and the next two in seconds
 	PublishWindow  int64  `json:"publish_window"`
 	RetireAfter    int64  `json:"retire_after"`
+
+	// PlatformClient is the client by whose authority the engine keeps Redox's
+	// list of this one's keys. Manages is the other side of it: which clients,
+	// each as name=client ID, may have their keys published by this one.
+	PlatformClient string   `json:"platform_client,omitempty"`
+	Manages        []string `json:"manages,omitempty"`
 }
 
 // UnmarshalJSON gives fields that an older version did not store their default.
@@ -76,9 +82,9 @@ func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
 
 // sameIdentity tells whether both make Redox look for the same public key at
 // the same place, so that a proof of one holds for the other.
-func (c *config) sameIdentity(other *config) bool {
-	return c.ClientID == other.ClientID && c.tokenURL() == other.tokenURL() && c.audience() == other.audience()
-}
+func (c *config) sameIdentity(other *config) bool { return c.identity() == other.identity() }
+
+func (c *config) identity() string { return c.ClientID + " " + c.tokenURL() + " " + c.audience() }
 
 // update merges the fields that were given, null meaning the default, and
 // checks the whole. The fields went through checkInput.
@@ -98,6 +104,8 @@ func (c *config) update(d *framework.FieldData) error {
 	assign(d, fieldRotationPeriod, &c.RotationPeriod, 0)
 	assign(d, fieldPublishWindow, &c.PublishWindow, def.PublishWindow)
 	assign(d, fieldRetireAfter, &c.RetireAfter, def.RetireAfter)
+	assign(d, fieldPlatformClient, &c.PlatformClient, "")
+	assign(d, fieldManages, &c.Manages, nil)
 	c.ClientID = strings.TrimSpace(c.ClientID)
 	if c.Region == "" {
 		c.Region = def.Region
@@ -119,7 +127,12 @@ func assign[T any](d *framework.FieldData, field string, to *T, def T) {
 
 // policy is what of the config a rotation goes by.
 func (c *config) policy() keyring.Policy {
-	return keyring.Policy{
-		Period: seconds(c.RotationPeriod), Window: seconds(c.PublishWindow), RetireAfter: seconds(c.RetireAfter), Fetched: c.PublicJWKS,
+	way := keyring.Pasted
+	switch {
+	case c.PublicJWKS:
+		way = keyring.Fetched
+	case c.PlatformClient != "":
+		way = keyring.Pushed
 	}
+	return keyring.Policy{Period: seconds(c.RotationPeriod), Window: seconds(c.PublishWindow), RetireAfter: seconds(c.RetireAfter), Way: way}
 }

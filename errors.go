@@ -66,6 +66,9 @@ func (e *tokenError) advice() string {
 
 func (e *tokenError) refusalAdvice(r *refusal) string {
 	switch {
+	case r.unknownKey() && e.config.PlatformClient != "":
+		return fmt.Sprintf("Redox does not know key %s for client ID %s: publication in %skeys tells how far the engine has come with publishing it, and client_id in %sconfig has to be the API key's",
+			e.keyID, e.config.ClientID, e.paths, e.paths)
 	case r.unknownKey():
 		return fmt.Sprintf("Redox does not know key %s for client ID %s: copy the JWK Set (vault read -field=jwks %skeys) to this API key in Redox's dashboard, press Save Changes, and check that client_id in %sconfig is the API key's",
 			e.keyID, e.config.ClientID, e.paths, e.paths)
@@ -79,11 +82,6 @@ func (e *tokenError) refusalAdvice(r *refusal) string {
 func isUnknownKey(err error) bool {
 	var r *refusal
 	return errors.As(err, &r) && r.unknownKey()
-}
-
-func isRefusal(err error) bool {
-	var r *refusal
-	return errors.As(err, &r)
 }
 
 // respond turns a handler's error into what Vault answers. It is the only

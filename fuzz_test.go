@@ -8,6 +8,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
 // FuzzConfig: whatever JSON object is written, it is either refused and
@@ -121,6 +123,44 @@ func FuzzTokenAnswer(f *testing.F) {
 		text := (&tokenError{err: err, config: &config{}, paths: "redox/"}).Error()
 		if len(text) > 3000 || strings.ContainsAny(text, "\r\n\x00") {
 			t.Fatalf("error %q", text)
+		}
+	})
+}
+
+// FuzzAPIKey: whatever the Platform API lists, nothing panics, merging twice is
+// merging once, the keys of others stay, and what is kept for check are key IDs.
+func FuzzAPIKey(f *testing.F) {
+	f.Add([]byte(`{"payload":{"apikey":{"id":"c","jwksURL":"https://redox.example","jwkSet":{"keys":[{"kid":"k","n":"AQ","e":"AQAB"},{"kid":7},null,"x"]}}}}`))
+	f.Add([]byte(`{"payload":{"apikey":{"id":"c","jwkSet":{"keys":[{"kid":"gone","n":"AAE=","e":"AQAB"},{"kid":"mine","n":"other"}]}}}}`))
+	f.Add([]byte(`{"payload":{"apikey":{"id":"c","jwkSet":null}}}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		found, err := readAPIKey(raw, "c")
+		if (found == nil) == (err == nil) {
+			t.Fatalf("%v and %v", found, err)
+		}
+		if found == nil {
+			return
+		}
+		mine := &keyring.Key{ID: "mine", State: keyring.Active, N: "AQ", E: "AQAB"}
+		ring := &keyring.Ring{Keys: []*keyring.Key{mine}, Publication: &keyring.Publication{Gone: []keyring.Public{{ID: "gone", N: "AQ", E: "AQAB"}}}}
+		merged, _, changed, err := ring.Merge(found.Keys)
+		if err != nil {
+			return // another key has our ID
+		}
+		if len(merged) > len(found.Keys)+1 || !changed && len(merged) != len(found.Keys) {
+			t.Fatalf("%d keys became %d", len(found.Keys), len(merged))
+		}
+		if _, added, again, err := ring.Merge(merged); err != nil || again || len(added) != 0 {
+			t.Fatalf("merging again: added %v, %v", added, err)
+		}
+		ring.Listed(merged, noon)
+		if p := ring.Publication; p.Failure != "" || len(p.Gone) != 0 {
+			t.Fatalf("%+v", p)
+		}
+		for _, id := range ring.Publication.Foreign {
+			if _, err := keyring.ParseID(string(id)); err != nil {
+				t.Fatalf("%q is no key ID", id)
+			}
 		}
 	})
 }

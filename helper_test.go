@@ -35,7 +35,8 @@ type mount struct {
 	storage logical.Storage
 	sandbox *redoxtest.Sandbox
 	log     *syncBuffer
-	ahead   time.Duration // of the true time, see pass
+	now     time.Time     // stands still but for pass
+	ahead   time.Duration // of the sandbox's clock, see pass
 
 	mu   sync.Mutex
 	said []string // every response and error, without the field access_token
@@ -67,7 +68,7 @@ func newMountOn(t *testing.T, storage logical.Storage, system logical.SystemView
 		t.Fatal(err)
 	}
 	t.Cleanup(sandbox.Close)
-	m := &mount{t: t, storage: storage, sandbox: sandbox, log: &syncBuffer{}}
+	m := &mount{t: t, storage: storage, sandbox: sandbox, log: &syncBuffer{}, now: time.Now()}
 	made, err := Factory(context.Background(), &logical.BackendConfig{
 		System:      system,
 		StorageView: storage,
@@ -77,6 +78,7 @@ func newMountOn(t *testing.T, storage logical.Storage, system logical.SystemView
 		t.Fatal(err)
 	}
 	m.backend = made.(*backend)
+	m.pass(0)
 	t.Cleanup(func() { m.backend.Cleanup(context.Background()) })
 	t.Cleanup(m.scan)
 	return m

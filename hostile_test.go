@@ -91,6 +91,14 @@ func hostileNumbers() []hostile {
 		each("config", "publish_window", "must be 0s to 168h", "169h", "2562047h"),
 		each("config", "retire_after", "must be at least assertion_ttl (300s) and at most 8760h", 0, 299, "8761h"),
 		each("config", "rotation_period", "must be 0 (off), or at least 14550s with this publish_window and retire_after", 1, "4h2m29s", "87601h"),
+		each("config", "manages", "must be a list of strings, or one string with commas", 7, true, 1.5, object),
+		each("config", "manages", "must be a list of strings", []any{1}, []any{nil}, []any{list}, []any{object}, []any{"acme=c", 7}),
+		each("config", "manages", "must list clients as name=client ID", list, "acme", "acme=", "=c", "a b=c", "acme=c d", "acme=c\x00", "аcme=c", "../acme=c", "acme =c", []any{""}, []any{"acme=c,zeta=d e"}, huge,
+			"acme="+strings.Repeat("x", 257)),
+		each("config", "manages", "must name each client once", "acme=a,acme=b", []any{"default=a", "default=a"}),
+		each("config", "manages", "must name at most 256 clients", strings.Repeat("a=b,", 257)),
+		each("config", "platform_client", "must be a string", 7, true, list, object),
+		each("config", "platform_client", "must be the name of a client", "a b", "../acme", "-a", "а", "a\x00", " acme", "clients/acme", huge, strings.Repeat("x", 65)),
 		each("config", "public_jwks", "must be true or false", "", "yes", 1, list, object, huge),
 		each("config", "max_retries", whole, "", "two", 1.5, true, list, object, "0x2", "1e1", "9223372036854775808", huge),
 		each("config", "max_retries", "must be 0 to 5", -1, 6, "100", 9007199254740991),
@@ -161,7 +169,7 @@ func hostileFields() []hostile {
 	for path, takes := range map[string]string{
 		"config": "assertion_ttl, audience", "keys/generate": "takes key_bits", "keys/import": "takes key_id, private_key", "keys/ring-key/activate": "takes force",
 	} {
-		for _, field := range []string{"clientid", "CLIENT_ID", "client_id ", "platform_client", "a\nb", strings.Repeat("f", 1000)} {
+		for _, field := range []string{"clientid", "CLIENT_ID", "client_id ", "platform_clients", "a\nb", strings.Repeat("f", 1000)} {
 			want := []string{"unknown field", takes}
 			all = append(all, hostile{path: path, field: field, value: "x", want: want}, hostile{path: "clients/acme/" + path, field: field, value: "x", want: want})
 		}

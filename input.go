@@ -17,7 +17,7 @@ import (
 // quoting it: unknown fields on a write, fields that belong in the path, and
 // values of the wrong type. It leaves each value as the type it stands for, so
 // that a handler need not look again: string, bool, int64 (of a duration: its
-// seconds), or nil for null.
+// seconds), []string, or nil for null.
 func (b *backend) checkInput(req *logical.Request) error {
 	path := b.Route(req.Path)
 	if path == nil {
@@ -72,6 +72,8 @@ func typed(t framework.FieldType, raw any) (any, error) {
 		return asInt(raw)
 	case framework.TypeDurationSecond:
 		return asSeconds(raw)
+	case framework.TypeCommaStringSlice:
+		return asList(raw)
 	}
 	if _, ok := raw.(string); !ok {
 		return nil, errors.New("must be a string")
@@ -102,6 +104,31 @@ func asInt(raw any) (int64, error) {
 		}
 	}
 	return 0, errors.New("must be a whole number")
+}
+
+// asList reads JSON's array of strings, or one string with commas in between,
+// as the CLI sends it.
+func asList(raw any) ([]string, error) {
+	var list []string
+	switch v := raw.(type) {
+	case string:
+		for part := range strings.SplitSeq(v, ",") {
+			if part = strings.TrimSpace(part); part != "" {
+				list = append(list, part)
+			}
+		}
+		return list, nil
+	case []any:
+		for _, item := range v {
+			text, is := item.(string)
+			if !is {
+				return nil, errors.New("must be a list of strings")
+			}
+			list = append(list, text)
+		}
+		return list, nil
+	}
+	return nil, errors.New("must be a list of strings, or one string with commas in between")
 }
 
 func asSeconds(raw any) (int64, error) {

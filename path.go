@@ -22,10 +22,15 @@ func checkClientName(name, mount string) error {
 	switch {
 	case name == defaultClient:
 		return absent("the default client has the bare paths, such as " + mount + "token")
-	case !clientName.MatchString(name) || strings.Contains(name, ".."):
+	case !isClientName(name):
 		return invalid("client must be 1 to 64 of the characters A-Z a-z 0-9 _ . - that begins and ends with a letter or digit and has no ..")
 	}
 	return nil
+}
+
+// isClientName tells whether a further client may be called so.
+func isClientName(name string) bool {
+	return name != defaultClient && clientName.MatchString(name) && !strings.Contains(name, "..")
 }
 
 // path declares an endpoint twice in one pattern: bare, and below

@@ -20,6 +20,8 @@ func (b *backend) pathCheck() []*framework.Path {
 		"token_url":  {Type: framework.TypeString, Required: true, Description: "Token URL that answered"},
 		"expires_in": {Type: framework.TypeInt64, Required: true, Description: "Seconds a token lives"},
 		"clock_skew": {Type: framework.TypeString, Required: true, Description: "How far the clock here is ahead of Redox's (negative: behind), or unknown"},
+
+		"foreign_keys": {Type: framework.TypeStringSlice, Description: "With platform_client: keys that Redox lists for this API key and that are not of the ring. Remove in the dashboard those that nobody uses."},
 	})
 	return b.path("check", "check access", nil, checkHelp, map[logical.Operation]framework.OperationHandler{
 		logical.ReadOperation: b.read(b.readCheck, "Try the whole way to Redox.", output),
@@ -47,8 +49,18 @@ func (b *backend) readCheck(ctx context.Context, r *request) (*logical.Response,
 		"expires_in": int64(t.Lifetime / time.Second),
 		"clock_skew": clock,
 	}}
-	if next := ring.Pending(); next != nil && next.Refusals > 0 {
+	if next := ring.Pending(); next != nil && next.Proofs.Refusals > 0 {
 		resp.AddWarning("the rotation to key " + string(next.ID) + " does not get on: " + waitsFor(r, c, next))
+	}
+	if p := ring.Publication; p != nil {
+		foreign := []string{}
+		for _, id := range p.Foreign {
+			foreign = append(foreign, string(id))
+		}
+		resp.Data["foreign_keys"] = foreign
+	}
+	if p := ring.Publication; p != nil && p.Failure != "" {
+		resp.AddWarning("the public keys at Redox are " + publication(r, c, ring))
 	}
 	// clock_leeway makes up for some of it, and an assertion may be minutes old.
 	if ahead := t.Skew.Ahead; t.Skew.Known && (ahead > 5*time.Second || ahead < -time.Minute) {

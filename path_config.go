@@ -24,6 +24,8 @@ const (
 	fieldRotationPeriod = "rotation_period"
 	fieldPublishWindow  = "publish_window"
 	fieldRetireAfter    = "retire_after"
+	fieldPlatformClient = "platform_client"
+	fieldManages        = "manages"
 )
 
 const configHelp = `
@@ -46,8 +48,10 @@ func (b *backend) pathConfig() []*framework.Path {
 		fieldCAPEM:          {Type: framework.TypeString, DisplayAttrs: &framework.DisplayAttributes{EditType: "textarea"}, Description: "Certificates (PEM) of the authorities to trust instead of the system's. The system's when absent or empty."},
 		fieldPublicJWKS:     {Type: framework.TypeBool, Default: false, Description: "Serve the public JWK Set at jwks without a Vault token, for Redox to fetch. false when absent."},
 		fieldRotationPeriod: {Type: framework.TypeDurationSecond, Default: 0, Description: "How long a key signs before the next one replaces it, such as 2160h. 0, for never by itself, when absent."},
-		fieldPublishWindow:  {Type: framework.TypeDurationSecond, Default: 900, Description: "With public_jwks: how long a new key is published before it may sign, 0s to 168h."},
+		fieldPublishWindow:  {Type: framework.TypeDurationSecond, Default: 900, Description: "With public_jwks or platform_client: how long a new key is published before it may sign, 0s to 168h."},
 		fieldRetireAfter:    {Type: framework.TypeDurationSecond, Default: 86400, Description: "How long a replaced key stays published before it is deleted, assertion_ttl to 8760h."},
+		fieldPlatformClient: {Type: framework.TypeString, Description: "Name of the client that holds a user-level API key (default for the bare paths): with it the engine keeps the public keys at Redox up to date itself. That client's manages must name this one. None when absent or empty."},
+		fieldManages:        {Type: framework.TypeCommaStringSlice, Description: "For a client with a user-level API key: the clients whose public keys it may publish, each as name=client ID. None when absent or empty."},
 	}
 	output := ok("The effective settings", map[string]*framework.FieldSchema{
 		fieldClientID:       {Type: framework.TypeString, Required: true, Description: "Client ID of the OAuth API key"},
@@ -64,6 +68,8 @@ func (b *backend) pathConfig() []*framework.Path {
 		fieldRotationPeriod: {Type: framework.TypeInt64, Required: true, Description: "Seconds a key signs before it is replaced, 0 for until somebody does it"},
 		fieldPublishWindow:  {Type: framework.TypeInt64, Required: true, Description: "Seconds a new key is published before it may sign"},
 		fieldRetireAfter:    {Type: framework.TypeInt64, Required: true, Description: "Seconds a replaced key stays published"},
+		fieldPlatformClient: {Type: framework.TypeString, Required: true, Description: "Client by whose authority the engine publishes the keys, empty for none"},
+		fieldManages:        {Type: framework.TypeCommaStringSlice, Required: true, Description: "Clients whose keys this one may publish, as name=client ID"},
 	})
 	return b.path("config", "config", input, configHelp, map[logical.Operation]framework.OperationHandler{
 		logical.ReadOperation:   b.read(b.readConfig, "Read the effective settings.", output),
@@ -89,6 +95,8 @@ func (c *config) response() *logical.Response {
 		fieldRotationPeriod: c.RotationPeriod,
 		fieldPublishWindow:  c.PublishWindow,
 		fieldRetireAfter:    c.RetireAfter,
+		fieldPlatformClient: c.PlatformClient,
+		fieldManages:        append([]string{}, c.Manages...),
 	}}
 }
 
@@ -125,6 +133,11 @@ func (b *backend) writeConfig(ctx context.Context, r *request) (*logical.Respons
 	resp := c.response()
 	if _, given := r.fields.Raw[fieldRegion]; given && c.TokenURL != "" {
 		resp.AddWarning("region has no effect while token_url is set: write token_url=\"\" to use the region's")
+	}
+	if c.PlatformClient != "" {
+		if _, err := authority(ctx, r, c); err != nil {
+			resp.AddWarning("the public keys are not published yet: " + err.Error())
+		}
 	}
 	return resp, nil
 }

@@ -21,6 +21,7 @@ func TestConfig(t *testing.T) {
 		"client_id": clientID, "region": "us", "token_url": "https://api.redoxengine.com/v2/auth/token", "audience": "https://api.redoxengine.com/v2/auth/token",
 		"scope": "", "assertion_ttl": 300.0, "clock_leeway": 5.0, "request_timeout": 10.0, "max_retries": 2.0, "ca_pem": "",
 		"public_jwks": false, "rotation_period": 0.0, "publish_window": 900.0, "retire_after": 86400.0,
+		"platform_client": "", "manages": []any{},
 	}
 	if diff := cmp.Diff(want, m.write("config", map[string]any{"client_id": " " + clientID + "\n"})); diff != "" {
 		t.Errorf("written (-want +got):\n%s", diff)
@@ -37,11 +38,13 @@ func TestConfigMerges(t *testing.T) {
 		"client_id": "c", "region": "ca", "token_url": "https://redox.example/token", "audience": "https://redox.example/aud", "scope": "a b",
 		"assertion_ttl": "1m", "clock_leeway": 0, "request_timeout": "30s", "max_retries": 5, "ca_pem": testdata(t, "certificate.pem"),
 		"public_jwks": "true", "rotation_period": "2160h", "publish_window": "1h", "retire_after": "48h",
+		"platform_client": "", "manages": "acme=id-1, default=i=d,",
 	}
 	stored := map[string]any{
 		"client_id": "c", "region": "ca", "token_url": "https://redox.example/token", "audience": "https://redox.example/aud", "scope": "a b",
 		"assertion_ttl": 60.0, "clock_leeway": 0.0, "request_timeout": 30.0, "max_retries": 5.0, "ca_pem": testdata(t, "certificate.pem"),
 		"public_jwks": true, "rotation_period": 7776000.0, "publish_window": 3600.0, "retire_after": 172800.0,
+		"platform_client": "", "manages": []any{"acme=id-1", "default=i=d"},
 	}
 	for field, test := range map[string]struct{ value, want any }{
 		"client_id":       {"d", "d"},
@@ -58,6 +61,7 @@ func TestConfigMerges(t *testing.T) {
 		"rotation_period": {nil, 0.0},
 		"publish_window":  {nil, 900.0},
 		"retire_after":    {nil, 86400.0},
+		"manages":         {[]any{"a=b"}, []any{"a=b"}},
 	} {
 		for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 			t.Run(fmt.Sprint(op, " ", field), func(t *testing.T) {

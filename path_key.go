@@ -114,6 +114,7 @@ func (b *backend) deleteKey(ctx context.Context, r *request) (*logical.Response,
 	if err := ring.Remove(k.ID, forced(r)); err != nil {
 		return nil, err
 	}
+	b.rotation.wake()
 	return nil, putRing(ctx, r, ring)
 }
 

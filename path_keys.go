@@ -28,6 +28,8 @@ func (b *backend) pathKeys() []*framework.Path {
 			"retiring": {Type: framework.TypeStringSlice, Required: true, Description: "Keys that signed before and are still published"},
 			"jwks":     {Type: framework.TypeString, Required: true, Description: "Public JWK Set as JSON text, for Redox's dashboard"},
 			"rotation": {Type: framework.TypeString, Required: true, Description: "What a rotation waits for, or when the next one begins"},
+
+			"publication": {Type: framework.TypeString, Required: true, Description: "How Redox gets to know the keys, and with platform_client whether it lists them all"},
 		})),
 		logical.ListOperation: b.read(b.listKeys, "List the key IDs.", ok("The key IDs, oldest first", map[string]*framework.FieldSchema{
 			"keys":     {Type: framework.TypeStringSlice, Description: "Key IDs, absent when there are none"},
@@ -45,6 +47,16 @@ func getRing(ctx context.Context, r *request) (*keyring.Ring, error) {
 		ring = &keyring.Ring{}
 	}
 	return ring, nil
+}
+
+// stored reads a client's config, nil when there is none, and its ring.
+func stored(ctx context.Context, r *request) (*config, *keyring.Ring, error) {
+	c, err := store.Get[config](ctx, r.Storage, configKey(r.client))
+	if err != nil {
+		return nil, nil, err
+	}
+	ring, err := getRing(ctx, r)
+	return c, ring, err
 }
 
 func putRing(ctx context.Context, r *request, ring *keyring.Ring) error {
@@ -72,6 +84,8 @@ func (b *backend) readKeys(ctx context.Context, r *request) (*logical.Response, 
 		"retiring": ids(ring.In(keyring.Retiring)),
 		"jwks":     jwks,
 		"rotation": outlook(r, c, ring),
+
+		"publication": publication(r, c, ring),
 	}}, nil
 }
 

@@ -89,7 +89,7 @@ func (b *backend) importKey(ctx context.Context, r *request) (*logical.Response,
 func (b *backend) addKey(ctx context.Context, r *request, k *keyring.Key) (*logical.Response, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	ring, err := getRing(ctx, r)
+	c, ring, err := stored(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -101,19 +101,22 @@ func (b *backend) addKey(ctx context.Context, r *request, k *keyring.Key) (*logi
 		if err := putRing(ctx, r, ring); err != nil {
 			return nil, err
 		}
+		b.rotation.wake()
 	}
 	data := describe(k, nil)
 	data[fieldKeyID] = string(k.ID)
-	data["next"] = nextStep(r, k)
+	data["next"] = nextStep(r, c, k)
 	return &logical.Response{Data: data}, nil
 }
 
-func nextStep(r *request, k *keyring.Key) string {
+func nextStep(r *request, c *config, k *keyring.Key) string {
 	paste := "give Redox the public half (vault read -field=jwks " + r.paths + "keys) in the dashboard and press Save Changes"
-	switch k.State {
-	case keyring.Pending:
+	switch {
+	case k.State == keyring.Pending && c != nil && c.policy().Way != keyring.Pasted:
+		return "write to " + r.paths + "keys/rotate, and the key signs when Redox knows it; or, when you know that it does, to " + r.paths + "keys/" + string(k.ID) + "/activate"
+	case k.State == keyring.Pending:
 		return paste + ", then write to " + r.paths + "keys/" + string(k.ID) + "/activate"
-	case keyring.Active:
+	case k.State == keyring.Active:
 		return paste + ", write client_id to " + r.paths + "config, then read " + r.paths + "check"
 	}
 	return "nothing: the key is in the ring already, as " + string(k.State)

@@ -64,7 +64,7 @@ func (b *backend) beginRotation(ctx context.Context, r *request, k *keyring.Key)
 	if k, err = ring.Rotate(); err != nil {
 		return nil, err
 	}
-	ring.Settle(c.policy(), b.now())
+	ring.Settle(c.policy(), b.now()) // the rotator sees to what is left
 	if err := putRing(ctx, r, ring); err != nil {
 		return nil, err
 	}
@@ -78,12 +78,41 @@ func (b *backend) beginRotation(ctx context.Context, r *request, k *keyring.Key)
 
 // waitsFor says what a rotating key waits for, and who has to do it.
 func waitsFor(r *request, c *config, k *keyring.Key) string {
-	text := "give Redox the public half (vault read -field=jwks " + r.paths + "keys) in the dashboard and press Save Changes; key " + string(k.ID) + " then signs by itself"
-	if c.PublicJWKS {
-		text = "nothing: key " + string(k.ID) + " is published at " + r.paths + "jwks and is proved from " + k.ProvableFrom(c.policy()).Format(time.RFC3339)
+	p := c.policy()
+	var text string
+	switch {
+	case p.Way == keyring.Pasted:
+		text = "give Redox the public half (vault read -field=jwks " + r.paths + "keys) in the dashboard and press Save Changes; key " + string(k.ID) + " then signs by itself"
+	case !k.Published(p):
+		text = "nothing: the engine publishes key " + string(k.ID) + " at Redox (publication tells how that goes) and proves it " + p.Window.String() + " later"
+	default:
+		where := r.paths + "jwks"
+		if p.Way == keyring.Pushed {
+			where = "Redox"
+		}
+		text = "nothing: key " + string(k.ID) + " is published at " + where + " and is proved from " + k.ProvableFrom(p).Format(time.RFC3339)
 	}
-	if k.LastProof != "" {
-		text += "; the last proof, at " + timestamp(k.LastProofAt) + ", failed: " + k.LastProof + "; the next is at " + timestamp(k.NextProofAt)
+	if k.Proofs.Failure != "" {
+		text += "; the last proof, at " + timestamp(k.Proofs.LastAt) + ", failed: " + k.Proofs.Failure + "; the next is at " + timestamp(k.Proofs.NextAt)
 	}
 	return text
+}
+
+// publication says how Redox gets to know the ring's public keys, and whether
+// it does.
+func publication(r *request, c *config, ring *keyring.Ring) string {
+	p := ring.Publication
+	switch {
+	case c == nil || c.policy().Way == keyring.Pasted:
+		return "by hand: paste jwks into Redox's dashboard and press Save Changes"
+	case c.PublicJWKS:
+		return "Redox fetches " + r.paths + "jwks"
+	case p == nil || p.LastAt.IsZero():
+		return "about to begin"
+	case p.Failure != "":
+		return "not up to date: " + p.Failure + "; tried at " + timestamp(p.LastAt) + ", the next time is " + timestamp(p.NextAt)
+	case p.NextAt.IsZero():
+		return "about to be updated"
+	}
+	return "up to date: Redox listed every key at " + timestamp(p.ReadAt)
 }

@@ -117,16 +117,21 @@ func (b *backend) issue(ctx context.Context, r *request, c *config, ring *keyrin
 	ctx, cancel := context.WithTimeout(ctx, seconds(c.RequestTimeout))
 	defer cancel()
 	first, second := ring.Active(), ring.NewestRetiring()
-	if second == nil || !b.now().Before(first.ActivatedAt.Add(seconds(c.RetireAfter))) {
-		t, err := b.request(ctx, r, c, first, way, way.reads)
-		return t, first, err
+	if second != nil && !b.now().Before(first.ActivatedAt.Add(seconds(c.RetireAfter))) {
+		second = nil
 	}
-	if way.isUnknown(string(first.ID), b.now()) {
+	if second != nil && way.isUnknown(string(first.ID), b.now()) {
 		first, second = second, first
 	}
 	t, err := b.request(ctx, r, c, first, way, way.reads)
 	if !isUnknownKey(err) {
 		return t, first, err
+	}
+	if c.PlatformClient != "" && way.mayDoubt(b.now()) {
+		b.rotation.doubt(r.client)
+	}
+	if second == nil {
+		return nil, nil, err
 	}
 	t, secondErr := b.request(ctx, r, c, second, way, way.reads)
 	if secondErr != nil {

@@ -44,9 +44,10 @@ type lane struct {
 	reads  []chan struct{} // the places that a read of token takes
 	proofs []chan struct{} // and a proof or check
 
-	mu           sync.Mutex // guards the two below
+	mu           sync.Mutex // guards the three below
 	unknown      string     // the active key that Redox did not know
 	unknownUntil time.Time  // when to believe again that it does
+	doubtedAt    time.Time  // when its list of keys was last doubted
 }
 
 // unknownFor is how long a key that Redox did not know is tried second.
@@ -62,6 +63,17 @@ func (l *lane) isUnknown(keyID string, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.unknown == keyID && now.Before(l.unknownUntil)
+}
+
+// mayDoubt is true once in a while: many reads fail for one reason.
+func (l *lane) mayDoubt(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if since := now.Sub(l.doubtedAt); since >= 0 && since < 10*time.Second {
+		return false
+	}
+	l.doubtedAt = now
+	return true
 }
 
 // lane returns the client's lane, made anew when ca_pem has changed.

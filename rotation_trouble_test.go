@@ -194,9 +194,31 @@ func TestRotatorLooksAgain(t *testing.T) {
 			t.Errorf("after a failure of operation %d it waits %v", at, wait)
 		}
 	}
-	if n := strings.Count(m.log.String(), "tried again in a minute"); n != 6 {
+	if n := strings.Count(m.log.String(), "tried again in a minute"); n != 7 {
 		t.Errorf("it logs %d times", n)
 	}
+}
+
+// A client whose Redox stalls keeps no other waiting.
+func TestRotatorSideBySide(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	next := m.write("keys/rotate", nil)["key_id"]
+	stalled, err := redoxtest.Start(redoxtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stalled.Close)
+	stalled.SetFault(redoxtest.FaultStall, -1)
+	m.ready("clients/acme/", map[string]any{"token_url": stalled.TokenURL(), "request_timeout": "30s"})
+	m.write("clients/acme/keys/rotate", nil)
+	m.publish("")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan time.Time)
+	go func() { done <- m.backend.rotateAll(ctx, m.storage) }()
+	waitFor(t, "the other client's switch", func() bool { return len(stalled.Assertions()) > 0 && m.read("keys")["active"] == next })
+	cancel()
+	<-done
 }
 
 // Without anything to do the rotator looks once a minute, and no more.

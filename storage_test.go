@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,13 +19,17 @@ import (
 // faultyStorage fails or panics at the operation that is due.
 type faultyStorage struct {
 	logical.Storage
-	countdown int // operations until the fault; below zero: never
-	panics    bool
+	panics bool
+
+	mu        sync.Mutex // guards countdown among the goroutines of a rotator
+	countdown int        // operations until the fault; below zero: never
 }
 
 var errStorage = errors.New("the storage is gone")
 
 func (s *faultyStorage) due() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.countdown < 0 {
 		return nil
 	}
@@ -108,6 +113,7 @@ func (m *mount) setUp() {
 // Whichever storage operation fails, the answer is a 500 with the request's
 // ID, nothing is half written, and the same request succeeds afterwards.
 func TestStorageFailures(t *testing.T) {
+	t.Parallel()
 	for _, prefix := range []string{"", "clients/acme/"} {
 		for _, o := range everyOperation(t, prefix) {
 			t.Run(fmt.Sprint(o.op, " ", o.path), func(t *testing.T) {
@@ -175,9 +181,13 @@ func TestGoldenStorage(t *testing.T) {
 	m.write("keys/import", map[string]any{"private_key": testdata(t, "pkcs8.pem"), "key_id": "first"})
 	m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "second"})
 	m.write("keys/second/activate", map[string]any{"force": true})
-	m.write("config", map[string]any{"client_id": clientID, "region": "ca", "scope": "a b", "assertion_ttl": "1m", "max_retries": 0})
+	m.write("config", map[string]any{"client_id": clientID, "region": "ca", "scope": "a b", "assertion_ttl": "1m", "max_retries": 0,
+		"platform_client": "platform", "manages": "acme=another"})
+	m.rotate()
+	third := m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072b.pem"), "key_id": "third"})
+	m.must(logical.DeleteOperation, "keys/"+third["key_id"].(string), nil)
 	for key, value := range snapshot(t, m.storage) {
-		file := filepath.Join("testdata", "storage", "v1-rotation", filepath.Base(key)+".json")
+		file := filepath.Join("testdata", "storage", "v1-platform", filepath.Base(key)+".json")
 		if *update {
 			if err := os.WriteFile(file, []byte(value), 0o600); err != nil {
 				t.Fatal(err)

@@ -17,7 +17,7 @@ func (c *config) validate() error {
 	switch {
 	case c.ClientID == "":
 		return invalid("%s is required: Redox's dashboard shows it on the settings page of the OAuth API key", fieldClientID)
-	case len(c.ClientID) > 256 || strings.ContainsFunc(c.ClientID, unprintable):
+	case !isClientID(c.ClientID):
 		return invalid("%s must be at most 256 printable ASCII characters without blanks", fieldClientID)
 	case tokenURLs[c.Region] == "":
 		return invalid("%s must be us or ca", fieldRegion)
@@ -38,9 +38,16 @@ func (c *config) validate() error {
 	if err := c.validateRotation(); err != nil {
 		return err
 	}
+	if err := c.validatePublishing(); err != nil {
+		return err
+	}
 	var err error
 	c.CAPEM, err = normalCA(c.CAPEM)
 	return err
+}
+
+func isClientID(text string) bool {
+	return text != "" && len(text) <= 256 && !strings.ContainsFunc(text, unprintable)
 }
 
 // validateRotation also keeps a ring from filling up: in the time that a
@@ -55,6 +62,29 @@ func (c *config) validateRotation() error {
 		return invalid("%s must be at least assertion_ttl (%ds) and at most 8760h", fieldRetireAfter, c.AssertionTTL)
 	case c.RotationPeriod != 0 && (c.RotationPeriod < least || c.RotationPeriod > 10*year):
 		return invalid("%s must be 0 (off), or at least %ds with this publish_window and retire_after, and at most 87600h", fieldRotationPeriod, least)
+	}
+	return nil
+}
+
+func (c *config) validatePublishing() error {
+	switch {
+	case c.PlatformClient != "" && !isClientName(c.PlatformClient) && c.PlatformClient != defaultClient:
+		return invalid("%s must be the name of a client, or default for that of the bare paths", fieldPlatformClient)
+	case c.PlatformClient != "" && c.PublicJWKS:
+		return invalid("%s and %s exclude each other: where there is a JWKS URL, Redox looks at no other keys", fieldPlatformClient, fieldPublicJWKS)
+	case len(c.Manages) > 256:
+		return invalid("%s must name at most 256 clients", fieldManages)
+	}
+	named := map[string]bool{}
+	for _, entry := range c.Manages {
+		name, id, _ := strings.Cut(entry, "=")
+		switch {
+		case !isClientName(name) && name != defaultClient, !isClientID(id):
+			return invalid("%s must list clients as name=client ID, such as acme=e3b0c442-98fc-4c14-9afb-f4c8996fb924", fieldManages)
+		case named[name]:
+			return invalid("%s must name each client once", fieldManages)
+		}
+		named[name] = true
 	}
 	return nil
 }

@@ -109,6 +109,8 @@ func TestScripts(t *testing.T) {
 			"until":      untilCmd,
 			"anonymous":  anonymousCmd,
 			"rotations":  rotationsCmd,
+			"readers":    readersCmd,
+			"paste":      pasteCmd,
 			"killplugin": killPluginCmd,
 			"unseal":     unsealCmd,
 			"readme":     readmeCmd,
@@ -163,7 +165,8 @@ func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // sandboxCmd commands the sandbox: fault <name> [<times>], clock <duration>,
-// forget <client ID>, url <client ID> <path of jwks>, live <token>.
+// forget <client ID>, url <client ID> <path of jwks> (or none), user <client ID>
+// <path of keys>, lists <client ID> <text>, live <token>.
 func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 	s := worldOf(ts).sandbox
 	switch args[0] {
@@ -183,7 +186,18 @@ func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 	case "forget":
 		ts.Check(s.Register(args[1], []byte(`{"keys":[]}`)))
 	case "url":
-		s.RegisterURL(args[1], worldOf(ts).vault.addr+"/v1/"+args[2])
+		url := ""
+		if args[2] != "none" {
+			url = worldOf(ts).vault.addr + "/v1/" + args[2]
+		}
+		s.RegisterURL(args[1], url)
+	case "user":
+		publishCmd(ts, false, args[1:])
+		s.RegisterUser(args[1], true)
+	case "lists":
+		if set := s.JWKS(args[1]); strings.Contains(set, args[2]) == neg {
+			ts.Fatalf("Redox lists %s: %v, in %s", args[2], neg, set)
+		}
 	case "live":
 		if s.Live(args[1]) == neg {
 			ts.Fatalf("Redox accepts the token: %v", neg)

@@ -61,34 +61,99 @@ func anonymousCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// rotationsCmd rotates so many times, one after the other, while 16 readers
-// read tokens without pause and try each at Redox: rotations <n> <mount>.
-func rotationsCmd(ts *testscript.TestScript, _ bool, args []string) {
-	w := worldOf(ts)
-	n, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	var reads, failed, refused atomic.Int64
-	var first atomic.Value
-	var readers sync.WaitGroup
-	for range 16 {
-		readers.Go(func() {
+// readers read tokens without pause and try each at Redox.
+type readers struct {
+	stop                   context.CancelFunc
+	all                    sync.WaitGroup
+	reads, failed, refused atomic.Int64
+	first                  atomic.Value // failure
+}
+
+// read starts 16 readers, spread over the clients below those paths.
+func (w *world) read(paths ...string) *readers {
+	ctx, stop := context.WithCancel(context.Background())
+	r := &readers{stop: stop}
+	for i := range 16 {
+		path := paths[i%len(paths)]
+		r.all.Go(func() {
 			for ctx.Err() == nil {
-				token, err := w.token(args[1])
-				reads.Add(1)
+				token, err := w.token(path)
+				r.reads.Add(1)
 				switch {
 				case err != nil:
-					failed.Add(1)
-					first.CompareAndSwap(nil, err.Error())
+					r.failed.Add(1)
+					r.first.CompareAndSwap(nil, err.Error())
 				case !w.sandbox.Live(token):
-					refused.Add(1)
+					r.refused.Add(1)
 				}
 			}
 		})
 	}
+	return r
+}
+
+// end stops them and says how it went.
+func (r *readers) end(ts *testscript.TestScript) {
+	r.stop()
+	r.all.Wait()
+	_, _ = fmt.Fprintf(ts.Stdout(), "%d reads, %d failed, %d tokens refused\n", r.reads.Load(), r.failed.Load(), r.refused.Load())
+	if text := r.first.Load(); text != nil {
+		_, _ = fmt.Fprintf(ts.Stdout(), "the first failure: %v\n", text)
+	}
+}
+
+// readersCmd starts readers, or stops them and prints how it went:
+// readers start <path of a client>…, readers stop.
+func readersCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	if args[0] == "start" {
+		w.readers = w.read(args[1:]...)
+		return
+	}
+	w.readers.end(ts)
+	w.readers = nil
+}
+
+// pasteCmd is somebody who pastes a client's keys into the dashboard whenever
+// they have changed: paste <client ID> <path of keys>.
+func pasteCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() {
+		for ctx.Err() == nil {
+			if _, answer, err := w.call(http.MethodGet, args[1], ""); err == nil {
+				if set, err := field(answer, "jwks"); err == nil && set != w.sandbox.JWKS(args[0]) {
+					_ = w.sandbox.Register(args[0], []byte(set)) // what is wrong shows in the rotation
+				}
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(500 * time.Millisecond):
+			}
+		}
+	})
+	ts.Defer(func() { cancel(); done.Wait() })
+}
+
+// rotationsCmd rotates so many times, one after the other, under readers. With
+// a client ID somebody pastes each new key first: rotations <n> <path> [<client ID>].
+func rotationsCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	r := w.read(args[1])
 	start := time.Now()
 	for i := range n {
+		if len(args) > 2 {
+			_, _, err = w.call(http.MethodPut, args[1]+"/keys/generate", "")
+			ts.Check(err)
+			_, answer, err := w.call(http.MethodGet, args[1]+"/keys", "")
+			ts.Check(err)
+			set, err := field(answer, "jwks")
+			ts.Check(err)
+			ts.Check(w.sandbox.Register(args[2], []byte(set)))
+		}
 		_, answer, err := w.call(http.MethodPut, args[1]+"/keys/rotate", "")
 		ts.Check(err)
 		id, err := field(answer, "key_id")
@@ -97,12 +162,8 @@ func rotationsCmd(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(w.waitActive(args[1], id))
 		_, _ = fmt.Fprintf(ts.Stdout(), "%5.1f s: it signs\n", time.Since(start).Seconds())
 	}
-	cancel()
-	readers.Wait()
-	_, _ = fmt.Fprintf(ts.Stdout(), "%d rotations, %d reads, %d failed, %d tokens refused\n", n, reads.Load(), failed.Load(), refused.Load())
-	if text := first.Load(); text != nil {
-		_, _ = fmt.Fprintf(ts.Stdout(), "the first failure: %v\n", text)
-	}
+	_, _ = fmt.Fprintf(ts.Stdout(), "%d rotations, ", n)
+	r.end(ts)
 }
 
 func (w *world) token(mount string) (string, error) {

@@ -34,6 +34,7 @@ type world struct {
 	sandbox *redoxtest.Sandbox
 	// stranger has a certificate that nobody trusts.
 	stranger *httptest.Server
+	readers  *readers // nil unless some are at work
 
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong
@@ -85,6 +86,9 @@ func (w *world) enableAudit() error {
 func (w *world) auditLog() string { return filepath.Join(w.dir, ".audit.log") }
 
 func (w *world) close() {
+	if w.readers != nil {
+		w.readers.stop()
+	}
 	w.stranger.Close()
 	w.vault.stop()
 	w.sandbox.Close()

@@ -66,17 +66,15 @@ type Key struct {
 	RetiredAt   time.Time `json:"retired_at,omitzero"`
 
 	// Of a pending key alone: whether it becomes active by itself, since when
-	// Redox can fetch it, and how its proofs went so far.
+	// Redox can know it, and how its proofs went so far.
 	Rotating    bool      `json:"rotating,omitzero"`
 	PublishedAt time.Time `json:"published_at,omitzero"`
-	NextProofAt time.Time `json:"next_proof_at,omitzero"`
-	LastProofAt time.Time `json:"last_proof_at,omitzero"`
-	LastProof   string    `json:"last_proof,omitzero"` // why it failed
-	Refusals    int       `json:"refusals,omitzero"`
-	Bits        int       `json:"bits"`
-	N           string    `json:"n"`           // modulus, base64url as in a JWK
-	E           string    `json:"e"`           // public exponent, base64url as in a JWK
-	PKCS8       []byte    `json:"private_key"` // DER
+	Proofs      Attempts  `json:"proofs,omitzero"`
+
+	Bits  int    `json:"bits"`
+	N     string `json:"n"`           // modulus, base64url as in a JWK
+	E     string `json:"e"`           // public exponent, base64url as in a JWK
+	PKCS8 []byte `json:"private_key"` // DER
 }
 
 // Generate makes a new key of the given size in bits at time now. Its ID is

@@ -17,7 +17,8 @@ const MaxKeys = 8
 // Ring is a client's keys, oldest first. A ring with any key has exactly one
 // active key, and at most one pending.
 type Ring struct {
-	Keys []*Key `json:"keys"`
+	Keys        []*Key       `json:"keys"`
+	Publication *Publication `json:"publication,omitzero"` // where the engine itself keeps Redox's list; else nil
 }
 
 // Rule is what an operator's request broke; its text is for the operator.
@@ -110,6 +111,7 @@ func (r *Ring) Add(k *Key, now time.Time) (in *Key, added bool, err error) {
 		k.State, k.ActivatedAt = Active, now.UTC()
 	}
 	r.Keys = append(r.Keys, k)
+	r.Publication.added(k)
 	return k, true, nil
 }
 
@@ -128,8 +130,7 @@ func (r *Ring) Activate(id ID, now time.Time) error {
 		old.State, old.RetiredAt = Retiring, now.UTC()
 	}
 	k.State, k.ActivatedAt, k.RetiredAt = Active, now.UTC(), time.Time{}
-	k.Rotating, k.Refusals, k.LastProof = false, 0, ""
-	k.PublishedAt, k.NextProofAt, k.LastProofAt = time.Time{}, time.Time{}, time.Time{}
+	k.Rotating, k.PublishedAt, k.Proofs = false, time.Time{}, Attempts{}
 	return nil
 }
 
@@ -149,6 +150,7 @@ func (r *Ring) Remove(id ID, force bool) error {
 			}
 		}
 		r.Keys = append(r.Keys[:i], r.Keys[i+1:]...)
+		r.Publication.removed(k)
 		return nil
 	}
 	return broken("there is no key %s", id)

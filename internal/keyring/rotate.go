@@ -7,8 +7,18 @@ type Policy struct {
 	Period      time.Duration // how long a key signs before the next one is made; 0: until somebody asks
 	Window      time.Duration // least time between publishing a key and proving it
 	RetireAfter time.Duration // how long a replaced key stays published
-	Fetched     bool          // Redox fetches the set from here. Else somebody pastes it, and only a proof tells when.
+	Way         Way           // how Redox gets to know a key
 }
+
+// Way is how Redox gets to know the ring's public keys.
+type Way string
+
+// The ways. Of pasting only a proof tells when it was done.
+const (
+	Pasted  Way = "pasted"  // somebody pastes the set
+	Fetched Way = "fetched" // Redox fetches it from here
+	Pushed  Way = "pushed"  // the engine keeps Redox's own list up to date
+)
 
 // Action is what has to happen next in a rotation.
 type Action string
@@ -18,35 +28,32 @@ type Action string
 const (
 	Wait  Action = "wait"
 	Add   Action = "add"   // generate a key and put it into the ring, rotating
-	Prove Action = "prove" // request a token with the key, then call Activate, Refused or Unanswered
+	Prove Action = "prove" // request a token with the key, then call Activate, or note in Proofs why not
 	Drop  Action = "drop"  // delete the key
+
+	Publish Action = "publish" // merge the set into Redox's list, then call Listed, or note in Publication why not
 )
 
 // Step is the next thing to do with a ring.
 type Step struct {
 	Action Action
 	Key    *Key      // of Prove and Drop
+	Set    string    // of Publish: what to whom, opaque
 	At     time.Time // of Wait: when to look again; zero when time alone changes nothing
 }
 
 // Same tells whether both ask for the same thing to be done with the same key.
 func (s Step) Same(other Step) bool {
 	if s.Key == nil || other.Key == nil {
-		return s.Action == other.Action && s.Key == other.Key
+		return s.Action == other.Action && s.Key == other.Key && s.Set == other.Set
 	}
 	return s.Action == other.Action && s.Key.ID == other.Key.ID && s.Key.samePair(other.Key)
 }
 
-// The time between two proofs that Redox refuses doubles from the first value
-// to the second. One that was not answered costs the first.
-const (
-	retryFirst = time.Minute
-	retryLast  = time.Hour
-)
-
 // Next returns the next step of the ring at time now. It changes nothing:
 // asked again, it says the same, so a step that was cut off is simply done
-// again. The ring went through [Ring.Settle].
+// again. The ring went through [Ring.Settle], and
+// then, where the engine keeps Redox's list, through [Ring.Aim].
 func (r *Ring) Next(p Policy, now time.Time) Step {
 	var look time.Time
 	for _, k := range r.In(Retiring) {
@@ -56,11 +63,20 @@ func (r *Ring) Next(p Policy, now time.Time) Step {
 		}
 		look = earlier(look, end)
 	}
+	if r.Publication != nil && r.Active() != nil {
+		if !now.Before(r.Publication.NextAt) {
+			return Step{Action: Publish, Set: r.fingerprint()}
+		}
+		look = earlier(look, r.Publication.NextAt)
+	}
 	due := r.Due(p)
 	overdue := !due.IsZero() && !now.Before(due)
 	k := r.Pending()
 	switch {
 	case k != nil && (k.Rotating || overdue):
+		if !k.Published(p) {
+			return Step{Action: Wait, At: look}
+		}
 		from := k.ProvableFrom(p)
 		if !now.Before(from) {
 			return Step{Action: Prove, Key: k}
@@ -83,23 +99,39 @@ func (r *Ring) Due(p Policy) time.Time {
 	return active.ActivatedAt.Add(p.Period)
 }
 
-// ProvableFrom returns from when the pending key k may be tried at Redox.
+// Published tells whether Redox can know the pending key k. Of one that
+// somebody has to paste nobody knows.
+func (k *Key) Published(p Policy) bool { return p.Way == Pasted || !k.PublishedAt.IsZero() }
+
+// ProvableFrom returns from when the pending key k, which is published, may be
+// tried at Redox.
 func (k *Key) ProvableFrom(p Policy) time.Time {
-	from := k.NextProofAt
-	if published := k.PublishedAt.Add(p.Window); p.Fetched && published.After(from) {
+	from := k.Proofs.NextAt
+	if published := k.PublishedAt.Add(p.Window); p.Way != Pasted && published.After(from) {
 		from = published
 	}
 	return from
 }
 
 // Settle makes the ring fit the policy and the clock, and tells whether that
-// changed it: with Fetched a pending key counts as published from now on, and
-// without no longer; a time in the future, from a clock that ran ahead, is now.
+// changed it: a pending key counts as published from now on when Redox fetches
+// the set, and no longer when the way has changed; a time in the future, from
+// a clock that ran ahead, is now.
 func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 	now = now.UTC()
-	if k := r.Pending(); k != nil && p.Fetched == k.PublishedAt.IsZero() {
+	k := r.Pending()
+	if pushed := r.Publication != nil; pushed != (p.Way == Pushed) {
+		changed, r.Publication = true, nil
+		if p.Way == Pushed {
+			r.Publication = &Publication{}
+		}
+		if k != nil {
+			k.PublishedAt = time.Time{}
+		}
+	}
+	if k != nil && (p.Way == Fetched && k.PublishedAt.IsZero() || p.Way == Pasted && !k.PublishedAt.IsZero()) {
 		k.PublishedAt, changed = time.Time{}, true
-		if p.Fetched {
+		if p.Way == Fetched {
 			k.PublishedAt = now
 		}
 	}
@@ -109,9 +141,10 @@ func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 				*t, changed = now, true
 			}
 		}
-		if most := now.Add(retryLast); k.NextProofAt.After(most) {
-			k.NextProofAt, changed = most, true
-		}
+		changed = k.Proofs.settle(now) || changed
+	}
+	if r.Publication != nil {
+		changed = r.Publication.settle(now) || changed
 	}
 	return changed
 }
@@ -128,30 +161,6 @@ func (r *Ring) Rotate() (*Key, error) {
 	}
 	k.Rotating = true
 	return k, nil
-}
-
-// Refused notes that Redox refused the proof of key id, and why; the next one
-// waits, longer each time.
-func (r *Ring) Refused(id ID, reason string, now time.Time) {
-	if k := r.Get(id); k != nil {
-		wait := retryLast
-		if k.Refusals < 6 {
-			wait = retryFirst << k.Refusals
-		}
-		k.Refusals++
-		k.note(reason, now, wait)
-	}
-}
-
-// Unanswered notes that a proof of key id failed without a word from Redox.
-func (r *Ring) Unanswered(id ID, reason string, now time.Time) {
-	if k := r.Get(id); k != nil {
-		k.note(reason, now, retryFirst)
-	}
-}
-
-func (k *Key) note(reason string, now time.Time, wait time.Duration) {
-	k.LastProofAt, k.LastProof, k.NextProofAt = now.UTC(), reason, now.UTC().Add(wait)
 }
 
 // earlier returns the earlier of two times, of which zero is none.

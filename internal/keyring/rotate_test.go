@@ -2,7 +2,6 @@ package keyring_test
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -13,8 +12,9 @@ import (
 const day = 24 * time.Hour
 
 var (
-	pasted  = keyring.Policy{Period: 90 * day, Window: 15 * time.Minute, RetireAfter: day}
-	fetched = keyring.Policy{Period: 90 * day, Window: 15 * time.Minute, RetireAfter: day, Fetched: true}
+	pasted  = keyring.Policy{Period: 90 * day, Window: 15 * time.Minute, RetireAfter: day, Way: keyring.Pasted}
+	fetched = keyring.Policy{Period: 90 * day, Window: 15 * time.Minute, RetireAfter: day, Way: keyring.Fetched}
+	pushed  = keyring.Policy{Period: 90 * day, Window: 15 * time.Minute, RetireAfter: day, Way: keyring.Pushed}
 )
 
 // activeAnd returns a ring whose key "a" signs since noon, and one more key.
@@ -33,6 +33,20 @@ func key(id keyring.ID, change func(*keyring.Key)) *keyring.Key {
 	k.State = keyring.Pending
 	change(k)
 	return k
+}
+
+// listedAt returns a ring whose list is to be looked at again so long after
+// noon, and whose pending key it has since so long after noon, if at all.
+func listedAt(change func(*keyring.Key), since, next time.Duration) *keyring.Ring {
+	r := published()
+	r.Publication.NextAt = noon.Add(next)
+	if change != nil {
+		change(r.Get("p"))
+	}
+	if since > 0 {
+		r.Get("p").PublishedAt = noon.Add(since)
+	}
+	return r
 }
 
 func dump(r *keyring.Ring) string {
@@ -54,26 +68,34 @@ func TestNext(t *testing.T) {
 		want   string        // action, key, and when to look again after noon
 	}{
 		"empty":                            {&keyring.Ring{}, pasted, 0, "wait"},
-		"no period":                        {activeAnd(nil), keyring.Policy{}, 1000 * day, "wait"},
+		"no period":                        {activeAnd(nil), keyring.Policy{Way: keyring.Pasted}, 1000 * day, "wait"},
 		"not due":                          {activeAnd(nil), pasted, 90*day - 1, "wait until 2160h0m0s"},
 		"due":                              {activeAnd(nil), pasted, 90 * day, "add"},
-		"due, and full":                    {full, keyring.Policy{Period: time.Hour, RetireAfter: 99 * day}, day, "wait until 2376h0m0s"},
+		"due, and full":                    {full, keyring.Policy{Period: time.Hour, RetireAfter: 99 * day, Way: keyring.Pasted}, day, "wait until 2376h0m0s"},
 		"pending by hand, not due":         {activeAnd(key("p", func(*keyring.Key) {})), pasted, day, "wait until 2160h0m0s"},
-		"pending by hand, no period":       {activeAnd(key("p", func(*keyring.Key) {})), keyring.Policy{}, 1000 * day, "wait"},
+		"pending by hand, no period":       {activeAnd(key("p", func(*keyring.Key) {})), keyring.Policy{Way: keyring.Pasted}, 1000 * day, "wait"},
 		"pending by hand, due":             {activeAnd(key("p", func(*keyring.Key) {})), pasted, 90 * day, "prove p"},
 		"rotating, pasted":                 {activeAnd(key("p", rotating)), pasted, 0, "prove p"},
-		"rotating, refused, too early":     {activeAnd(key("p", func(k *keyring.Key) { k.Rotating, k.NextProofAt = true, noon.Add(time.Hour) })), pasted, time.Hour - 1, "wait until 1h0m0s"},
-		"rotating, refused, again":         {activeAnd(key("p", func(k *keyring.Key) { k.Rotating, k.NextProofAt = true, noon.Add(time.Hour) })), pasted, time.Hour, "prove p"},
+		"rotating, refused, too early":     {activeAnd(key("p", func(k *keyring.Key) { k.Rotating, k.Proofs.NextAt = true, noon.Add(time.Hour) })), pasted, time.Hour - 1, "wait until 1h0m0s"},
+		"rotating, refused, again":         {activeAnd(key("p", func(k *keyring.Key) { k.Rotating, k.Proofs.NextAt = true, noon.Add(time.Hour) })), pasted, time.Hour, "prove p"},
 		"rotating, fetched, in the window": {activeAnd(key("p", func(k *keyring.Key) { k.Rotating, k.PublishedAt = true, noon })), fetched, 15*time.Minute - 1, "wait until 15m0s"},
 		"rotating, fetched, after it":      {activeAnd(key("p", func(k *keyring.Key) { k.Rotating, k.PublishedAt = true, noon })), fetched, 15 * time.Minute, "prove p"},
 		"rotating, pasted, in the window":  {activeAnd(key("p", func(k *keyring.Key) { k.Rotating, k.PublishedAt = true, noon })), pasted, 0, "prove p"},
 		"rotating, refused before the window ended": {activeAnd(key("p", func(k *keyring.Key) {
-			k.Rotating, k.PublishedAt, k.NextProofAt = true, noon, noon.Add(time.Minute)
+			k.Rotating, k.PublishedAt, k.Proofs.NextAt = true, noon, noon.Add(time.Minute)
 		})), fetched, 2 * time.Minute, "wait until 15m0s"},
-		"retiring, early": {activeAnd(key("r", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon })), pasted, day - 1, "wait until 24h0m0s"},
-		"retiring, ended": {activeAnd(key("r", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon })), pasted, day, "drop r"},
+		"pushed, list not looked at":      {published(), pushed, 0, "publish"},
+		"pushed, ring without a key":      {&keyring.Ring{Publication: &keyring.Publication{}}, pushed, 0, "wait"},
+		"pushed, refused":                 {listedAt(nil, 0, time.Minute), pushed, 0, "wait until 1m0s"},
+		"pushed, refused, again":          {listedAt(nil, 0, time.Minute), pushed, time.Minute, "publish"},
+		"pushed, rotating, not listed":    {listedAt(rotating, 0, time.Hour), pushed, time.Minute, "wait until 1h0m0s"},
+		"pushed, rotating, in the window": {listedAt(rotating, 1, time.Hour), pushed, 15 * time.Minute, "wait until 15m0.000000001s"},
+		"pushed, rotating, after it":      {listedAt(rotating, 1, time.Hour), pushed, 15*time.Minute + 1, "prove p"},
+		"pushed, rotating, list due":      {listedAt(rotating, 1, time.Hour), pushed, time.Hour, "publish"},
+		"retiring, early":                 {activeAnd(key("r", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon })), pasted, day - 1, "wait until 24h0m0s"},
+		"retiring, ended":                 {activeAnd(key("r", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon })), pasted, day, "drop r"},
 		"retiring, ended, no period": {activeAnd(key("r", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon })),
-			keyring.Policy{RetireAfter: time.Hour}, time.Hour, "drop r"},
+			keyring.Policy{RetireAfter: time.Hour, Way: keyring.Pasted}, time.Hour, "drop r"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := dump(test.ring)
@@ -110,10 +132,12 @@ func TestSettle(t *testing.T) {
 		"published in the future":    {fetched, key("p", func(k *keyring.Key) { k.PublishedAt = later.Add(1) }), true, func(k *keyring.Key) bool { return k.PublishedAt.Equal(later) }},
 		"retired in the future": {pasted, key("p", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, later.Add(day) }), true,
 			func(k *keyring.Key) bool { return k.RetiredAt.Equal(later) }},
-		"made in the future":   {pasted, key("p", func(k *keyring.Key) { k.CreatedAt = later.Add(day) }), true, func(k *keyring.Key) bool { return k.CreatedAt.Equal(later) }},
-		"next proof too far":   {pasted, key("p", func(k *keyring.Key) { k.NextProofAt = later.Add(day) }), true, func(k *keyring.Key) bool { return k.NextProofAt.Equal(later.Add(time.Hour)) }},
-		"next proof in reach":  {pasted, key("p", func(k *keyring.Key) { k.NextProofAt = later.Add(time.Hour) }), false, func(k *keyring.Key) bool { return k.NextProofAt.Equal(later.Add(time.Hour)) }},
-		"a retiring key fetch": {fetched, key("p", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon }), false, func(k *keyring.Key) bool { return k.PublishedAt.IsZero() }},
+		"made in the future":       {pasted, key("p", func(k *keyring.Key) { k.CreatedAt = later.Add(day) }), true, func(k *keyring.Key) bool { return k.CreatedAt.Equal(later) }},
+		"next proof too far":       {pasted, key("p", func(k *keyring.Key) { k.Proofs.NextAt = later.Add(day) }), true, func(k *keyring.Key) bool { return k.Proofs.NextAt.Equal(later.Add(time.Hour)) }},
+		"next proof in reach":      {pasted, key("p", func(k *keyring.Key) { k.Proofs.NextAt = later.Add(time.Hour) }), false, func(k *keyring.Key) bool { return k.Proofs.NextAt.Equal(later.Add(time.Hour)) }},
+		"last proof in the future": {pasted, key("p", func(k *keyring.Key) { k.Proofs.LastAt = later.Add(1) }), true, func(k *keyring.Key) bool { return k.Proofs.LastAt.Equal(later) }},
+		"pushed, was fetched":      {pushed, key("p", func(k *keyring.Key) { k.PublishedAt = noon }), true, func(k *keyring.Key) bool { return k.PublishedAt.IsZero() }},
+		"a retiring key fetch":     {fetched, key("p", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon }), false, func(k *keyring.Key) bool { return k.PublishedAt.IsZero() }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := activeAnd(test.key)
@@ -127,26 +151,43 @@ func TestSettle(t *testing.T) {
 	}
 }
 
+// From the one way to the other nothing counts as published.
+func TestSettleWays(t *testing.T) {
+	r := published()
+	r.Get("p").PublishedAt, r.Publication.NextAt = noon, noon.Add(2*day)
+	if !r.Settle(pushed, noon) || !r.Publication.NextAt.Equal(noon.Add(time.Hour)) || !r.Get("p").PublishedAt.Equal(noon) {
+		t.Errorf("still pushed: %+v", r.Publication)
+	}
+	if !r.Settle(fetched, noon.Add(time.Hour)) || r.Publication != nil || !r.Get("p").PublishedAt.Equal(noon.Add(time.Hour)) {
+		t.Errorf("fetched now: %+v", r.Get("p"))
+	}
+	if !r.Settle(pushed, noon) || r.Publication == nil || !r.Get("p").PublishedAt.IsZero() {
+		t.Errorf("pushed again: %+v", r.Get("p"))
+	}
+	r.Get("p").PublishedAt = noon
+	if !r.Settle(pasted, noon) || r.Publication != nil || !r.Get("p").PublishedAt.IsZero() {
+		t.Errorf("pasted now: %+v", r.Get("p"))
+	}
+}
+
 // Proofs that are refused come at growing distances, others do not.
 func TestProofs(t *testing.T) {
 	r := activeAnd(key("p", func(k *keyring.Key) { k.Rotating = true }))
 	k := r.Get("p")
 	for i, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
-		r.Refused("p", "no", noon)
-		if wait := k.NextProofAt.Sub(noon); wait != want*time.Minute || k.Refusals != i+1 || k.LastProof != "no" || k.LastProofAt != noon {
+		k.Proofs.Refused("no", noon)
+		if wait := k.Proofs.NextAt.Sub(noon); wait != want*time.Minute || k.Proofs.Refusals != i+1 || k.Proofs.Failure != "no" || k.Proofs.LastAt != noon {
 			t.Errorf("after refusal %d: %v, %+v", i+1, wait, k)
 		}
 	}
-	r.Unanswered("p", "silence", noon.Add(day))
-	if k.NextProofAt != noon.Add(day+time.Minute) || k.Refusals != 9 || k.LastProof != "silence" {
+	k.Proofs.Unanswered("silence", noon.Add(day))
+	if k.Proofs.NextAt != noon.Add(day+time.Minute) || k.Proofs.Refusals != 9 || k.Proofs.Failure != "silence" {
 		t.Errorf("without an answer: %+v", k)
 	}
-	r.Refused("gone", "no", noon)
-	r.Unanswered("gone", "no", noon)
 	if err := r.Activate("p", noon.Add(2*day)); err != nil {
 		t.Fatal(err)
 	}
-	if k.Rotating || k.Refusals != 0 || k.LastProof != "" || !k.NextProofAt.IsZero() || !k.LastProofAt.IsZero() || !k.PublishedAt.IsZero() {
+	if k.Rotating || k.Proofs != (keyring.Attempts{}) || !k.PublishedAt.IsZero() {
 		t.Errorf("activated: %+v", k)
 	}
 	if r.NewestRetiring().ID != "a" || activeAnd(nil).NewestRetiring() != nil {
@@ -165,82 +206,5 @@ func TestRotate(t *testing.T) {
 	}
 	if _, err := r.Rotate(); err == nil || !strings.Contains(err.Error(), "a rotation to key p is under way already") {
 		t.Errorf("a second time: %v", err)
-	}
-}
-
-// prove has Redox refuse, be silent, or take the key.
-func prove(t *testing.T, r *keyring.Ring, id keyring.ID, luck int, now time.Time) (taken bool) {
-	t.Helper()
-	switch luck {
-	case 0:
-		r.Refused(id, "no", now)
-	case 1:
-		r.Unanswered(id, "silence", now)
-	default:
-		if err := r.Activate(id, now); err != nil {
-			t.Fatal(err)
-		}
-		return true
-	}
-	return false
-}
-
-// Driven by a policy, whatever Redox says and however the clock jumps: exactly
-// one key signs; a key is proved only when its window is over; a replaced key
-// stays as long as it must; the ring never overflows; and it does not stop.
-func TestRotationWalk(t *testing.T) {
-	for seed := range uint64(300) {
-		random := rand.New(rand.NewPCG(seed, 1))
-		p := keyring.Policy{
-			Window: time.Duration(random.IntN(60)) * time.Minute, RetireAfter: 5*time.Minute + time.Duration(random.IntN(100))*time.Minute, Fetched: random.IntN(2) == 0,
-		}
-		p.Period = max(p.Window+time.Minute, (p.RetireAfter+p.Window)/6)
-		now, next, rotations := noon, 0, 0
-		r := &keyring.Ring{}
-		add := func(rotating bool) {
-			k := fake(keyring.ID(fmt.Sprint("k", next)))
-			next++
-			if _, _, err := r.Add(k, now); err != nil {
-				t.Fatalf("seed %d: %v", seed, err)
-			}
-			k.Rotating = rotating
-			r.Settle(p, now)
-		}
-		add(false)
-		for step := range 600 {
-			s := r.Next(p, now)
-			switch s.Action {
-			case keyring.Add:
-				add(true)
-			case keyring.Drop:
-				if now.Sub(s.Key.RetiredAt) < p.RetireAfter {
-					t.Fatalf("seed %d, step %d: %s leaves after %v", seed, step, s.Key.ID, now.Sub(s.Key.RetiredAt))
-				}
-				if err := r.Remove(s.Key.ID, false); err != nil {
-					t.Fatal(err)
-				}
-			case keyring.Prove:
-				if p.Fetched && now.Sub(s.Key.PublishedAt) < p.Window {
-					t.Fatalf("seed %d, step %d: %s signs after %v", seed, step, s.Key.ID, now.Sub(s.Key.PublishedAt))
-				}
-				if prove(t, r, s.Key.ID, random.IntN(3), now) {
-					rotations++
-				}
-			case keyring.Wait:
-				if !s.At.After(now) {
-					t.Fatalf("seed %d, step %d: waits for %v at %v: %s", seed, step, s.At, now, states(r))
-				}
-				now = s.At
-				if random.IntN(10) == 0 {
-					now = now.Add(time.Duration(random.IntN(100)) * time.Minute)
-				}
-			}
-			if active, pending := len(r.In(keyring.Active)), len(r.In(keyring.Pending)); active != 1 || pending > 1 || len(r.Keys) > keyring.MaxKeys {
-				t.Fatalf("seed %d, step %d: the ring holds %s", seed, step, states(r))
-			}
-		}
-		if rotations < 10 {
-			t.Errorf("seed %d: %d rotations in 600 steps", seed, rotations)
-		}
 	}
 }

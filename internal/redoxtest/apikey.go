@@ -19,6 +19,7 @@ type apiKey struct {
 	url    *jwksURL                   // goes before the set
 	user   bool                       // a user-level key, which the Platform API asks for
 	manage bool                       // its user may manage OAuth API keys
+	hidden bool                       // it is another organization's
 }
 
 // apiKeyLocked returns the API key clientID, made when it is not there.
@@ -75,6 +76,14 @@ func (s *Sandbox) RegisterUser(clientID string, mayManage bool) {
 	defer s.mu.Unlock()
 	k := s.apiKeyLocked(clientID)
 	k.user, k.manage = true, mayManage
+}
+
+// Hide makes the API key clientID one of another organization, or not: the
+// Platform API does not show those.
+func (s *Sandbox) Hide(clientID string, hidden bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apiKeyLocked(clientID).hidden = hidden
 }
 
 // JWKS returns the set of the API key clientID as the dashboard shows it.

@@ -80,9 +80,9 @@ func (k *apiKey) show(id string) map[string]any {
 }
 
 // environmentKeyLocked returns the OAuth API key id, nil when there is none:
-// user-level keys are not managed here.
+// user-level keys are not managed here, nor those of other organizations.
 func (s *Sandbox) environmentKeyLocked(id string) *apiKey {
-	if k := s.apiKeys[id]; k != nil && !k.user {
+	if k := s.apiKeys[id]; k != nil && !k.user && !k.hidden {
 		return k
 	}
 	return nil

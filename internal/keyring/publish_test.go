@@ -1,0 +1,219 @@
+package keyring_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+)
+
+// listing returns keys in the form that Redox lists them in.
+func listing(texts ...string) []json.RawMessage {
+	var list []json.RawMessage
+	for _, text := range texts {
+		list = append(list, json.RawMessage(text))
+	}
+	return list
+}
+
+// jwk returns a key as Redox lists it, with members that the engine does not know.
+func jwk(id keyring.ID, n string) string {
+	return fmt.Sprintf(`{"kid":%q,"kty":"RSA","n":%q,"e":"AQAB","added":"2026"}`, id, n)
+}
+
+// published returns a ring with an active key "a", a pending key "p" and a
+// deleted key "g", whose list the engine keeps.
+func published() *keyring.Ring {
+	r := activeAnd(key("p", func(*keyring.Key) {}))
+	r.Publication = &keyring.Publication{To: "redox", Gone: []keyring.Public{{ID: "g", N: "n-of-g", E: "AQAB"}}}
+	return r
+}
+
+func TestMerge(t *testing.T) {
+	ours := func(id keyring.ID) string {
+		return fmt.Sprintf(`{"kty":"RSA","kid":%q,"use":"sig","alg":"RS384","n":"n-of-%s","e":"AQAB"}`, id, id)
+	}
+	const other, noKey, odd = `{"kid":"x","kty":"EC","crv":"P-384"}`, `"nonsense"`, `{"kid":7}`
+	for name, test := range map[string]struct {
+		list, want []string
+		added      string
+		changed    bool
+	}{
+		"empty":                 {nil, []string{ours("a"), ours("p")}, "a p", true},
+		"one is missing":        {[]string{jwk("a", "n-of-a")}, []string{jwk("a", "n-of-a"), ours("p")}, "p", true},
+		"all there":             {[]string{jwk("p", "n-of-p"), jwk("a", "n-of-a")}, []string{jwk("p", "n-of-p"), jwk("a", "n-of-a")}, "", false},
+		"others stay as is":     {[]string{other, noKey, odd, jwk("a", "n-of-a"), jwk("p", "n-of-p")}, []string{other, noKey, odd, jwk("a", "n-of-a"), jwk("p", "n-of-p")}, "", false},
+		"the deleted one goes":  {[]string{jwk("g", "n-of-g"), other, jwk("a", "n-of-a"), jwk("p", "n-of-p")}, []string{other, jwk("a", "n-of-a"), jwk("p", "n-of-p")}, "", true},
+		"another called g":      {[]string{jwk("g", "other"), jwk("a", "n-of-a"), jwk("p", "n-of-p")}, []string{jwk("g", "other"), jwk("a", "n-of-a"), jwk("p", "n-of-p")}, "", false},
+		"a is padded":           {[]string{jwk("a", "n-of-a=="), jwk("p", "n-of-p")}, []string{jwk("a", "n-of-a=="), jwk("p", "n-of-p")}, "", false},
+		"ours under another ID": {[]string{jwk("z", "n-of-a"), jwk("a", "n-of-a"), jwk("p", "n-of-p")}, []string{jwk("z", "n-of-a"), jwk("a", "n-of-a"), jwk("p", "n-of-p")}, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := published()
+			before := dump(r)
+			got, added, changed, err := r.Merge(listing(test.list...))
+			var texts []string
+			for _, raw := range got {
+				texts = append(texts, string(raw))
+			}
+			if err != nil || !slices.Equal(texts, test.want) || strings.Trim(fmt.Sprint(added), "[]") != test.added || changed != test.changed {
+				t.Errorf("added %v, changed %v, %v:\n%s", added, changed, err, strings.Join(texts, "\n"))
+			}
+			if dump(r) != before {
+				t.Error("merging changed the ring")
+			}
+		})
+	}
+	_, _, _, err := published().Merge(listing(jwk("a", "other")))
+	if err == nil || !strings.Contains(err.Error(), "Redox lists another key under the ID a") {
+		t.Errorf("another key called a: %v", err)
+	}
+}
+
+// An exponent with leading zeros, and a modulus with padding, are the same.
+func TestSameNumbers(t *testing.T) {
+	r := activeAnd(nil)
+	r.Keys[0].N, r.Publication = "gAAB", &keyring.Publication{}
+	for n, same := range map[string]bool{"gAAB": true, "AIAAAQ": true, "AIAAAQ==": true, "gAAC": false, "": false, "!": false} {
+		_, added, _, err := r.Merge(listing(jwk("a", n)))
+		if got := err == nil && len(added) == 0; got != same {
+			t.Errorf("%q is the same: %v, %v", n, got, err)
+		}
+	}
+}
+
+func TestListed(t *testing.T) {
+	at := noon.Add(time.Hour)
+	all := []string{jwk("a", "n-of-a"), jwk("p", "n-of-p")}
+	for name, test := range map[string]struct {
+		list        []string
+		added       []keyring.ID
+		since       time.Time // p was published before
+		publishedAt time.Time // and is now
+		failure     string
+		next        time.Duration
+		gone        int
+		foreign     string
+	}{
+		"all, the first time":       {all, nil, time.Time{}, at, "", time.Hour, 0, "[]"},
+		"all, as before":            {all, nil, noon, noon, "", time.Hour, 0, "[]"},
+		"all, added again":          {all, []keyring.ID{"a", "p", "gone"}, noon, at, "", time.Hour, 0, "[]"},
+		"with others":               {append(all, jwk("x", "y"), `{"kid":"no key ID"}`), nil, noon, noon, "", time.Hour, 0, "[x]"},
+		"without p":                 {all[:1], nil, noon, time.Time{}, "does not list p yet", time.Minute, 0, "[]"},
+		"another key called p":      {append(all[:1:1], jwk("p", "other")), nil, noon, time.Time{}, "does not list p yet", time.Minute, 0, "[p]"},
+		"without both":              {nil, nil, noon, time.Time{}, "does not list a, p yet", time.Minute, 0, "[]"},
+		"with the deleted one":      {append(all, jwk("g", "n-of-g==")), nil, noon, noon, "lists the deleted key g still", time.Minute, 1, "[]"},
+		"deleted there, missing p":  {append(all[:1:1], jwk("g", "n-of-g")), nil, noon, time.Time{}, "does not list p yet", time.Minute, 1, "[]"},
+		"another by a deleted name": {append(all, jwk("g", "other")), nil, noon, noon, "", time.Hour, 0, "[g]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := published()
+			r.Get("p").PublishedAt = test.since
+			r.Publication.Failure, r.Publication.Refusals = "", 0
+			r.Sent(test.added)
+			r.Listed(listing(test.list...), at)
+			p := r.Publication
+			if got := r.Get("p").PublishedAt; !got.Equal(test.publishedAt) {
+				t.Errorf("published at %v", got)
+			}
+			if !strings.Contains(p.Failure, test.failure) || (p.Failure == "") != (test.failure == "") || p.NextAt.Sub(at) != test.next || p.LastAt != at {
+				t.Errorf("%+v", p.Attempts)
+			}
+			if p.ReadAt.Equal(at) != (test.failure == "") || len(p.Gone) != test.gone || fmt.Sprint(p.Foreign) != test.foreign {
+				t.Errorf("read at %v, gone %v, foreign %v", p.ReadAt, p.Gone, p.Foreign)
+			}
+			if !r.Get("a").PublishedAt.IsZero() {
+				t.Error("an active key has a window")
+			}
+		})
+	}
+}
+
+// A list that is as it should be ends a row of refusals.
+func TestListedEndsRefusals(t *testing.T) {
+	r := published()
+	r.Publication.Refused("no", noon)
+	r.Publication.Refused("no", noon)
+	r.Listed(listing(jwk("a", "n-of-a"), jwk("p", "n-of-p")), noon)
+	if r.Publication.Refusals != 0 {
+		t.Errorf("%+v", r.Publication)
+	}
+}
+
+// Who is asked, and who is believed: what was proved or published elsewhere
+// counts for nothing.
+func TestAim(t *testing.T) {
+	r := published()
+	r.Publication.Proved, r.Get("p").PublishedAt = true, noon
+	if r.Aim("redox") || !r.Publication.Proved {
+		t.Error("the same again changes the ring")
+	}
+	if !r.Aim("another") || r.Publication.Proved || len(r.Publication.Gone) != 0 || r.Publication.To != "another" || !r.Get("p").PublishedAt.IsZero() {
+		t.Errorf("%+v", r.Publication)
+	}
+	if r = activeAnd(nil); r.Aim("redox") || r.Publication != nil {
+		t.Error("a list that somebody else keeps")
+	}
+	if r = activeAnd(nil); !r.Settle(pushed, noon) || !r.Aim("redox") {
+		t.Error("without a pending key it has no aim")
+	}
+}
+
+// What deletes or adds a key makes the list out of date, at once.
+func TestOutOfDate(t *testing.T) {
+	r := published()
+	r.Publication.NextAt = noon.Add(day)
+	if err := r.Remove("p", false); err != nil {
+		t.Fatal(err)
+	}
+	if p := r.Publication; !p.NextAt.IsZero() || len(p.Gone) != 2 || p.Gone[1].ID != "p" {
+		t.Errorf("after a deletion: %+v", p)
+	}
+	r.Publication.NextAt = noon.Add(day)
+	if _, _, err := r.Add(fake("p"), noon); err != nil {
+		t.Fatal(err)
+	}
+	if p := r.Publication; !p.NextAt.IsZero() || len(p.Gone) != 1 || p.Gone[0].ID != "g" {
+		t.Errorf("when it comes back: %+v", p)
+	}
+	for i := range 100 {
+		if err := r.Remove(r.Pending().ID, false); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := r.Add(fake(keyring.ID(fmt.Sprint("k", i))), noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p := r.Publication; len(p.Gone) != 32 || p.Gone[31].ID != "k98" {
+		t.Errorf("%d deleted keys are remembered", len(p.Gone))
+	}
+	var foreign []string
+	for i := range 100 {
+		foreign = append(foreign, jwk(keyring.ID(fmt.Sprint("f", i)), "n"))
+	}
+	if r.Listed(listing(foreign...), noon); len(r.Publication.Foreign) != 32 {
+		t.Errorf("%d keys of others are remembered", len(r.Publication.Foreign))
+	}
+}
+
+// A key that Redox does not know makes the next look due, but not at once after another.
+func TestDoubt(t *testing.T) {
+	r := published()
+	if r.Doubt(noon) {
+		t.Error("it is due already")
+	}
+	r.Publication.LastAt, r.Publication.NextAt = noon, noon.Add(time.Hour)
+	if r.Doubt(noon.Add(10*time.Second - 1)) {
+		t.Error("the last look was just now")
+	}
+	if !r.Doubt(noon.Add(10*time.Second)) || !r.Publication.NextAt.IsZero() {
+		t.Errorf("%+v", r.Publication)
+	}
+	if activeAnd(nil).Doubt(noon) {
+		t.Error("somebody else keeps the list")
+	}
+}

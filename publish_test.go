@@ -1,0 +1,247 @@
+package redox
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+const userID = "0d9f4a52-6e2c-4c1e-9f5b-5a8f3f0f2d11"
+
+// platformReady gives the default client a key that Redox knows and a platform
+// client, which holds the API key of a user who may manage API keys.
+func (m *mount) platformReady(more map[string]any) (keyID string) {
+	m.t.Helper()
+	m.write("clients/platform/keys/import", map[string]any{"private_key": testdata(m.t, "pkcs8.pem")})
+	if err := m.sandbox.Register(userID, []byte(m.read("clients/platform/keys")["jwks"].(string))); err != nil {
+		m.t.Fatal(err)
+	}
+	m.sandbox.RegisterUser(userID, true)
+	m.write("clients/platform/config", map[string]any{"client_id": userID, "token_url": m.sandbox.TokenURL(), "manages": "default=" + clientID})
+	settings := map[string]any{"platform_client": "platform", "retire_after": "1h"}
+	for name, value := range more {
+		settings[name] = value
+	}
+	return m.ready("", settings)
+}
+
+// listed returns the key IDs on Redox's own list of the default client.
+func (m *mount) listed() string {
+	m.t.Helper()
+	var set struct {
+		Keys []struct{ Kid string } `json:"keys"`
+	}
+	if err := json.Unmarshal([]byte(m.sandbox.JWKS(clientID)), &set); err != nil {
+		m.t.Fatal(err)
+	}
+	var kids []string
+	for _, k := range set.Keys {
+		kids = append(kids, k.Kid)
+	}
+	return strings.Join(kids, " ")
+}
+
+func (m *mount) publication() string {
+	m.t.Helper()
+	return m.read("keys")["publication"].(string)
+}
+
+// With a platform client nobody does anything, round after round: the engine
+// puts each new key on Redox's list, proves it when its window is over, and
+// takes the old one off when it is deleted. What others put there stays.
+func TestPublish(t *testing.T) {
+	m := newMount(t)
+	active := m.platformReady(map[string]any{"rotation_period": "24h"})
+	const other = `{"kid":"other","kty":"RSA","e":"AQAB","n":"` + "sXchDaQebHnPiGvyDOAT4saGEUetSyo9MKLOoWFsueri23bOdgWp4Dy1WlUzewbgBHod5pcM9H95GQRV3JDXboIRROSBigeC5yjU1hGzHHyXss8UDprecbAYxknTcQkhslANGRUZmdTOQ5qTRsLAt6BTYuyvVRdhS8exSZEy_c4gs_7svlJJQ4H9_NxsiIoLwAEk7-Q3UXERGYw_75IDrGA84-lA_-Ct4eTlXHBIY2EaV7t7LjJaynVJCpkv4LKjTTAumiGUIuQhrNhZLuF_RJLqHpM2kgWFLU7-VTdL1VbC2tejvcI2BlMkEpk1BzBZI0KQB0GaDWFLN-aEAw3vRw" + `","x-note":"of somebody"}`
+	set := m.read("keys")["jwks"].(string)
+	if err := m.sandbox.Register(clientID, []byte(strings.Replace(set, "[", "["+other+",", 1))); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.publication(); got != "about to begin" {
+		t.Errorf("publication: %s", got)
+	}
+	m.rotate()
+	if got := m.publication(); !strings.HasPrefix(got, "up to date: Redox listed every key at ") {
+		t.Errorf("publication: %s", got)
+	}
+	if got := m.read("check")["foreign_keys"]; fmt.Sprint(got) != "[other]" {
+		t.Errorf("check lists %v", got)
+	}
+	for range 3 {
+		m.pass(24 * time.Hour)
+		if wait := m.rotate(); wait != 15*time.Minute {
+			t.Fatalf("with the next key published it waits %v", wait)
+		}
+		next := m.read("keys")["pending"].(string)
+		if got, want := m.listed(), "other "+active+" "+next; got != want {
+			t.Errorf("Redox lists %s, want %s", got, want)
+		}
+		if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "under way: nothing: key "+next+" is published at Redox and is proved from ") {
+			t.Errorf("keys says %q", text)
+		}
+		m.pass(15*time.Minute - time.Second)
+		m.rotate()
+		m.signs(active)
+		m.pass(time.Second)
+		m.rotate()
+		m.signs(next)
+		m.pass(time.Hour)
+		m.rotate()
+		if got, want := m.listed(), "other "+next; got != want {
+			t.Errorf("Redox lists %s, want %s", got, want)
+		}
+		active = next
+	}
+	if !strings.Contains(m.sandbox.JWKS(clientID), other) {
+		t.Errorf("the other key has become %s", m.sandbox.JWKS(clientID))
+	}
+}
+
+// A list that keeps what it was told to drop: the rotation goes on, and the
+// deleted key is named until somebody takes it off.
+func TestPublishMerges(t *testing.T) {
+	m := newMount(t)
+	old := m.platformReady(nil)
+	m.sandbox.SetQuirk(redoxtest.QuirkMerges)
+	next := m.write("keys/rotate", nil)["key_id"].(string)
+	m.rotate()
+	m.pass(15 * time.Minute)
+	m.rotate()
+	m.signs(next)
+	m.pass(time.Hour)
+	m.rotate()
+	if got := m.publication(); !strings.Contains(got, "Redox took the update and lists the deleted key "+old+" still: remove it in the dashboard") {
+		t.Errorf("publication: %s", got)
+	}
+	m.register(clientID, m.read("keys")["jwks"].(string))
+	m.pass(time.Minute)
+	m.rotate()
+	if got := m.publication(); !strings.HasPrefix(got, "up to date: ") {
+		t.Errorf("publication: %s", got)
+	}
+}
+
+// Whoever writes the config of one client must not get his key onto another's
+// API key: neither by its client ID, nor by a server of his own that vouches
+// for him, nor with a key that Redox does not know.
+func TestPublishOnlyForOwner(t *testing.T) {
+	const victim = "71b3c2c0-0000-4000-8000-000000000000"
+	for name, settings := range map[string]map[string]any{
+		"the platform client does not manage him": {},
+		"it does, and Redox does not know his key": {
+			"manages": "mallory=" + victim,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMount(t)
+			m.platformReady(nil)
+			if len(settings) > 0 {
+				m.write("clients/platform/config", settings)
+			}
+			before := m.jwk(m.read("keys")["active"].(string))
+			m.register(victim, before)
+			listed := m.sandbox.JWKS(victim)
+			m.write("clients/mallory/keys/generate", nil)
+			m.write("clients/mallory/config", map[string]any{"client_id": victim, "token_url": m.sandbox.TokenURL(), "platform_client": "platform"})
+			m.rotate()
+			if got := m.sandbox.JWKS(victim); got != listed {
+				t.Errorf("Redox lists %s", got)
+			}
+			if got := m.read("clients/mallory/keys")["publication"].(string); !strings.HasPrefix(got, "not up to date: ") {
+				t.Errorf("publication: %s", got)
+			}
+		})
+	}
+	t.Run("his own server vouches for him", func(t *testing.T) {
+		m := newMount(t)
+		m.platformReady(nil)
+		m.write("clients/platform/config", map[string]any{"manages": "mallory=" + victim})
+		his, err := redoxtest.Start(redoxtest.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(his.Close)
+		m.write("clients/mallory/keys/generate", nil)
+		if err := his.Register(victim, []byte(m.read("clients/mallory/keys")["jwks"].(string))); err != nil {
+			t.Fatal(err)
+		}
+		m.register(victim, `{"keys":[]}`)
+		m.write("clients/mallory/config", map[string]any{"client_id": victim, "token_url": his.TokenURL(), "platform_client": "platform"})
+		m.read("clients/mallory/token")
+		sent := len(his.Assertions())
+		m.rotate()
+		if m.sandbox.JWKS(victim) != `{"keys":[]}` || len(his.Assertions()) != sent {
+			t.Errorf("Redox lists %s, and his server was asked %d times", m.sandbox.JWKS(victim), len(his.Assertions())-sent)
+		}
+	})
+}
+
+// What was proved holds for that client ID at that place. When the config
+// points elsewhere, it counts for nothing.
+func TestPublishProvesAnew(t *testing.T) {
+	m := newMount(t)
+	m.platformReady(nil)
+	m.rotate()
+	proofs := func() int {
+		m.t.Helper()
+		before := len(m.sandbox.Assertions())
+		m.pass(time.Hour)
+		m.rotate()
+		return len(m.sandbox.Assertions()) - before
+	}
+	if n := proofs(); n != 1 {
+		t.Errorf("an hour later %d assertions, want that of the platform client", n)
+	}
+	for name, change := range map[string]func(){
+		"the client's ID": func() {
+			m.register("another", m.read("keys")["jwks"].(string))
+			m.write("clients/platform/config", map[string]any{"manages": "default=another"})
+			m.write("config", map[string]any{"client_id": "another"})
+		},
+		"the platform client's ID": func() {
+			m.register("other-user", m.read("clients/platform/keys")["jwks"].(string))
+			m.sandbox.RegisterUser("other-user", true)
+			m.write("clients/platform/config", map[string]any{"client_id": "other-user"})
+		},
+	} {
+		change()
+		if n := proofs(); n != 2 {
+			t.Errorf("%s: %d assertions, want two", name, n)
+		}
+		if got := m.publication(); !strings.HasPrefix(got, "up to date: ") {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+// Somebody empties the list in the dashboard: the next read that is refused has
+// it mended, unless it was looked at just now, and without one it is seen within the hour.
+func TestPublishMendsList(t *testing.T) {
+	m := newMount(t)
+	active := m.platformReady(nil)
+	m.rotate()
+	m.pass(10 * time.Minute)
+	m.register(clientID, `{"keys":[]}`)
+	m.rotate()
+	m.fails(400, logical.ReadOperation, "token", nil, "Redox does not know key "+active, "publication in redox/keys tells")
+	m.rotate()
+	m.signs(active)
+
+	m.register(clientID, `{"keys":[]}`)
+	for range 3 {
+		m.fails(400, logical.ReadOperation, "token", nil, "Redox does not know key")
+		m.rotate()
+	}
+	if m.listed() != "" {
+		t.Error("it asks again at once")
+	}
+	m.pass(time.Hour)
+	m.rotate()
+	m.signs(active)
+}

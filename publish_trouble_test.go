@@ -1,0 +1,232 @@
+package redox
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+// What can be in the way, what keys and check say of it, and whether the list
+// is up to date when it has been mended. Reads of token go on throughout.
+var publishTroubles = map[string]struct {
+	breaks func(m *mount)
+	says   string
+	mends  func(m *mount)
+	after  time.Duration // to the next attempt, 1m when zero
+}{
+	"the platform client does not manage it": {
+		func(m *mount) { m.write("clients/platform/config", map[string]any{"manages": "acme=" + clientID}) },
+		"the config of client platform, the platform client, does not list default=" + clientID + " in manages",
+		func(m *mount) { m.write("clients/platform/config", map[string]any{"manages": "default=" + clientID}) }, time.Nanosecond,
+	},
+	"there is no platform client": {
+		func(m *mount) { m.must(logical.DeleteOperation, "clients/platform/config", nil) },
+		"the config of client platform, the platform client, does not list default=" + clientID + " in manages",
+		func(m *mount) {
+			m.write("clients/platform/config", map[string]any{"client_id": userID, "token_url": m.sandbox.TokenURL(), "manages": "default=" + clientID})
+		}, time.Nanosecond,
+	},
+	"the platform client asks elsewhere": {
+		func(m *mount) {
+			m.write("clients/platform/config", map[string]any{"token_url": strings.Replace(m.sandbox.TokenURL(), "127.0.0.1", "localhost", 1)})
+		},
+		"token URL and audience must be those of client platform",
+		func(m *mount) { m.write("clients/platform/config", map[string]any{"token_url": m.sandbox.TokenURL()}) }, time.Nanosecond,
+	},
+	"the platform client has no key": {
+		func(m *mount) {
+			m.must(logical.DeleteOperation, "clients/platform/keys/"+m.read("clients/platform/keys")["active"].(string), map[string]any{"force": true})
+		},
+		"client platform, the platform client, has no key",
+		func(m *mount) {
+			m.write("clients/platform/keys/import", map[string]any{"private_key": testdata(m.t, "pkcs8.pem")})
+		}, 0,
+	},
+	"Redox does not know the platform client's key": {
+		func(m *mount) { m.register(userID, `{"keys":[]}`) },
+		"client platform, the platform client, gets no token: Redox refused the token request (HTTP 400",
+		func(m *mount) { m.register(userID, m.read("clients/platform/keys")["jwks"].(string)) }, 0,
+	},
+	"it is no user's key": {
+		func(m *mount) { m.sandbox.RegisterUser(userID, false) },
+		"the Platform API answered HTTP 403: the user to whom the platform client's API key belongs needs a role",
+		func(m *mount) { m.sandbox.RegisterUser(userID, true) }, 0,
+	},
+	"the API key is not to be seen": {
+		func(m *mount) { m.sandbox.Hide(clientID, true) },
+		"the Platform API answered HTTP 404: the user to whom the platform client's API key belongs sees no OAuth API key with client ID " + clientID,
+		func(m *mount) { m.sandbox.Hide(clientID, false) }, 0,
+	},
+	"somebody has set a JWKS URL": {
+		func(m *mount) {
+			server := httptest.NewServer(body(http.StatusOK, m.read("keys")["jwks"].(string)))
+			m.t.Cleanup(server.Close)
+			m.sandbox.RegisterURL(clientID, server.URL)
+		},
+		"somebody has given this API key a JWKS URL",
+		func(m *mount) { m.sandbox.RegisterURL(clientID, "") }, 0,
+	},
+	"the Platform API is down": {
+		func(m *mount) { m.sandbox.SetPlatformFault(redoxtest.FaultUnavailable, -1) },
+		"the Platform API answered HTTP 503",
+		func(m *mount) { m.sandbox.SetPlatformFault("", 0) }, 0,
+	},
+	"the Platform API is overrun": {
+		func(m *mount) { m.sandbox.SetPlatformFault(redoxtest.FaultTooMany, -1) },
+		"the Platform API answered HTTP 429",
+		func(m *mount) { m.sandbox.SetPlatformFault("", 0) }, 0,
+	},
+	"a firewall answers": {
+		func(m *mount) { m.sandbox.SetPlatformFault(redoxtest.FaultForbidden, -1) },
+		"the Platform API answered HTTP 403 and not in JSON: a firewall or proxy may have answered",
+		func(m *mount) { m.sandbox.SetPlatformFault("", 0) }, 0,
+	},
+	"a page answers": {
+		func(m *mount) { m.sandbox.SetPlatformFault(redoxtest.FaultHTML, -1) },
+		"the Platform API's answer is not the JSON of an API key",
+		func(m *mount) { m.sandbox.SetPlatformFault("", 0) }, 0,
+	},
+	"a redirect": {
+		func(m *mount) { m.sandbox.SetPlatformFault(redoxtest.FaultRedirect, -1) },
+		"the Platform API answered HTTP 307, a redirect, which is never followed with credentials",
+		func(m *mount) { m.sandbox.SetPlatformFault("", 0) }, 0,
+	},
+	"the connection breaks": {
+		func(m *mount) { m.sandbox.SetPlatformFault(redoxtest.FaultReset, -1) },
+		"broke before there was an answer",
+		func(m *mount) { m.sandbox.SetPlatformFault("", 0) }, 0,
+	},
+	"an answer too large": {
+		func(m *mount) { m.sandbox.SetPlatformFault(redoxtest.FaultHuge, -1) },
+		"the answer is larger than 1 MiB",
+		func(m *mount) { m.sandbox.SetPlatformFault("", 0) }, 0,
+	},
+	"the update is lost": {
+		func(m *mount) { m.sandbox.SetQuirk(redoxtest.QuirkForgets) },
+		"Redox took the update and does not list ",
+		func(m *mount) { m.sandbox.SetQuirk("") }, 0,
+	},
+	"another key has its ID": {
+		func(m *mount) {
+			next := m.read("keys")["pending"].(string)
+			other := strings.Replace(m.read("clients/platform/keys")["jwks"].(string), m.read("clients/platform/keys")["active"].(string), next, 1)
+			m.register(clientID, strings.Replace(m.read("keys")["jwks"].(string), m.jwk(next), other[len(`{"keys":[`):len(other)-2], 1))
+		},
+		"Redox lists another key under the ID ",
+		func(m *mount) { m.register(clientID, m.read("keys")["jwks"].(string)) }, 0,
+	},
+}
+
+func (m *mount) register(id, jwks string) {
+	m.t.Helper()
+	if err := m.sandbox.Register(id, []byte(jwks)); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *mount) jwk(keyID string) string { return m.read("keys/" + keyID)["jwk"].(string) }
+
+func TestPublishTrouble(t *testing.T) {
+	for name, test := range publishTroubles {
+		t.Run(name, func(t *testing.T) {
+			m := newMount(t)
+			old := m.platformReady(map[string]any{"max_retries": 0})
+			next := m.write("keys/generate", nil)["key_id"].(string)
+			test.breaks(m)
+			m.rotate()
+			m.signs(old)
+			if got := m.publication(); !strings.HasPrefix(got, "not up to date: ") || !strings.Contains(got, test.says) {
+				t.Errorf("publication: %s\nwant %s", got, test.says)
+			}
+			resp, err := m.request(t.Context(), logical.ReadOperation, "check", nil)
+			if err != nil || !strings.Contains(fmt.Sprint(resp.Warnings), test.says) {
+				t.Errorf("check: %v, %v", resp, err)
+			}
+			if !strings.Contains(m.log.String(), "the public keys at Redox are not up to date") {
+				t.Error("the log does not tell of it")
+			}
+			m.write("keys/rotate", nil)
+			m.rotate()
+			m.signs(old)
+
+			test.mends(m)
+			if test.after == 0 {
+				test.after = time.Minute
+			}
+			m.pass(test.after)
+			m.rotate()
+			if got := m.publication(); !strings.HasPrefix(got, "up to date: ") {
+				t.Errorf("when it is mended: %s", got)
+			}
+			m.pass(15 * time.Minute)
+			m.rotate()
+			m.signs(next)
+			if resp, err := m.request(t.Context(), logical.ReadOperation, "check", nil); err != nil || strings.Contains(fmt.Sprint(resp.Warnings), "public keys") {
+				t.Errorf("check: %v, %v", resp, err)
+			}
+		})
+	}
+}
+
+// The rotation's outcome is thrown away when the config points elsewhere since.
+func TestPublishOvertaken(t *testing.T) {
+	m := newMount(t)
+	m.platformReady(nil)
+	m.sandbox.SetFault(redoxtest.FaultSlow, 1)
+	done := make(chan time.Time)
+	go func() { done <- m.backend.rotateAll(context.Background(), m.storage) }()
+	waitFor(t, "the proof", func() bool { return m.sandbox.FaultsLeft() == 0 })
+	m.write("clients/platform/config", map[string]any{"manages": "acme=x"})
+	<-done
+	if got := m.publication(); got != "about to begin" {
+		t.Errorf("publication: %s", got)
+	}
+}
+
+// Storage fails at each operation of a rotation that the engine publishes:
+// nothing is lost, and it completes.
+func TestPublishSurvivesStorage(t *testing.T) {
+	t.Parallel()
+	for at := 0; ; at++ {
+		storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+		m := newMountOn(t, storage, systemView(0))
+		old := m.platformReady(nil)
+		m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072b.pem")}) // generating one for each round takes long
+		m.write("keys/rotate", nil)
+		storage.countdown = at
+		for range 8 {
+			m.backend.rotateAll(t.Context(), storage)
+			left := storage.countdown
+			storage.countdown = -1
+			m.read("token")
+			storage.countdown = left
+			m.pass(10 * time.Minute)
+		}
+		untouched := storage.countdown >= 0
+		storage.countdown = -1
+		for range 4 {
+			m.rotate()
+			m.pass(time.Hour)
+		}
+		active := m.read("keys")["active"].(string)
+		m.signs(active)
+		if got := m.listed(); got != active || active == old {
+			t.Errorf("with a fault at operation %d Redox lists %s, active is %s", at, got, active)
+		}
+		if untouched {
+			if at < 20 {
+				t.Errorf("such a rotation has %d storage operations", at)
+			}
+			t.Logf("%d storage operations", at)
+			break
+		}
+	}
+}
