@@ -112,6 +112,7 @@ func TestScripts(t *testing.T) {
 			"readers":    readersCmd,
 			"paste":      pasteCmd,
 			"killplugin": killPluginCmd,
+			"crashes":    crashesCmd,
 			"unseal":     unsealCmd,
 			"readme":     readmeCmd,
 		},

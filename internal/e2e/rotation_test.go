@@ -8,13 +8,11 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -200,34 +198,6 @@ func field(answer []byte, name string) (string, error) {
 		return "", fmt.Errorf("no field %s in %s", name, answer)
 	}
 	return value, nil
-}
-
-// killPluginCmd kills the plugin's processes that this script's Vault started.
-func killPluginCmd(ts *testscript.TestScript, _ bool, _ []string) {
-	killed := 0
-	statuses, err := filepath.Glob("/proc/[0-9]*/stat")
-	ts.Check(err)
-	for _, path := range statuses {
-		raw, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended
-		}
-		// pid (name) state ppid …: the name is cut to 15 characters.
-		var pid, parent int
-		var state string
-		name, rest, _ := strings.Cut(string(raw), ") ")
-		if _, err := fmt.Sscanf(name, "%d", &pid); err != nil {
-			continue
-		}
-		if _, err := fmt.Sscanf(rest, "%s %d", &state, &parent); err != nil || parent != worldOf(ts).vault.cmd.Process.Pid {
-			continue
-		}
-		ts.Check(syscall.Kill(pid, syscall.SIGKILL))
-		killed++
-	}
-	if killed == 0 {
-		ts.Fatalf("there is no process to kill")
-	}
 }
 
 // unsealCmd opens Vault again, with the key that its log has of development mode.

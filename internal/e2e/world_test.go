@@ -35,6 +35,7 @@ type world struct {
 	// stranger has a certificate that nobody trusts.
 	stranger *httptest.Server
 	readers  *readers // nil unless some are at work
+	tripwire tripwire
 
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong
@@ -63,7 +64,7 @@ func newWorld(dir string) (*world, error) {
 	w.stranger.Config.ErrorLog = log.New(io.Discard, "", 0)
 	w.stranger.StartTLS()
 	var err error
-	if w.sandbox, err = redoxtest.Start(redoxtest.Options{}); err != nil {
+	if w.sandbox, err = redoxtest.Start(redoxtest.Options{Log: &w.tripwire}); err != nil {
 		return nil, err
 	}
 	for range 10 { // a port that was free may be taken by now

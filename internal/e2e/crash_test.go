@@ -1,0 +1,141 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// tripwire is the sandbox's log. It acts when a line comes for the n-th time:
+// Redox has done what it was asked then, and the answer has not been sent.
+type tripwire struct {
+	mu    sync.Mutex
+	text  string // of the line, nothing when it is not armed
+	n     int
+	act   func()
+	fired chan struct{}
+}
+
+func (t *tripwire) Write(line []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.text == "" || !strings.Contains(string(line), t.text) {
+		return len(line), nil
+	}
+	if t.n--; t.n == 0 {
+		t.text = ""
+		t.act()
+		close(t.fired)
+	}
+	return len(line), nil
+}
+
+// arm returns what is closed when it has acted.
+func (t *tripwire) arm(text string, n int, act func()) <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text, t.n, t.act, t.fired = text, n, act, make(chan struct{})
+	return t.fired
+}
+
+// crashesCmd rotates once for each moment, at which the plugin's process is
+// killed: crashes <path of a client> <n>:<line of the sandbox's log>…. Then the
+// rotation completes, and the old key is deleted.
+func crashesCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	for _, moment := range args[1:] {
+		count, line, _ := strings.Cut(moment, ":")
+		n, err := strconv.Atoi(count)
+		ts.Check(err)
+		old, err := w.resting(args[0])
+		ts.Check(err)
+		killed := w.tripwire.arm(line, n, func() {
+			if err := w.killPlugin(); err != nil {
+				w.record("killing the plugin", err.Error())
+			}
+		})
+		start := time.Now()
+		_, answer, err := w.call(http.MethodPut, args[0]+"/keys/rotate", "")
+		ts.Check(err)
+		next, err := field(answer, "key_id")
+		ts.Check(err)
+		select {
+		case <-killed:
+		case <-time.After(60 * time.Second):
+			ts.Fatalf("the moment %s never comes", moment)
+		}
+		ts.Check(w.waitActive(args[0], next))
+		token, err := w.token(args[0])
+		ts.Check(err)
+		if !w.sandbox.Live(token) {
+			ts.Fatalf("Redox does not accept the token")
+		}
+		_, _ = fmt.Fprintf(ts.Stdout(), "killed at %s: %s signs after %.1f s\n", moment, next, time.Since(start).Seconds())
+		ts.Check(w.keepKeys())
+		_, _, err = w.call(http.MethodDelete, args[0]+"/keys/"+old, "")
+		ts.Check(err)
+	}
+}
+
+// resting waits until nothing is to be published, and returns the active key.
+func (w *world) resting(client string) (active string, err error) {
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		_, answer, err := w.call(http.MethodGet, client+"/keys", "")
+		if err != nil {
+			return "", err
+		}
+		publication, err := field(answer, "publication")
+		if err != nil {
+			return "", err
+		}
+		if !strings.HasPrefix(publication, "about to ") && !strings.HasPrefix(publication, "not ") {
+			return field(answer, "active")
+		}
+	}
+	return "", fmt.Errorf("the keys of %s are never published", client)
+}
+
+// killPluginCmd kills the plugin's processes that this script's Vault started.
+func killPluginCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Check(worldOf(ts).killPlugin())
+}
+
+func (w *world) killPlugin() error {
+	statuses, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return err
+	}
+	killed := 0
+	for _, path := range statuses {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		// pid (name) state ppid …: the name is cut to 15 characters.
+		var pid, parent int
+		var state string
+		name, rest, _ := strings.Cut(string(raw), ") ")
+		if _, err := fmt.Sscanf(name, "%d", &pid); err != nil {
+			continue
+		}
+		if _, err := fmt.Sscanf(rest, "%s %d", &state, &parent); err != nil || parent != w.vault.cmd.Process.Pid {
+			continue
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			return err
+		}
+		killed++
+	}
+	if killed == 0 {
+		return fmt.Errorf("there is no process to kill")
+	}
+	return nil
+}
