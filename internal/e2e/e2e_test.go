@@ -96,6 +96,12 @@ func TestScripts(t *testing.T) {
 			)
 			return nil
 		},
+		Condition: func(name string) (bool, error) {
+			if name == "jose" {
+				return *joseVerifier != "", nil
+			}
+			return false, fmt.Errorf("there is no condition %s", name)
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"vault":    vaultCmd,
 			"engine":   engineCmd,
@@ -113,6 +119,7 @@ func TestScripts(t *testing.T) {
 			"paste":      pasteCmd,
 			"killplugin": killPluginCmd,
 			"crashes":    crashesCmd,
+			"jose":       joseCmd,
 			"unseal":     unsealCmd,
 			"readme":     readmeCmd,
 		},

@@ -1,17 +1,26 @@
-// Reads {"jwks", "issuer", "audience", "assertions"} from standard input and
-// checks them with the npm package jose: each key's kid is its RFC 7638
-// thumbprint, and each assertion verifies against the set. Prints what it saw.
-import { calculateJwkThumbprint, createLocalJWKSet, jwtVerify } from "jose";
+// Reads {"jwks" or "jwksURL", "issuer", "audience", "assertions"} from standard
+// input and checks them with the npm package jose: each key's kid is its RFC
+// 7638 thumbprint, and each assertion verifies against the set, which jose
+// fetches itself from a URL. Prints what it saw.
+import { calculateJwkThumbprint, createLocalJWKSet, createRemoteJWKSet, jwtVerify } from "jose";
 
 let text = "";
 for await (const chunk of process.stdin) text += chunk;
-const { jwks, issuer, audience, assertions } = JSON.parse(text);
+const { jwks: given, jwksURL, issuer, audience, assertions } = JSON.parse(text);
 
+let jwks = given;
+let keys;
+if (jwksURL) {
+  keys = createRemoteJWKSet(new URL(jwksURL));
+  await keys.reload();
+  jwks = keys.jwks();
+} else {
+  keys = createLocalJWKSet(jwks);
+}
 for (const jwk of jwks.keys) {
   const thumbprint = await calculateJwkThumbprint(jwk, "sha256");
   if (thumbprint !== jwk.kid) throw new Error(`kid ${jwk.kid} is not the thumbprint ${thumbprint}`);
 }
-const keys = createLocalJWKSet(jwks);
 const seen = [];
 for (const assertion of assertions) {
   const { payload, protectedHeader } = await jwtVerify(assertion, keys, {
