@@ -120,8 +120,12 @@ func TestScripts(t *testing.T) {
 			"killplugin": killPluginCmd,
 			"crashes":    crashesCmd,
 			"jose":       joseCmd,
-			"unseal":     unsealCmd,
-			"readme":     readmeCmd,
+			"cluster":    clusterCmd,
+			"stepdown":   stepDownCmd,
+
+			"clusterreaders": clusterReadersCmd,
+			"unseal":         unsealCmd,
+			"readme":         readmeCmd,
 		},
 	})
 }

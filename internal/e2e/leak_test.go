@@ -48,7 +48,13 @@ func (w *world) leaks() (found []string, summary string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	for _, file := range []string{w.auditLog(), w.vault.log} {
+	files := []string{w.auditLog(), w.vault.log}
+	if w.cluster != nil {
+		for _, node := range w.cluster.nodes[1:] {
+			files = append(files, node.log)
+		}
+	}
+	for _, file := range files {
 		raw, err := os.ReadFile(file)
 		if err != nil || len(raw) == 0 {
 			return nil, "", fmt.Errorf("%s: %d bytes, %w", file, len(raw), err)

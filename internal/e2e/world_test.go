@@ -37,6 +37,10 @@ type world struct {
 	readers  *readers // nil unless some are at work
 	tripwire tripwire
 
+	rootToken string
+	cluster   *cluster // nil for the one in development mode
+	retrying  *retryingReaders
+
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong
 	keys  map[string]string // parts of the private keys that were ever stored
@@ -51,7 +55,7 @@ type server struct {
 }
 
 func newWorld(dir string) (*world, error) {
-	w := &world{dir: dir, texts: map[string]string{}, keys: map[string]string{}}
+	w := &world{dir: dir, rootToken: "root", texts: map[string]string{}, keys: map[string]string{}}
 	bin := filepath.Join(dir, ".bin")
 	if err := os.Mkdir(bin, 0o700); err != nil {
 		return nil, err
@@ -92,6 +96,11 @@ func (w *world) close() {
 	}
 	w.stranger.Close()
 	w.vault.stop()
+	if w.cluster != nil {
+		for _, node := range w.cluster.nodes[1:] {
+			node.stop()
+		}
+	}
 	w.sandbox.Close()
 }
 
@@ -106,23 +115,31 @@ func startVault(dir string) (*server, error) {
 		return nil, err
 	}
 	s := &server{addr: "http://127.0.0.1:" + port, log: filepath.Join(dir, ".vault.log"), done: make(chan struct{})}
-	logFile, err := os.Create(s.log)
-	if err != nil {
+	if err := s.start(dir, "-dev", "-dev-no-store-token", "-dev-root-token-id=root",
+		"-dev-listen-address=127.0.0.1:"+port, "-config="+config, "-log-level=trace"); err != nil {
 		return nil, err
 	}
-	s.cmd = exec.CommandContext(context.Background(), vaultBin, "server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root",
-		"-dev-listen-address=127.0.0.1:"+port, "-config="+config, "-log-level=trace")
+	return s, s.ready()
+}
+
+// start runs vault server with those flags, until it ends or is stopped.
+func (s *server) start(dir string, flags ...string) error {
+	logFile, err := os.Create(s.log)
+	if err != nil {
+		return err
+	}
+	s.cmd = exec.CommandContext(context.Background(), vaultBin, append([]string{"server"}, flags...)...)
 	s.cmd.Stdout, s.cmd.Stderr = logFile, logFile
 	s.cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "HTTPS_PROXY=http://user:" + canary + "@127.0.0.1:1"}
 	if err := s.cmd.Start(); err != nil {
-		return nil, errors.Join(err, logFile.Close())
+		return errors.Join(err, logFile.Close())
 	}
 	go func() {
 		_ = s.cmd.Wait() // how it ended stands in its log
 		_ = logFile.Close()
 		close(s.done)
 	}()
-	return s, s.ready()
+	return nil
 }
 
 func freePort() (string, error) {
@@ -174,11 +191,15 @@ func asksForToken(command string) bool {
 
 // call asks Vault's API as root.
 func (w *world) call(method, path, body string) (status int, answer []byte, err error) {
-	req, err := http.NewRequestWithContext(context.Background(), method, w.vault.addr+"/v1/"+path, strings.NewReader(body))
+	return w.callAt(w.vault.addr, method, path, body)
+}
+
+func (w *world) callAt(addr, method, path, body string) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(context.Background(), method, addr+"/v1/"+path, strings.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}
-	req.Header.Set("X-Vault-Token", "root")
+	req.Header.Set("X-Vault-Token", w.rootToken)
 	if method == http.MethodPatch {
 		req.Header.Set("Content-Type", "application/merge-patch+json")
 	}

@@ -1,0 +1,274 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// cluster is three Vaults with raft storage in place of the one in development
+// mode. Node 0 is the one that the script talks to.
+type cluster struct {
+	nodes  []*server
+	unseal string // key
+}
+
+const nodeConfig = `
+storage "raft" {
+  path                   = %[1]q
+  node_id                = %[2]q
+  performance_multiplier = 1
+}
+listener "tcp" {
+  address         = "127.0.0.1:%[3]s"
+  cluster_address = "127.0.0.1:%[4]s"
+  tls_disable     = true
+}
+api_addr             = "http://127.0.0.1:%[3]s"
+cluster_addr         = "https://127.0.0.1:%[4]s"
+plugin_directory     = %[5]q
+raw_storage_endpoint = true
+disable_mlock        = true
+`
+
+// startNode starts the i-th Vault, sealed, and waits until it answers.
+func (w *world) startNode(i int) (*server, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	clusterPort, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	name := fmt.Sprint("node", i)
+	data := filepath.Join(w.dir, "."+name)
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(w.dir, "."+name+".hcl")
+	if err := os.WriteFile(config, fmt.Appendf(nil, nodeConfig, data, name, port, clusterPort, pluginDir), 0o600); err != nil {
+		return nil, err
+	}
+	s := &server{addr: "http://127.0.0.1:" + port, log: filepath.Join(w.dir, "."+name+".log"), done: make(chan struct{})}
+	if err := s.start(w.dir, "-config="+config, "-log-level=debug"); err != nil {
+		return nil, err
+	}
+	return s, until(30*time.Second, func() error {
+		_, err := w.health(s)
+		return err
+	})
+}
+
+// health is the status that a node answers: 200 active, 429 standby, 503 sealed.
+func (w *world) health(s *server) (status int, err error) {
+	status, _, err = w.callAt(s.addr, http.MethodGet, "sys/health", "")
+	return status, err
+}
+
+func until(limit time.Duration, done func() error) error {
+	deadline := time.Now().Add(limit)
+	for {
+		err := done()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func (w *world) waitHealth(s *server, want ...int) error {
+	return until(60*time.Second, func() error {
+		status, err := w.health(s)
+		if err != nil {
+			return err
+		}
+		for _, w := range want {
+			if status == w {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s: health is %d, want %v", s.addr, status, want)
+	})
+}
+
+// clusterCmd replaces the script's Vault by a cluster of three: cluster.
+func clusterCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	w.vault.stop()
+	w.cluster = &cluster{}
+	for i := range 3 {
+		node, err := w.startNode(i)
+		ts.Check(err)
+		w.cluster.nodes = append(w.cluster.nodes, node)
+	}
+	w.vault = w.cluster.nodes[0]
+	ts.Check(w.initialize())
+	ts.Setenv("VAULT_ADDR", w.vault.addr)
+	ts.Setenv("VAULT_TOKEN", w.rootToken)
+	ts.Check(w.enableAudit())
+}
+
+func (w *world) initialize() error {
+	first := w.cluster.nodes[0]
+	_, answer, err := w.call(http.MethodPut, "sys/init", `{"secret_shares":1,"secret_threshold":1}`)
+	if err != nil {
+		return err
+	}
+	var made struct {
+		Keys      []string `json:"keys_base64"`
+		RootToken string   `json:"root_token"`
+	}
+	if err := json.Unmarshal(answer, &made); err != nil || len(made.Keys) != 1 {
+		return fmt.Errorf("initializing: %w, %d keys", err, len(made.Keys))
+	}
+	w.rootToken, w.cluster.unseal = made.RootToken, made.Keys[0]
+	if err := w.unseal(first); err != nil {
+		return err
+	}
+	if err := w.waitHealth(first, http.StatusOK); err != nil {
+		return err
+	}
+	// Without this a node may vote, and lead, only after ten seconds.
+	if _, _, err := w.call(http.MethodPut, "sys/storage/raft/autopilot/configuration", `{"server_stabilization_time":"1s"}`); err != nil {
+		return err
+	}
+	for _, node := range w.cluster.nodes[1:] {
+		if _, _, err := w.callAt(node.addr, http.MethodPut, "sys/storage/raft/join", fmt.Sprintf(`{"leader_api_addr":%q}`, first.addr)); err != nil {
+			return err
+		}
+		if err := w.unseal(node); err != nil {
+			return err
+		}
+		if err := w.waitHealth(node, http.StatusTooManyRequests); err != nil {
+			return err
+		}
+	}
+	return until(30*time.Second, w.allVote)
+}
+
+func (w *world) allVote() error {
+	_, answer, err := w.call(http.MethodGet, "sys/storage/raft/configuration", "")
+	if err != nil {
+		return err
+	}
+	if n := strings.Count(string(answer), `"voter":true`); n != len(w.cluster.nodes) {
+		return fmt.Errorf("%d nodes vote: %s", n, answer)
+	}
+	return nil
+}
+
+func (w *world) unseal(s *server) error {
+	status, answer, err := w.callAt(s.addr, http.MethodPut, "sys/unseal", fmt.Sprintf(`{"key":%q}`, w.cluster.unseal))
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("unsealing: HTTP %d %s", status, answer)
+	}
+	return err
+}
+
+// leader returns the active node.
+func (w *world) leader() (*server, error) {
+	var found *server
+	err := until(60*time.Second, func() error {
+		for _, node := range w.cluster.nodes {
+			if status, err := w.health(node); err == nil && status == http.StatusOK {
+				found = node
+				return nil
+			}
+		}
+		return errors.New("there is no active node")
+	})
+	return found, err
+}
+
+// stepDownCmd makes the active node give up its leadership, and waits until
+// another has taken it: stepdown.
+func stepDownCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	old, err := w.leader()
+	ts.Check(err)
+	start := time.Now()
+	status, answer, err := w.callAt(old.addr, http.MethodPut, "sys/step-down", "")
+	ts.Check(err)
+	if status != http.StatusNoContent {
+		ts.Fatalf("step-down: HTTP %d %s", status, answer)
+	}
+	ts.Check(w.waitHealth(old, http.StatusTooManyRequests))
+	next, err := w.leader()
+	ts.Check(err)
+	if next == old {
+		ts.Fatalf("the same node leads")
+	}
+	_, _ = fmt.Fprintf(ts.Stdout(), "another node leads after %.1f s\n", time.Since(start).Seconds())
+}
+
+// retryingReaders read tokens as Vault's library does it by default, and try
+// each at Redox.
+type retryingReaders struct {
+	stop           context.CancelFunc
+	all            sync.WaitGroup
+	reads, refused atomic.Int64
+
+	mu     sync.Mutex
+	failed []string
+}
+
+// clusterReadersCmd starts two readers at each node, or stops them and prints
+// how it went: clusterreaders start <path of a client>, clusterreaders stop.
+func clusterReadersCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	if args[0] == "stop" {
+		r := w.retrying
+		r.stop()
+		r.all.Wait()
+		_, _ = fmt.Fprintf(ts.Stdout(), "%d reads, %d failed, %d tokens refused\n%s\n", r.reads.Load(), len(r.failed), r.refused.Load(), strings.Join(r.failed, "\n"))
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	r := &retryingReaders{stop: stop}
+	w.retrying = r
+	ts.Defer(stop)
+	for i := range 2 * len(w.cluster.nodes) {
+		node := w.cluster.nodes[i%len(w.cluster.nodes)]
+		r.all.Go(func() {
+			for ctx.Err() == nil {
+				r.read(w, node, args[1])
+			}
+		})
+	}
+}
+
+// read makes three attempts, the later ones after one and two seconds: two
+// retries of what passes is what Vault's library does unless told otherwise.
+func (r *retryingReaders) read(w *world, node *server, path string) {
+	var failures []string
+	for try := range 3 {
+		time.Sleep(time.Duration(try) * time.Second)
+		status, answer, err := w.callAt(node.addr, http.MethodGet, path+"/token", "")
+		if token, _ := field(answer, "access_token"); err == nil && token != "" {
+			r.reads.Add(1)
+			if !w.sandbox.Live(token) {
+				r.refused.Add(1)
+			}
+			return
+		}
+		failures = append(failures, fmt.Sprintf("%s %s: HTTP %d %s %v", time.Now().Format("15:04:05.000"), node.addr, status, answer, err))
+		if err == nil && status < 500 && status != http.StatusTooManyRequests && status != http.StatusPreconditionFailed {
+			break
+		}
+	}
+	r.reads.Add(1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed = append(r.failed, failures...)
+}
