@@ -35,6 +35,43 @@ func key(id keyring.ID, change func(*keyring.Key)) *keyring.Key {
 	return k
 }
 
+// A step is the same while it asks for the same to be done with the same key,
+// or to publish the same set to the same list.
+func TestSameStep(t *testing.T) {
+	prove := func(k *keyring.Key) keyring.Step { return keyring.Step{Action: keyring.Prove, Key: k} }
+	publish := func(r *keyring.Ring) keyring.Step { return r.Next(pushed, noon) }
+	other, another := fake("a"), published()
+	other.N = "another"
+	another.Publication.To = "another"
+	grown := published()
+	grown.Keys = append(grown.Keys, fake("b"))
+	clean := published()
+	clean.Publication.Gone = nil
+	replaced := published()
+	replaced.Get("p").N = "another"
+	for name, test := range map[string]struct {
+		one, other keyring.Step
+		same       bool
+	}{
+		"the same key":          {prove(fake("a")), prove(fake("a")), true},
+		"another key":           {prove(fake("a")), prove(fake("b")), false},
+		"another under that ID": {prove(fake("a")), prove(other), false},
+		"another action":        {prove(fake("a")), keyring.Step{Action: keyring.Drop, Key: fake("a")}, false},
+		"no key in one":         {prove(fake("a")), keyring.Step{Action: keyring.Prove}, false},
+		"no key in both":        {keyring.Step{Action: keyring.Add}, keyring.Step{Action: keyring.Add}, true},
+		"another without a key": {keyring.Step{Action: keyring.Add}, keyring.Step{Action: keyring.Publish}, false},
+		"the same set":          {publish(published()), publish(published()), true},
+		"to another list":       {publish(published()), publish(another), false},
+		"a key more":            {publish(published()), publish(grown), false},
+		"a key is another":      {publish(published()), publish(replaced), false},
+		"nothing to take off":   {publish(published()), publish(clean), false},
+	} {
+		if test.one.Same(test.other) != test.same || test.other.Same(test.one) != test.same {
+			t.Errorf("%s: want %v", name, test.same)
+		}
+	}
+}
+
 // listedAt returns a ring whose list is to be looked at again so long after
 // noon, and whose pending key it has since so long after noon, if at all.
 func listedAt(change func(*keyring.Key), since, next time.Duration) *keyring.Ring {
