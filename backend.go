@@ -46,7 +46,7 @@ type backend struct {
 	*framework.Backend
 	now      func() time.Time
 	pool     *pool
-	rotation rotator
+	rotation *rotator
 
 	// mu serialises read-modify-write of storage. Nothing asks Redox and no
 	// key is generated while it is held.
@@ -64,7 +64,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 }
 
 func newBackend() *backend {
-	b := &backend{now: time.Now, pool: newPool(), rotation: rotator{bell: make(chan struct{}, 1), doubts: map[string]bool{}}}
+	b := &backend{now: time.Now, pool: newPool(), rotation: newRotator()}
 	b.Backend = &framework.Backend{
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,

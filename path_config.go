@@ -2,6 +2,7 @@ package redox
 
 import (
 	"context"
+	"errors"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -126,6 +127,9 @@ func (b *backend) writeConfig(ctx context.Context, r *request) (*logical.Respons
 	if err := c.update(r.fields); err != nil {
 		return nil, err
 	}
+	if err := retryPublication(ctx, r); err != nil {
+		return nil, err
+	}
 	if err := store.Put(ctx, r.Storage, configKey(r.client), c); err != nil {
 		return nil, err
 	}
@@ -135,11 +139,22 @@ func (b *backend) writeConfig(ctx context.Context, r *request) (*logical.Respons
 		resp.AddWarning("region has no effect while token_url is set: write token_url=\"\" to use the region's")
 	}
 	if c.PlatformClient != "" {
-		if _, err := authority(ctx, r, c); err != nil {
+		var user userError
+		if _, err := authority(ctx, r, c); errors.As(err, &user) {
 			resp.AddWarning("the public keys are not published yet: " + err.Error())
 		}
 	}
 	return resp, nil
+}
+
+// retryPublication has a publication that failed tried at once: whoever writes
+// the config may have mended it, here or at Redox.
+func retryPublication(ctx context.Context, r *request) error {
+	ring, err := getRing(ctx, r)
+	if err != nil || !ring.Retry() {
+		return err
+	}
+	return putRing(ctx, r, ring)
 }
 
 func (b *backend) deleteConfig(ctx context.Context, r *request) (*logical.Response, error) {

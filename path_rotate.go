@@ -12,7 +12,7 @@ import (
 
 const rotateHelp = `
 Replaces the signing key, by itself from here on: generates the next key,
-publishes it, waits publish_window if Redox fetches it, proves it by a real
+publishes it, waits publish_window unless it is pasted by hand, proves it by a real
 token request until Redox takes it, and signs with it. The old key stays
 published for retire_after and is then deleted. No read of token fails
 meanwhile. A key that is pending already is the next one. In an empty ring it
@@ -109,6 +109,8 @@ func publication(r *request, c *config, ring *keyring.Ring) string {
 		return "Redox fetches " + r.paths + "jwks"
 	case p == nil || p.LastAt.IsZero():
 		return "about to begin"
+	case p.Failure != "" && p.NextAt.IsZero():
+		return "not up to date: " + p.Failure + "; tried at " + timestamp(p.LastAt) + ", and about to be tried again"
 	case p.Failure != "":
 		return "not up to date: " + p.Failure + "; tried at " + timestamp(p.LastAt) + ", the next time is " + timestamp(p.NextAt)
 	case p.NextAt.IsZero():

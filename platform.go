@@ -95,7 +95,7 @@ func readAPIKey(raw []byte, clientID string) (*apiKey, error) {
 				ID      string `json:"id"`
 				JWKSURL string `json:"jwksURL"`
 				JWKSet  struct {
-					Keys []json.RawMessage `json:"keys"`
+					Keys *[]json.RawMessage `json:"keys"`
 				} `json:"jwkSet"`
 			} `json:"apikey"`
 		} `json:"payload"`
@@ -107,7 +107,15 @@ func readAPIKey(raw []byte, clientID string) (*apiKey, error) {
 	if k.ID != clientID {
 		return nil, &upstreamError{Kind: broken, What: "the Platform API answered with another API key"}
 	}
-	return &apiKey{JWKSURL: k.JWKSURL, Keys: k.JWKSet.Keys}, nil
+	found := &apiKey{JWKSURL: k.JWKSURL}
+	switch {
+	case k.JWKSet.Keys != nil:
+		found.Keys = *k.JWKSet.Keys
+	case k.JWKSURL == "":
+		// Taken for an empty list, it would be replaced, and others' keys lost.
+		return nil, &upstreamError{Kind: broken, What: "the Platform API does not show the API key's jwkSet, so that is left as it is"}
+	}
+	return found, nil
 }
 
 // platformRefusal is the Platform API's no. How it words it is not documented,

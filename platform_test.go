@@ -65,6 +65,9 @@ func TestPlatformAnswers(t *testing.T) {
 		"another ID":         {200, `{"payload":{"apikey":{"id":"words of the server"}}}`, "with another API key", false},
 		"keys no list":       {200, `{"payload":{"apikey":{"id":"id","jwkSet":{"keys":{}}}}}`, "is not the JSON of an API key", false},
 		"the URL no string":  {200, `{"payload":{"apikey":{"id":"id","jwksURL":{}}}}`, "is not the JSON of an API key", false},
+		"no set":             {200, `{"payload":{"apikey":{"id":"id","jwks":{"keys":[]}}}}`, "does not show the API key's jwkSet", false},
+		"a null for a set":   {200, `{"payload":{"apikey":{"id":"id","jwkSet":null}}}`, "does not show the API key's jwkSet", false},
+		"no keys in the set": {200, `{"payload":{"apikey":{"id":"id","jwkSet":{"keys":null}}}}`, "does not show the API key's jwkSet", false},
 		"it repeats a token": {200, `{"payload":{"apikey":{"id":"id","jwkSet":{"keys":[{"kid":"` + platformToken + `"}]}}}}`, "repeats the access token", false},
 		"likewise, refusing": {403, `{"error":"` + platformToken + `"}`, "repeats the access token", false},
 		"401":                {401, `{"errorDetail":"words of the server"}`, "does not take the platform client's token", true},
@@ -89,7 +92,7 @@ func TestPlatformAnswers(t *testing.T) {
 			}
 		})
 	}
-	api := askPlatform(t, body(200, `{"payload":{"apikey":{"id":"id"}}}`))
+	api := askPlatform(t, body(200, `{"payload":{"apikey":{"id":"id","jwkSet":{"keys":[]}}}}`))
 	if key, err := api.read(t.Context(), "id"); err != nil || len(key.Keys) != 0 {
 		t.Errorf("without any key: %+v, %v", key, err)
 	}

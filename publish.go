@@ -87,10 +87,14 @@ func (b *backend) proveOwner(ctx context.Context, r *request, c, p *config, acti
 	}
 	as := *p
 	as.ClientID, as.Scope = c.ClientID, c.Scope
-	if _, err := b.request(ctx, r, &as, active, way, way.proofs); err != nil {
+	_, err = b.request(ctx, r, &as, active, way, way.proofs)
+	switch {
+	case err == nil:
+		return nil
+	case isUnknownKey(err):
 		return fmt.Errorf("Redox has to know the active key before the engine may publish others beside it, so that one is pasted once: %w", withoutRemedy(err))
 	}
-	return nil
+	return fmt.Errorf("proving the active key: %w", withoutRemedy(err))
 }
 
 // updateList reads Redox's list, updates it unless it is as it should be, and

@@ -245,3 +245,39 @@ func TestPublishMendsList(t *testing.T) {
 	m.rotate()
 	m.signs(active)
 }
+
+// A deleted key is taken off Redox's list even if the way there was elsewhere,
+// or nowhere, in between: else "up to date" would be said of a leaked key.
+func TestPublishTakesOff(t *testing.T) {
+	for name, meanwhile := range map[string]func(m *mount){
+		"the authority was missing": func(m *mount) {
+			m.write("clients/platform/config", map[string]any{"manages": ""})
+			m.rotate()
+		},
+		"nobody published": func(m *mount) {
+			m.sandbox.SetPlatformFault(redoxtest.FaultUnavailable, 1)
+			m.rotate()
+			m.write("config", map[string]any{"platform_client": ""})
+			m.rotate()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMount(t)
+			old := m.platformReady(nil)
+			next := m.write("keys/generate", nil)["key_id"].(string)
+			m.rotate()
+			m.write("keys/"+next+"/activate", nil)
+			m.must(logical.DeleteOperation, "keys/"+old, nil)
+			meanwhile(m)
+			if got := m.listed(); got != old+" "+next {
+				t.Errorf("Redox lists %s", got)
+			}
+			m.write("clients/platform/config", map[string]any{"manages": "default=" + clientID})
+			m.write("config", map[string]any{"platform_client": "platform"})
+			m.rotate()
+			if got := m.listed(); got != next || !strings.HasPrefix(m.publication(), "up to date: ") {
+				t.Errorf("Redox lists %s; publication: %s", got, m.publication())
+			}
+		})
+	}
+}

@@ -182,7 +182,7 @@ func TestPublishOvertaken(t *testing.T) {
 	m.platformReady(nil)
 	m.sandbox.SetFault(redoxtest.FaultSlow, 1)
 	done := make(chan time.Time)
-	go func() { done <- m.backend.rotateAll(context.Background(), m.storage) }()
+	go func() { done <- m.rotateAll(context.Background()) }()
 	waitFor(t, "the proof", func() bool { return m.sandbox.FaultsLeft() == 0 })
 	m.write("clients/platform/config", map[string]any{"manages": "acme=x"})
 	<-done
@@ -203,7 +203,7 @@ func TestPublishSurvivesStorage(t *testing.T) {
 		m.write("keys/rotate", nil)
 		storage.countdown = at
 		for range 8 {
-			m.backend.rotateAll(t.Context(), storage)
+			m.rotateAll(t.Context())
 			left := storage.countdown
 			storage.countdown = -1
 			m.read("token")
@@ -228,5 +228,48 @@ func TestPublishSurvivesStorage(t *testing.T) {
 			t.Logf("%d storage operations", at)
 			break
 		}
+	}
+}
+
+// Whoever has mended what Redox refused writes the config again, and need not
+// wait; and what is no refusal of the key is not called one.
+func TestPublishRetry(t *testing.T) {
+	m := newMount(t)
+	m.platformReady(map[string]any{"max_retries": 0})
+	m.sandbox.SetFault(redoxtest.FaultUnavailable, 3)
+	m.rotate()
+	if got := m.publication(); !strings.Contains(got, "not up to date: proving the active key: the token endpoint answered HTTP 503; tried at ") {
+		t.Errorf("publication: %s", got)
+	}
+	m.sandbox.SetFault("", 0)
+	m.register(clientID, `{"keys":[]}`)
+	m.pass(time.Minute)
+	m.rotate()
+	if got := m.publication(); !strings.Contains(got, "not up to date: Redox has to know the active key before the engine may publish others beside it, so that one is pasted once: Redox refused") {
+		t.Errorf("publication: %s", got)
+	}
+	m.publish("")
+	m.write("config", map[string]any{"max_retries": 0})
+	if got := m.publication(); !strings.HasSuffix(got, ", and about to be tried again") {
+		t.Errorf("publication: %s", got)
+	}
+	m.rotate()
+	if got := m.publication(); !strings.HasPrefix(got, "up to date: ") {
+		t.Errorf("publication: %s", got)
+	}
+}
+
+// Without a key there is nothing to publish, and nothing is written.
+func TestPublishNothing(t *testing.T) {
+	m := newMount(t)
+	m.write("config", map[string]any{"client_id": clientID, "platform_client": "platform"})
+	before := snapshot(t, m.storage)
+	if wait := m.rotate(); wait != 0 {
+		t.Errorf("it waits %v", wait)
+	}
+	m.unchanged(before)
+	m.write("keys/generate", nil)
+	if got := m.publication(); got != "about to begin" {
+		t.Errorf("publication: %s", got)
 	}
 }

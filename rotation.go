@@ -10,8 +10,12 @@ import (
 )
 
 // rotateOne takes one client's ring one step on, in one write at most. It
-// returns when to look again: at once after a step.
+// returns when to look again: at once after a step, and zero when nothing waits
+// for a time.
 func (b *backend) rotateOne(ctx context.Context, s logical.Storage, client string) (look time.Time, err error) {
+	if !b.WriteSafeReplicationState() {
+		return time.Time{}, nil // another node does it
+	}
 	r := &request{Request: &logical.Request{Storage: s}, client: client}
 	c, ring, step, err := b.nextStep(ctx, r)
 	if err != nil || c == nil {
@@ -27,14 +31,15 @@ func (b *backend) rotateOne(ctx context.Context, s logical.Storage, client strin
 	return b.now(), b.finish(ctx, r, c, step, finish)
 }
 
-// nextStep settles the ring and says what is next; without a config nothing is.
+// nextStep settles the ring and says what is next; without a config, or without
+// a key, nothing is.
 func (b *backend) nextStep(ctx context.Context, r *request) (*config, *keyring.Ring, keyring.Step, error) {
 	doubt := b.rotation.takeDoubt(r.client)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
 	c, ring, changed, err := settled(ctx, r, now)
-	if err != nil || c == nil {
+	if err != nil || c == nil || len(ring.Keys) == 0 {
 		return nil, nil, keyring.Step{}, err
 	}
 	changed = doubt && ring.Doubt(now) || changed
@@ -66,7 +71,7 @@ func settled(ctx context.Context, r *request, now time.Time) (c *config, ring *k
 func (b *backend) prepare(ctx context.Context, r *request, c *config, ring *keyring.Ring, step keyring.Step) (func(*keyring.Ring, time.Time) error, error) {
 	switch step.Action {
 	case keyring.Add:
-		k, err := keyring.Generate(successorBits(ring.Active().Bits), b.now())
+		k, err := b.generateSuccessor(ctx, ring.Active())
 		if err != nil {
 			return nil, err
 		}
@@ -84,6 +89,18 @@ func (b *backend) prepare(ctx context.Context, r *request, c *config, ring *keyr
 	}
 	_, err := b.prove(ctx, r, c, step.Key)
 	return func(ring *keyring.Ring, now time.Time) error { return proved(ring, step.Key.ID, err, now) }, ctx.Err()
+}
+
+// generateSuccessor makes one key at a time, so that many rings that are due at
+// once leave the processor to reads.
+func (b *backend) generateSuccessor(ctx context.Context, active *keyring.Key) (*keyring.Key, error) {
+	select {
+	case b.rotation.generating <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-b.rotation.generating }()
+	return keyring.Generate(successorBits(active.Bits), b.now())
 }
 
 // proved notes how the proof of a key went: at best it signs from now on.

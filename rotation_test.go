@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
 // pass lets time go by, here and at Redox.
@@ -20,12 +21,32 @@ func (m *mount) pass(d time.Duration) {
 	m.sandbox.SetClockOffset(m.ahead)
 }
 
+// rotateAll takes each ring one step on, and returns when to look again.
+func (m *mount) rotateAll(ctx context.Context) (look time.Time) {
+	m.t.Helper()
+	under := m.storage
+	if faulty, is := under.(*faultyStorage); is {
+		under = faulty.Storage
+	}
+	names, err := store.List(context.Background(), under, clientsPrefix)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, name := range names {
+		at := m.backend.rotateSafely(ctx, m.storage, strings.TrimSuffix(name, "/"))
+		if !at.IsZero() && (look.IsZero() || at.Before(look)) {
+			look = at
+		}
+	}
+	return look
+}
+
 // rotate lets the rotator do all that is due, and returns for how long it then
 // waits; zero for ever.
 func (m *mount) rotate() time.Duration {
 	m.t.Helper()
 	for range 20 {
-		look := m.backend.rotateAll(context.Background(), m.storage)
+		look := m.rotateAll(context.Background())
 		if look.IsZero() {
 			return 0
 		}
@@ -167,7 +188,7 @@ func TestRotationSurvivesStorage(t *testing.T) {
 		m.pass(24 * time.Hour)
 		storage.countdown = at
 		for range 6 {
-			m.backend.rotateAll(t.Context(), storage)
+			m.rotateAll(t.Context())
 			left := storage.countdown
 			storage.countdown = -1
 			m.read("token")
@@ -210,7 +231,7 @@ func TestRotationOvertaken(t *testing.T) {
 	m.publish("")
 	m.sandbox.SetFault(redoxtest.FaultSlow, 1)
 	done := make(chan time.Time)
-	go func() { done <- m.backend.rotateAll(context.Background(), m.storage) }()
+	go func() { done <- m.rotateAll(context.Background()) }()
 	waitFor(t, "the proof", func() bool { return m.sandbox.FaultsLeft() == 0 })
 	m.write("config", map[string]any{"client_id": "another"})
 	<-done
@@ -234,51 +255,5 @@ func TestRotationElsewhere(t *testing.T) {
 	m.must(logical.DeleteOperation, "config", nil)
 	if wait := m.rotate(); wait != 0 {
 		t.Errorf("without a config it waits %v", wait)
-	}
-}
-
-// The goroutine that Vault starts does it all by itself, once; Cleanup ends it.
-func TestRotator(t *testing.T) {
-	m := newMount(t)
-	m.ready("", nil)
-	for range 2 {
-		if err := m.backend.Initialize(t.Context(), &logical.InitializationRequest{Storage: m.storage}); err != nil {
-			t.Fatal(err)
-		}
-		if err := m.backend.PeriodicFunc(t.Context(), &logical.Request{Storage: m.storage}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	next := m.write("keys/generate", nil)["key_id"]
-	m.publish("")
-	m.write("keys/rotate", nil)
-	waitFor(t, "the switch", func() bool { return m.read("keys")["active"] == next })
-	m.signs(next)
-	if n := strings.Count(m.log.String(), "signing key changed"); n != 1 {
-		t.Errorf("the key changed %d times", n)
-	}
-	m.backend.Cleanup(t.Context())
-	select {
-	case <-m.backend.rotation.done:
-	default:
-		t.Error("the goroutine runs on after Cleanup")
-	}
-}
-
-// A panic is logged without its value, and the rotator goes on.
-func TestRotatorPanics(t *testing.T) {
-	for _, at := range []int{0, 1} { // the list, and a client's config
-		storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1, panics: true}
-		m := newMountOn(t, storage, systemView(0))
-		m.ready("", nil)
-		storage.countdown = at
-		if wait := m.rotate(); wait != time.Minute || strings.Count(m.log.String(), "panic in a rotation") != 1 {
-			t.Errorf("it waits %v; the log holds %s", wait, m.log)
-		}
-		next := m.write("keys/generate", nil)["key_id"]
-		m.publish("")
-		m.write("keys/rotate", nil)
-		m.rotate()
-		m.signs(next)
 	}
 }

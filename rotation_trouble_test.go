@@ -5,7 +5,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -176,76 +175,25 @@ func TestRotatorLooksAgain(t *testing.T) {
 	if wait := m.rotate(); wait != 24*time.Hour {
 		t.Errorf("it waits %v", wait)
 	}
-	for at := range 7 { // the list, and two reads for each client
+	for at := range 6 { // two reads for each client
 		storage.countdown = at
 		stopped, cancel := context.WithCancel(t.Context())
 		cancel()
-		m.backend.rotateAll(stopped, storage)
+		m.rotateAll(stopped)
 		logged := strings.Contains(m.log.String(), "tried again in a minute")
 		if logged {
 			t.Fatal("it logs that it was stopped")
 		}
 	}
-	for at := range 7 {
+	for at := range 6 {
 		storage.countdown = at
-		look := m.backend.rotateAll(t.Context(), storage)
+		look := m.rotateAll(t.Context())
 		storage.countdown = -1
 		if wait := look.Sub(m.backend.now()).Round(time.Second); wait != time.Minute {
 			t.Errorf("after a failure of operation %d it waits %v", at, wait)
 		}
 	}
-	if n := strings.Count(m.log.String(), "tried again in a minute"); n != 7 {
+	if n := strings.Count(m.log.String(), "tried again in a minute"); n != 6 {
 		t.Errorf("it logs %d times", n)
 	}
-}
-
-// A client whose Redox stalls keeps no other waiting.
-func TestRotatorSideBySide(t *testing.T) {
-	m := newMount(t)
-	m.ready("", nil)
-	next := m.write("keys/rotate", nil)["key_id"]
-	stalled, err := redoxtest.Start(redoxtest.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(stalled.Close)
-	stalled.SetFault(redoxtest.FaultStall, -1)
-	m.ready("clients/acme/", map[string]any{"token_url": stalled.TokenURL(), "request_timeout": "30s"})
-	m.write("clients/acme/keys/rotate", nil)
-	m.publish("")
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan time.Time)
-	go func() { done <- m.backend.rotateAll(ctx, m.storage) }()
-	waitFor(t, "the other client's switch", func() bool { return len(stalled.Assertions()) > 0 && m.read("keys")["active"] == next })
-	cancel()
-	<-done
-}
-
-// Without anything to do the rotator looks once a minute, and no more.
-func TestRotatorRests(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		storage := &countingStorage{Storage: &logical.InmemStorage{}}
-		made, err := Factory(t.Context(), &logical.BackendConfig{System: systemView(0), StorageView: storage})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := made.Initialize(t.Context(), &logical.InitializationRequest{Storage: storage}); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(10*time.Minute + time.Second)
-		made.Cleanup(t.Context())
-		if storage.lists != 11 {
-			t.Errorf("it looked %d times in ten minutes", storage.lists)
-		}
-	})
-}
-
-type countingStorage struct {
-	logical.Storage
-	lists int
-}
-
-func (s *countingStorage) List(ctx context.Context, prefix string) ([]string, error) {
-	s.lists++
-	return s.Storage.List(ctx, prefix)
 }

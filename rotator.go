@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,27 +14,62 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// rotator is the goroutine that carries rotations on. Vault starts it when the
-// mount is ready, and again each minute in case it ended; Clean stops it. What
-// it does next stands in storage, so it may be stopped anywhere.
+// rotator carries rotations on: one goroutine for each client, as each may
+// wait for a Redox of its own, and one that knows which clients there are.
+// Vault starts it when the mount is ready, and again each minute in case it
+// ended; Clean stops it. What it does next stands in storage, so it may be
+// stopped anywhere.
 type rotator struct {
-	mu     sync.Mutex // guards the three below
-	cancel context.CancelFunc
-	done   chan struct{}   // closed when the goroutine has ended
-	doubts map[string]bool // clients whose active key Redox did not know
+	running sync.Mutex // held to start or stop it; guards the two below
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when all goroutines have ended
 
-	bell chan struct{} // holds one ring at most: look at the rings now
+	generating chan struct{} // has room for one that generates a key
+
+	mu     sync.Mutex      // guards the three below; nothing waits under it
+	bell   bell            // of the one that knows the clients
+	bells  map[string]bell // of the clients
+	doubts map[string]bool // clients whose active key Redox did not know
 }
 
-// lookAgain is when to look at the rings again at the latest: after trouble
-// with storage, and because a clock may have been set.
+// bell holds one ring at most: look now.
+type bell chan struct{}
+
+func newBell() bell { return make(bell, 1) }
+
+func (b bell) ring() {
+	select {
+	case b <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns after d, when the bell rings, or when ctx ends.
+func (b bell) wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-b:
+	}
+}
+
+// lookAgain is when to look at the clients and their rings again at the latest:
+// after trouble with storage, and because a clock may have been set.
 const lookAgain = time.Minute
 
-// wake makes a running rotator look at the rings.
+func newRotator() *rotator {
+	return &rotator{generating: make(chan struct{}, 1), bell: newBell(), bells: map[string]bell{}, doubts: map[string]bool{}}
+}
+
+// wake makes a running rotator look at all rings.
 func (r *rotator) wake() {
-	select {
-	case r.bell <- struct{}{}:
-	default:
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.bell.ring()
+	for _, b := range r.bells {
+		b.ring()
 	}
 }
 
@@ -42,7 +78,9 @@ func (r *rotator) doubt(client string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.doubts[client] = true
-	r.wake()
+	if b := r.bells[client]; b != nil {
+		b.ring()
+	}
 }
 
 func (r *rotator) takeDoubt(client string) bool {
@@ -53,10 +91,28 @@ func (r *rotator) takeDoubt(client string) bool {
 	return doubted
 }
 
-// start begins the rotator, unless it runs.
-func (r *rotator) start(run func(context.Context)) {
+// join gives a client its bell; leave takes it away, unless another has joined
+// for that client since.
+func (r *rotator) join(client string) bell {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	b := newBell()
+	r.bells[client] = b
+	return b
+}
+
+func (r *rotator) leave(client string, b bell) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.bells[client] == b {
+		delete(r.bells, client)
+	}
+}
+
+// start begins the rotator, unless it runs.
+func (r *rotator) start(run func(context.Context)) {
+	r.running.Lock()
+	defer r.running.Unlock()
 	if r.done != nil {
 		select {
 		case <-r.done:
@@ -76,8 +132,8 @@ func (r *rotator) start(run func(context.Context)) {
 
 // stop ends the rotator and waits until it has.
 func (r *rotator) stop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.running.Lock()
+	defer r.running.Unlock()
 	if r.cancel != nil {
 		r.cancel()
 		<-r.done
@@ -89,59 +145,59 @@ func (b *backend) startRotation(s logical.Storage) {
 	b.rotation.start(func(ctx context.Context) { b.rotateForever(ctx, s) })
 }
 
+// rotateForever keeps a goroutine for each client there is.
 func (b *backend) rotateForever(ctx context.Context, s logical.Storage) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	stops := map[string]context.CancelFunc{}
+	for ctx.Err() == nil {
+		b.safely(ctx, "", func() (time.Time, error) {
+			names, err := store.List(ctx, s, clientsPrefix)
+			if err != nil {
+				return time.Time{}, err
+			}
+			for client, stop := range stops {
+				if !slices.Contains(names, client+"/") {
+					stop()
+					delete(stops, client)
+				}
+			}
+			for _, name := range names {
+				client := strings.TrimSuffix(name, "/")
+				if stops[client] != nil {
+					continue
+				}
+				ctx, stop := context.WithCancel(ctx)
+				stops[client] = stop
+				all.Go(func() { b.rotateClient(ctx, s, client) })
+			}
+			return time.Time{}, nil
+		})
+		b.rotation.bell.wait(ctx, lookAgain)
+	}
+}
+
+// rotateClient carries on the rotations of one client.
+func (b *backend) rotateClient(ctx context.Context, s logical.Storage, client string) {
+	bell := b.rotation.join(client)
+	defer b.rotation.leave(client, bell)
 	for ctx.Err() == nil {
 		wait := lookAgain
-		if look := b.rotateAll(ctx, s); !look.IsZero() {
+		if look := b.rotateSafely(ctx, s, client); !look.IsZero() {
 			wait = min(wait, max(look.Sub(b.now()), 0))
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-		case <-b.rotation.bell:
-		}
-		timer.Stop()
+		bell.wait(ctx, wait)
 	}
 }
 
-// rotateAll takes each ring one step on, and returns when to look again; zero
-// when nothing waits for a time.
-func (b *backend) rotateAll(ctx context.Context, s logical.Storage) (look time.Time) {
-	if !b.WriteSafeReplicationState() {
-		return time.Time{} // another node does it
-	}
-	var names []string
-	look = b.safely(ctx, "", func() (_ time.Time, err error) {
-		names, err = store.List(ctx, s, clientsPrefix)
-		return time.Time{}, err
-	})
-	// Side by side, as each may wait for a Redox of its own.
-	var mu sync.Mutex // guards look
-	var all sync.WaitGroup
-	places := make(chan struct{}, rotateAtOnce)
-	for _, name := range names {
-		client := strings.TrimSuffix(name, "/")
-		places <- struct{}{}
-		all.Go(func() {
-			defer func() { <-places }()
-			at := b.safely(ctx, client, func() (time.Time, error) { return b.rotateOne(ctx, s, client) })
-			mu.Lock()
-			defer mu.Unlock()
-			if !at.IsZero() && (look.IsZero() || at.Before(look)) {
-				look = at
-			}
-		})
-	}
-	all.Wait()
-	return look
+// rotateSafely is rotateOne, but comes back in a minute after an error or a
+// panic.
+func (b *backend) rotateSafely(ctx context.Context, s logical.Storage, client string) (look time.Time) {
+	return b.safely(ctx, client, func() (time.Time, error) { return b.rotateOne(ctx, s, client) })
 }
-
-// rotateAtOnce is how many rings are taken on at once.
-const rotateAtOnce = 16
 
 // safely logs an error of step, or a panic, whose value may be a secret, and
-// then has it tried again in a minute.
+// then says to look again in a minute.
 func (b *backend) safely(ctx context.Context, client string, step func() (time.Time, error)) (look time.Time) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -18,7 +18,6 @@ type Publication struct {
 	Proved  bool      `json:"proved,omitzero"`   // a token request signed with the ring's active key succeeded there
 	ReadAt  time.Time `json:"read_at,omitzero"`  // when Redox last showed a list as it should be
 	Foreign []ID      `json:"foreign,omitempty"` // keys it showed that are not of the ring
-	Gone    []Public  `json:"gone,omitempty"`    // deleted keys that Redox may list still
 }
 
 // Public is a public RSA key under its ID, in the encoding of a JWK.
@@ -41,29 +40,24 @@ const doubtAgain = 10 * time.Second
 // it should no longer list: both grow by what others do.
 const maxNoted = 32
 
-// added and removed make the list out of date. Both do nothing where the
-// engine does not keep it.
-func (p *Publication) added(k *Key) {
-	if p == nil {
-		return
+// added and removed make the list out of date, where the engine keeps it.
+func (r *Ring) added(k *Key) {
+	r.Gone = slices.DeleteFunc(r.Gone, func(gone Public) bool { return gone == k.public() })
+	if r.Publication != nil {
+		r.Publication.NextAt = time.Time{}
 	}
-	p.Gone = slices.DeleteFunc(p.Gone, func(gone Public) bool { return gone == k.public() })
-	p.NextAt = time.Time{}
 }
 
-func (p *Publication) removed(k *Key) {
-	if p == nil {
-		return
-	}
-	p.Gone, p.NextAt = append(p.Gone, k.public()), time.Time{}
-	if len(p.Gone) > maxNoted {
-		p.Gone = p.Gone[1:]
+func (r *Ring) removed(k *Key) {
+	if r.Publication != nil {
+		r.Gone, r.Publication.NextAt = append(r.Gone, k.public()), time.Time{}
 	}
 }
 
 // Aim says whose list is to be kept and by whose authority, and tells whether
 // that changed the ring: what was proved or published elsewhere counts for
-// nothing. It does nothing where the engine keeps no list.
+// nothing. What was deleted is still to be taken off, as the list may be the
+// same one. It does nothing where the engine keeps no list.
 func (r *Ring) Aim(to string) (changed bool) {
 	if r.Publication == nil || r.Publication.To == to {
 		return false
@@ -76,10 +70,21 @@ func (r *Ring) Aim(to string) (changed bool) {
 }
 
 // Doubt makes the next look at Redox's list due, unless the last one has just
-// been, and tells whether that changed the ring.
+// been or has failed, and tells whether that changed the ring.
 func (r *Ring) Doubt(now time.Time) (changed bool) {
 	p := r.Publication
-	if p == nil || p.NextAt.IsZero() || now.Before(p.LastAt.Add(doubtAgain)) {
+	if p == nil || p.NextAt.IsZero() || p.Failure != "" || now.Before(p.LastAt.Add(doubtAgain)) {
+		return false
+	}
+	p.NextAt = time.Time{}
+	return true
+}
+
+// Retry makes the next look due after one that failed, for somebody who has
+// mended the reason, and tells whether that changed the ring.
+func (r *Ring) Retry() (changed bool) {
+	p := r.Publication
+	if p == nil || p.NextAt.IsZero() || p.Failure == "" {
 		return false
 	}
 	p.NextAt = time.Time{}
@@ -94,7 +99,7 @@ func (r *Ring) fingerprint() string {
 	for _, k := range r.Keys {
 		text.WriteString(" +" + string(k.ID) + " " + k.N)
 	}
-	for _, gone := range r.Publication.Gone {
+	for _, gone := range r.Gone {
 		text.WriteString(" -" + string(gone.ID) + " " + gone.N)
 	}
 	return text.String()
@@ -115,7 +120,7 @@ func (r *Ring) Merge(list []json.RawMessage) (merged []json.RawMessage, added []
 		switch {
 		case k != nil && listed.same(k.public()):
 			delete(missing, k.ID)
-		case r.Publication.gone(listed) != nil:
+		case r.gone(listed) != nil:
 			changed = true
 			continue
 		case k != nil:
@@ -157,13 +162,13 @@ func (r *Ring) Listed(list []json.RawMessage, now time.Time) {
 		listed := parsePublic(raw)
 		if k := r.Get(listed.ID); k != nil && listed.same(k.public()) {
 			there[k.ID] = true
-		} else if gone := p.gone(listed); gone != nil {
+		} else if gone := r.gone(listed); gone != nil {
 			unwanted[*gone] = true
 		} else if id, err := ParseID(string(listed.ID)); err == nil && len(p.Foreign) < maxNoted {
 			p.Foreign = append(p.Foreign, id)
 		}
 	}
-	p.Gone = slices.DeleteFunc(p.Gone, func(gone Public) bool { return !unwanted[gone] })
+	r.Gone = slices.DeleteFunc(r.Gone, func(gone Public) bool { return !unwanted[gone] })
 	var missing []string
 	for _, k := range r.Keys {
 		switch {
@@ -177,8 +182,8 @@ func (r *Ring) Listed(list []json.RawMessage, now time.Time) {
 	switch {
 	case len(missing) > 0:
 		p.Unanswered("Redox took the update and does not list "+strings.Join(missing, ", ")+" yet", now)
-	case len(p.Gone) > 0:
-		p.Refused("Redox took the update and lists the deleted key "+string(p.Gone[0].ID)+" still: remove it in the dashboard", now)
+	case len(r.Gone) > 0:
+		p.Refused("Redox took the update and lists the deleted key "+string(r.Gone[0].ID)+" still: remove it in the dashboard", now)
 	default:
 		p.ReadAt, p.Attempts = now, Attempts{LastAt: now, NextAt: now.Add(lookAgain)}
 	}
@@ -198,10 +203,10 @@ func (p Public) same(other Public) bool {
 }
 
 // gone returns the deleted key that is listed, nil for none.
-func (p *Publication) gone(listed Public) *Public {
-	for i := range p.Gone {
-		if listed.same(p.Gone[i]) {
-			return &p.Gone[i]
+func (r *Ring) gone(listed Public) *Public {
+	for i := range r.Gone {
+		if listed.same(r.Gone[i]) {
+			return &r.Gone[i]
 		}
 	}
 	return nil

@@ -29,7 +29,8 @@ func jwk(id keyring.ID, n string) string {
 // deleted key "g", whose list the engine keeps.
 func published() *keyring.Ring {
 	r := activeAnd(key("p", func(*keyring.Key) {}))
-	r.Publication = &keyring.Publication{To: "redox", Gone: []keyring.Public{{ID: "g", N: "n-of-g", E: "AQAB"}}}
+	r.Publication = &keyring.Publication{To: "redox"}
+	r.Gone = []keyring.Public{{ID: "g", N: "n-of-g", E: "AQAB"}}
 	return r
 }
 
@@ -123,8 +124,8 @@ func TestListed(t *testing.T) {
 			if !strings.Contains(p.Failure, test.failure) || (p.Failure == "") != (test.failure == "") || p.NextAt.Sub(at) != test.next || p.LastAt != at {
 				t.Errorf("%+v", p.Attempts)
 			}
-			if p.ReadAt.Equal(at) != (test.failure == "") || len(p.Gone) != test.gone || fmt.Sprint(p.Foreign) != test.foreign {
-				t.Errorf("read at %v, gone %v, foreign %v", p.ReadAt, p.Gone, p.Foreign)
+			if p.ReadAt.Equal(at) != (test.failure == "") || len(r.Gone) != test.gone || fmt.Sprint(p.Foreign) != test.foreign {
+				t.Errorf("read at %v, gone %v, foreign %v", p.ReadAt, r.Gone, p.Foreign)
 			}
 			if !r.Get("a").PublishedAt.IsZero() {
 				t.Error("an active key has a window")
@@ -152,7 +153,7 @@ func TestAim(t *testing.T) {
 	if r.Aim("redox") || !r.Publication.Proved {
 		t.Error("the same again changes the ring")
 	}
-	if !r.Aim("another") || r.Publication.Proved || len(r.Publication.Gone) != 0 || r.Publication.To != "another" || !r.Get("p").PublishedAt.IsZero() {
+	if !r.Aim("another") || r.Publication.Proved || len(r.Gone) != 1 || r.Publication.To != "another" || !r.Get("p").PublishedAt.IsZero() {
 		t.Errorf("%+v", r.Publication)
 	}
 	if r = activeAnd(nil); r.Aim("redox") || r.Publication != nil {
@@ -170,17 +171,17 @@ func TestOutOfDate(t *testing.T) {
 	if err := r.Remove("p", false); err != nil {
 		t.Fatal(err)
 	}
-	if p := r.Publication; !p.NextAt.IsZero() || len(p.Gone) != 2 || p.Gone[1].ID != "p" {
-		t.Errorf("after a deletion: %+v", p)
+	if !r.Publication.NextAt.IsZero() || len(r.Gone) != 2 || r.Gone[1].ID != "p" {
+		t.Errorf("after a deletion: %+v, %v", r.Publication, r.Gone)
 	}
 	r.Publication.NextAt = noon.Add(day)
 	if _, _, err := r.Add(fake("p"), noon); err != nil {
 		t.Fatal(err)
 	}
-	if p := r.Publication; !p.NextAt.IsZero() || len(p.Gone) != 1 || p.Gone[0].ID != "g" {
-		t.Errorf("when it comes back: %+v", p)
+	if !r.Publication.NextAt.IsZero() || len(r.Gone) != 1 || r.Gone[0].ID != "g" {
+		t.Errorf("when it comes back: %+v, %v", r.Publication, r.Gone)
 	}
-	for i := range 100 {
+	for i := range 31 {
 		if err := r.Remove(r.Pending().ID, false); err != nil {
 			t.Fatal(err)
 		}
@@ -188,8 +189,8 @@ func TestOutOfDate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if p := r.Publication; len(p.Gone) != 32 || p.Gone[31].ID != "k98" {
-		t.Errorf("%d deleted keys are remembered", len(p.Gone))
+	if err := r.Remove("k30", false); err == nil || !strings.Contains(err.Error(), "32 deleted keys are on Redox's list still") || r.Get("k30") == nil || len(r.Gone) != 32 {
+		t.Errorf("with 32 deleted keys: %v", err)
 	}
 	var foreign []string
 	for i := range 100 {
@@ -213,7 +214,18 @@ func TestDoubt(t *testing.T) {
 	if !r.Doubt(noon.Add(10*time.Second)) || !r.Publication.NextAt.IsZero() {
 		t.Errorf("%+v", r.Publication)
 	}
-	if activeAnd(nil).Doubt(noon) {
+	if activeAnd(nil).Doubt(noon) || activeAnd(nil).Retry() {
 		t.Error("somebody else keeps the list")
+	}
+	r.Publication.NextAt = noon.Add(time.Hour)
+	if r.Retry() {
+		t.Error("nothing has failed")
+	}
+	r.Publication.Refused("no", noon)
+	if r.Doubt(noon.Add(30 * time.Second)) {
+		t.Error("doubt shortens the wait after a refusal")
+	}
+	if !r.Retry() || !r.Publication.NextAt.IsZero() || r.Publication.Refusals != 1 || r.Retry() {
+		t.Errorf("tried again: %+v", r.Publication)
 	}
 }

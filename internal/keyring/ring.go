@@ -19,6 +19,7 @@ const MaxKeys = 8
 type Ring struct {
 	Keys        []*Key       `json:"keys"`
 	Publication *Publication `json:"publication,omitzero"` // where the engine itself keeps Redox's list; else nil
+	Gone        []Public     `json:"gone,omitempty"`       // deleted keys that are to be taken off that list
 }
 
 // Rule is what an operator's request broke; its text is for the operator.
@@ -111,7 +112,7 @@ func (r *Ring) Add(k *Key, now time.Time) (in *Key, added bool, err error) {
 		k.State, k.ActivatedAt = Active, now.UTC()
 	}
 	r.Keys = append(r.Keys, k)
-	r.Publication.added(k)
+	r.added(k)
 	return k, true, nil
 }
 
@@ -149,8 +150,11 @@ func (r *Ring) Remove(id ID, force bool) error {
 				return broken("key %s is active and the only one, so deleting it ends all tokens: repeat with force=true if that is meant", id)
 			}
 		}
+		if len(r.Gone) >= maxNoted && r.Publication != nil {
+			return broken("%d deleted keys are on Redox's list still: mend first what publication says", maxNoted)
+		}
 		r.Keys = append(r.Keys[:i], r.Keys[i+1:]...)
-		r.Publication.removed(k)
+		r.removed(k)
 		return nil
 	}
 	return broken("there is no key %s", id)

@@ -46,7 +46,7 @@ func TestSameStep(t *testing.T) {
 	grown := published()
 	grown.Keys = append(grown.Keys, fake("b"))
 	clean := published()
-	clean.Publication.Gone = nil
+	clean.Gone = nil
 	replaced := published()
 	replaced.Get("p").N = "another"
 	for name, test := range map[string]struct {
