@@ -52,7 +52,7 @@ func (b *backend) pathConfig() []*framework.Path {
 		fieldPublishWindow:  {Type: framework.TypeDurationSecond, Default: 900, Description: "With public_jwks or platform_client: how long a new key is published before it may sign, 0s to 168h."},
 		fieldRetireAfter:    {Type: framework.TypeDurationSecond, Default: 86400, Description: "How long a replaced key stays published before it is deleted, assertion_ttl to 8760h."},
 		fieldPlatformClient: {Type: framework.TypeString, Description: "Name of the client that holds a user-level API key (default for the bare paths): with it the engine keeps the public keys at Redox up to date itself. That client's manages must name this one. None when absent or empty."},
-		fieldManages:        {Type: framework.TypeCommaStringSlice, Description: "For a client with a user-level API key: the clients whose public keys it may publish, each as name=client ID. None when absent or empty."},
+		fieldManages:        {Type: framework.TypeCommaStringSlice, Description: "For a client with a user-level API key: the clients whose public keys it may publish, each as name=client ID, all in one list. None when absent or empty."},
 	}
 	output := ok("The effective settings", map[string]*framework.FieldSchema{
 		fieldClientID:       {Type: framework.TypeString, Required: true, Description: "Client ID of the OAuth API key"},
