@@ -20,6 +20,8 @@ import (
 
 const module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 
+var long = flag.Bool("long", false, "also run what takes minutes")
+
 // What the tests share: binaries that are built once.
 var (
 	vaultBin  string // the server and the CLI
@@ -97,8 +99,11 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
-			if name == "jose" {
+			switch name {
+			case "jose":
 				return *joseVerifier != "", nil
+			case "long":
+				return *long, nil
 			}
 			return false, fmt.Errorf("there is no condition %s", name)
 		},
