@@ -95,7 +95,11 @@ func TestConfigRegions(t *testing.T) {
 		t.Errorf("the empty region is %v", got["region"])
 	}
 	m.write("config", map[string]any{"token_url": "https://redox.example/token"})
-	resp, err := m.request(context.Background(), logical.UpdateOperation, "config", map[string]any{"region": "ca"})
+	resp, err := m.request(context.Background(), logical.UpdateOperation, "config", map[string]any{"max_retries": 1})
+	if err != nil || len(resp.Warnings) != 0 {
+		t.Errorf("without region: %v, %v", resp, err)
+	}
+	resp, err = m.request(context.Background(), logical.UpdateOperation, "config", map[string]any{"region": "ca"})
 	if err != nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "region has no effect while token_url is set") {
 		t.Errorf("region beside token_url: %v, %v", resp, err)
 	}

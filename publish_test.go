@@ -198,6 +198,13 @@ func TestPublishProvesAnew(t *testing.T) {
 	if n := proofs(); n != 1 {
 		t.Errorf("an hour later %d assertions, want that of the platform client", n)
 	}
+	if strings.Contains(m.log.String(), "public keys sent to Redox") {
+		t.Error("a list that was as it should be is updated")
+	}
+	m.write("keys/generate", nil)
+	if got := m.publication(); got != "about to be updated" {
+		t.Errorf("publication: %s", got)
+	}
 	for name, change := range map[string]func(){
 		"the client's ID": func() {
 			m.register("another", m.read("keys")["jwks"].(string))

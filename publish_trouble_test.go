@@ -41,6 +41,13 @@ var publishTroubles = map[string]struct {
 		"token URL and audience must be those of client platform",
 		func(m *mount) { m.write("clients/platform/config", map[string]any{"token_url": m.sandbox.TokenURL()}) }, time.Nanosecond,
 	},
+	"the platform client has another audience": {
+		func(m *mount) {
+			m.write("clients/platform/config", map[string]any{"audience": m.sandbox.TokenURL() + "/other"})
+		},
+		"token URL and audience must be those of client platform",
+		func(m *mount) { m.write("clients/platform/config", map[string]any{"audience": ""}) }, time.Nanosecond,
+	},
 	"the platform client has no key": {
 		func(m *mount) {
 			m.must(logical.DeleteOperation, "clients/platform/keys/"+m.read("clients/platform/keys")["active"].(string), map[string]any{"force": true})

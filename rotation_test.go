@@ -223,20 +223,28 @@ func TestRotationSurvivesStorage(t *testing.T) {
 	}
 }
 
-// A proof is discarded when the config points elsewhere since it began.
+// A proof is discarded when the config points elsewhere since it began, or is
+// gone.
 func TestRotationOvertaken(t *testing.T) {
-	m := newMount(t)
-	old := m.ready("", nil)
-	m.write("keys/rotate", nil)
-	m.publish("")
-	m.sandbox.SetFault(redoxtest.FaultSlow, 1)
-	done := make(chan time.Time)
-	go func() { done <- m.rotateAll(context.Background()) }()
-	waitFor(t, "the proof", func() bool { return m.sandbox.FaultsLeft() == 0 })
-	m.write("config", map[string]any{"client_id": "another"})
-	<-done
-	if got := m.read("keys")["active"]; got != old {
-		t.Errorf("the active key is %v", got)
+	for name, overtake := range map[string]func(m *mount){
+		"another client ID": func(m *mount) { m.write("config", map[string]any{"client_id": "another"}) },
+		"no config":         func(m *mount) { m.must(logical.DeleteOperation, "config", nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMount(t)
+			old := m.ready("", nil)
+			m.write("keys/rotate", nil)
+			m.publish("")
+			m.sandbox.SetFault(redoxtest.FaultSlow, 1)
+			done := make(chan time.Time)
+			go func() { done <- m.rotateAll(context.Background()) }()
+			waitFor(t, "the proof", func() bool { return m.sandbox.FaultsLeft() == 0 })
+			overtake(m)
+			<-done
+			if got := m.read("keys")["active"]; got != old || strings.Contains(m.log.String(), "panic") {
+				t.Errorf("the active key is %v; the log holds %s", got, m.log)
+			}
+		})
 	}
 }
 

@@ -1,0 +1,135 @@
+package redox
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/assertion"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
+)
+
+// network stands for everything behind http.Client, as a benchmark of the
+// engine is to measure that and not a server in the same process.
+type network struct{}
+
+func (network) RoundTrip(req *http.Request) (*http.Response, error) {
+	if _, err := io.Copy(io.Discard, req.Body); err != nil {
+		return nil, err
+	}
+	return &http.Response{
+		StatusCode: http.StatusOK, Header: http.Header{}, Request: req,
+		Body: io.NopCloser(strings.NewReader(`{"access_token":"benchmark-token","token_type":"Bearer","expires_in":300}`)),
+	}, nil
+}
+
+// benchMount is an engine with a config and a ring of so many keys of a size.
+func benchMount(b *testing.B, bits, keys int) (*backend, logical.Storage) {
+	b.Helper()
+	storage := &logical.InmemStorage{}
+	made, err := Factory(context.Background(), &logical.BackendConfig{System: systemView(0), StorageView: storage, Logger: hclog.NewNullLogger()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	engine := made.(*backend)
+	b.Cleanup(func() { engine.Cleanup(context.Background()) })
+	c := defaultConfig()
+	c.ClientID, c.PublicJWKS = clientID, true
+	if err := store.Put(b.Context(), storage, configKey(defaultClient), &c); err != nil {
+		b.Fatal(err)
+	}
+	ring := &keyring.Ring{}
+	for i := range keys {
+		k, err := keyring.Generate(bits, engine.now())
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, _, err := ring.Add(k, engine.now()); err != nil {
+			b.Fatal(err)
+		}
+		if i < keys-1 {
+			k.State = keyring.Retiring
+			k.RetiredAt = k.CreatedAt
+		} else {
+			k.State = keyring.Active
+		}
+	}
+	if err := store.Put(b.Context(), storage, keyringKey(defaultClient), ring); err != nil {
+		b.Fatal(err)
+	}
+	way, err := engine.pool.lane(defaultClient, "")
+	if err != nil {
+		b.Fatal(err)
+	}
+	way.http.Transport = network{}
+	return engine, storage
+}
+
+func benchRead(b *testing.B, bits, keys int, path string) {
+	b.Helper()
+	engine, storage := benchMount(b, bits, keys)
+	b.ReportAllocs()
+	for b.Loop() {
+		resp, err := engine.HandleRequest(b.Context(), &logical.Request{Operation: logical.ReadOperation, Path: path, MountPoint: "redox/", Storage: storage})
+		if err != nil || resp.IsError() {
+			b.Fatal(resp, err)
+		}
+	}
+}
+
+// A fresh token: what it costs beside BenchmarkSign is the engine's own.
+func BenchmarkReadToken(b *testing.B) {
+	for _, bits := range []int{2048, 3072, 4096} {
+		b.Run(fmt.Sprint(bits), func(b *testing.B) { benchRead(b, bits, 1, "token") })
+	}
+}
+
+func BenchmarkReadJWKS(b *testing.B) {
+	for _, keys := range []int{1, 8} {
+		b.Run(fmt.Sprint(keys, " keys"), func(b *testing.B) { benchRead(b, 2048, keys, "jwks") })
+	}
+}
+
+func BenchmarkSign(b *testing.B) {
+	for _, bits := range []int{2048, 3072, 4096} {
+		b.Run(fmt.Sprint(bits), func(b *testing.B) {
+			k, err := keyring.Generate(bits, noon)
+			if err != nil {
+				b.Fatal(err)
+			}
+			private, err := k.Private()
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := assertion.Sign(private, assertion.Claims{
+					ClientID: clientID, KeyID: string(k.ID), Audience: tokenURLs["us"], ID: assertion.NewID(), IssuedAt: noon, TTL: assertion.MaxTTL,
+				}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// What parsing a stored private key adds to each read.
+func BenchmarkParseStoredKey(b *testing.B) {
+	k, err := keyring.Generate(2048, noon)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := k.Private(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
