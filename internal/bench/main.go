@@ -1,0 +1,75 @@
+// Command bench measures the engine in a real Vault, side by side with what the
+// same Vault does itself and with two plugins that do the least. Only ratios of
+// one run mean anything: machines differ, and are shared.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"runtime"
+	"time"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, out io.Writer) (err error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	binary := flags.String("vault", "", "path of the Vault binary")
+	slice := flags.Duration("slice", 2*time.Second, "length of one measurement")
+	rounds := flags.Int("rounds", 5, "how often the goals are measured, in turn")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	s, err := newStand(*binary)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	p := &printer{out: out}
+	p.line("Measured on %s with %d processors, %s, by scripts/bench.", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version())
+	if err := s.compare(p, *slice); err != nil {
+		return err
+	}
+	if err := s.delays(p, *slice); err != nil {
+		return err
+	}
+	if err := s.sizes(p, *slice); err != nil {
+		return err
+	}
+	if err := s.goals(p, *slice, *rounds); err != nil {
+		return err
+	}
+	return p.err
+}
+
+// The targets, by what they are called in the report.
+func (s *stand) targets() map[string]target {
+	get := func(name, path, token string) target {
+		return target{name: name, method: http.MethodGet, url: s.addr + "/v1/" + path, token: token}
+	}
+	return map[string]target{
+		"fresh":    get("`token`, fresh", "redox/clients/2048/token", rootToken),
+		"3072":     get("`token`, fresh, 3072 bits", "redox/clients/3072/token", rootToken),
+		"4096":     get("`token`, fresh, 4096 bits", "redox/clients/4096/token", rootToken),
+		"jwks":     get("`jwks`, anonymous", "redox/clients/2048/jwks", ""),
+		"signpost": get("plugin that signs and posts", "signpost/token?url="+url.QueryEscape(s.upstream.url), rootToken),
+		"nothing":  get("plugin that does nothing", "nothing/value", rootToken),
+		"raw":      get("the same, anonymous", "nothing/raw", ""),
+		"kv":       get("KV v1 read", "kv/bench", rootToken),
+		"health":   get("`sys/health`", "sys/health", ""),
+		"transit": {
+			name: "`transit/sign`, 2048 bits", method: http.MethodPost, url: s.addr + "/v1/transit/sign/bench/sha2-384", token: rootToken,
+			body: `{"input":"Zml2ZSBtaW51dGVz","signature_algorithm":"pkcs1v15"}`,
+		},
+	}
+}

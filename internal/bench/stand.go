@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const rootToken = "bench"
+
+// stand is a Vault with the plugins, and a token endpoint to ask.
+type stand struct {
+	dir      string
+	addr     string
+	vault    *exec.Cmd
+	upstream *upstream
+}
+
+const module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
+
+// plugins are what is built and registered, by the command of each.
+var plugins = map[string]string{
+	"vault-plugin-secrets-redox": module + "/cmd/vault-plugin-secrets-redox",
+	"signpost":                   module + "/internal/bench/signpost",
+	"nothing":                    module + "/internal/bench/nothing",
+}
+
+// newStand starts the Vault binary and mounts each plugin under its name, the
+// engine as redox.
+func newStand(binary string) (*stand, error) {
+	dir, err := os.MkdirTemp("", "redox-bench")
+	if err != nil {
+		return nil, err
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil { // Vault refuses a symbolic link
+		return nil, err
+	}
+	s := &stand{dir: dir}
+	if s.upstream, err = newUpstream(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	if err := s.buildPlugins(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	if err := s.startVault(binary); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	if err := s.mount(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *stand) buildPlugins() error {
+	for name, command := range plugins {
+		build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(s.dir, "plugins", name), command)
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("building %s: %w\n%s", name, err, out)
+		}
+	}
+	return nil
+}
+
+func (s *stand) startVault(binary string) error {
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		return err
+	}
+	s.addr = "http://" + address
+	config := filepath.Join(s.dir, "vault.hcl")
+	if err := os.WriteFile(config, fmt.Appendf(nil, "plugin_directory = %q\n", filepath.Join(s.dir, "plugins")), 0o600); err != nil {
+		return err
+	}
+	log, err := os.Create(filepath.Join(s.dir, "log"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }() // the child has its own
+	s.vault = exec.CommandContext(context.Background(), binary, "server", "-dev", "-dev-no-store-token", "-dev-root-token-id="+rootToken,
+		"-dev-listen-address="+address, "-config="+config, "-log-level=error")
+	s.vault.Env = []string{"HOME=" + s.dir, "PATH=" + os.Getenv("PATH")}
+	s.vault.Stdout, s.vault.Stderr = log, log
+	if err := s.vault.Start(); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if _, err = s.call(http.MethodGet, "sys/mounts", nil); err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			said, readErr := os.ReadFile(log.Name())
+			return errors.Join(fmt.Errorf("Vault does not start: %w: %s", err, said), readErr)
+		}
+	}
+}
+
+func (s *stand) mount() error {
+	for name := range plugins {
+		raw, err := os.ReadFile(filepath.Join(s.dir, "plugins", name))
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(raw)
+		if _, err := s.call(http.MethodPut, "sys/plugins/catalog/secret/"+name, map[string]any{"sha256": hex.EncodeToString(sum[:]), "command": name}); err != nil {
+			return err
+		}
+		path := strings.TrimPrefix(name, "vault-plugin-secrets-")
+		if _, err := s.call(http.MethodPost, "sys/mounts/"+path, map[string]any{"type": name}); err != nil {
+			return err
+		}
+	}
+	for _, step := range []struct {
+		path string
+		body map[string]any
+	}{
+		{"sys/mounts/transit", map[string]any{"type": "transit"}},
+		{"sys/mounts/kv", map[string]any{"type": "kv", "options": map[string]any{"version": "1"}}},
+		{"transit/keys/bench", map[string]any{"type": "rsa-2048"}},
+		{"kv/bench", map[string]any{"value": "constant"}},
+	} {
+		if _, err := s.call(http.MethodPost, step.path, step.body); err != nil {
+			return err
+		}
+	}
+	for _, bits := range []int{2048, 3072, 4096} {
+		if err := s.client(fmt.Sprint(bits), bits); err != nil {
+			return err
+		}
+	}
+	_, err := s.call(http.MethodPost, "redox/clients/2048/config", map[string]any{"public_jwks": true})
+	return err
+}
+
+// client gives the engine a client with a key of that size.
+func (s *stand) client(name string, bits int) error {
+	if _, err := s.call(http.MethodPost, "redox/clients/"+name+"/keys/generate", map[string]any{"key_bits": bits}); err != nil {
+		return err
+	}
+	_, err := s.call(http.MethodPost, "redox/clients/"+name+"/config", map[string]any{"client_id": "bench", "token_url": s.upstream.url})
+	return err
+}
+
+// call asks Vault's API and returns the answer; other than 2xx is an error.
+func (s *stand) call(method, path string, body map[string]any) ([]byte, error) {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(context.Background(), method, s.addr+"/v1/"+path, bytes.NewReader(raw))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("X-Vault-Token", rootToken)
+	resp, err := new(http.Client).Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode >= 300 {
+		err = fmt.Errorf("%s %s: HTTP %d %s", method, path, resp.StatusCode, answer)
+	}
+	return answer, err
+}
+
+func (s *stand) close() error {
+	if s.vault != nil && s.vault.Process != nil {
+		_ = s.vault.Process.Signal(os.Interrupt) // it may have ended
+		_ = s.vault.Wait()
+	}
+	if s.upstream != nil {
+		s.upstream.close()
+	}
+	return os.RemoveAll(s.dir)
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// upstream is a token endpoint that checks nothing, so that it takes as little
+// of the processor as can be, and answers after a delay.
+type upstream struct {
+	url    string
+	server *http.Server
+	delay  atomic.Int64 // a time.Duration
+	conns  atomic.Int64 // opened so far
+}
+
+func newUpstream() (*upstream, error) {
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	u := &upstream{url: "http://" + l.Addr().String() + "/v2/auth/token"}
+	answer := []byte(`{"access_token":"bench-3f6c1c0a7e5d4b7f9a1c","token_type":"Bearer","expires_in":300}`)
+	u.server = &http.Server{
+		ReadHeaderTimeout: 10 * time.Second,
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			if state == http.StateNew {
+				u.conns.Add(1)
+			}
+		},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // the answer is the same
+			if d := time.Duration(u.delay.Load()); d > 0 {
+				time.Sleep(d)
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(answer) // the reader may have gone
+		}),
+	}
+	go func() { _ = u.server.Serve(l) }() // until it is closed
+	return u, nil
+}
+
+func (u *upstream) close() { _ = u.server.Close() } // nothing can be lost
