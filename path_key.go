@@ -115,6 +115,7 @@ func (b *backend) deleteKey(ctx context.Context, r *request) (*logical.Response,
 		return nil, err
 	}
 	b.rotation.wake()
+	b.pool.forget(r.client) // its memory may hold the key
 	return nil, putRing(ctx, r, ring)
 }
 

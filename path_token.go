@@ -157,7 +157,7 @@ func (b *backend) prove(ctx context.Context, r *request, c *config, k *keyring.K
 // request asks Redox for a token, signing with k. A passing failure is tried
 // again, each time with a new assertion, within request_timeout.
 func (b *backend) request(ctx context.Context, r *request, c *config, k *keyring.Key, way *lane, places []chan struct{}) (*accessToken, error) {
-	private, err := k.Private()
+	private, err := way.private(k.PKCS8, k.Private)
 	if err != nil {
 		return nil, err
 	}

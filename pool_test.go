@@ -2,6 +2,7 @@ package redox
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"slices"
 	"testing"
@@ -187,4 +188,44 @@ func TestPause(t *testing.T) {
 			t.Error("the reader has gone, and it went on")
 		}
 	})
+}
+
+// The key that was parsed last is remembered by what it was parsed from, so
+// that another one is never taken for it, and forgotten when one is deleted.
+func TestLaneRemembersKey(t *testing.T) {
+	l := newLane(t, "")
+	parsed := 0
+	parse := func(id string) (*rsa.PrivateKey, error) {
+		return l.private([]byte(id), func() (*rsa.PrivateKey, error) {
+			if parsed++; id == "bad" {
+				return nil, errors.New("cannot be read")
+			}
+			return &rsa.PrivateKey{PublicKey: rsa.PublicKey{E: int(id[0])}}, nil
+		})
+	}
+	for i, id := range []string{"a", "a", "b", "b", "a"} {
+		if k, err := parse(id); err != nil || k.E != int(id[0]) {
+			t.Errorf("%d: %v, %v", i, k, err)
+		}
+	}
+	if parsed != 3 {
+		t.Errorf("it parsed %d times, want 3", parsed)
+	}
+	for range 2 {
+		if k, err := parse("bad"); k != nil || err == nil {
+			t.Errorf("%v, %v", k, err)
+		}
+	}
+	if k, err := parse("a"); err != nil || k.E != 'a' || parsed != 5 {
+		t.Errorf("after a key that cannot be read: %v, %v, parsed %d times", k, err, parsed)
+	}
+
+	m := newMount(t)
+	m.ready("", nil)
+	pending := m.write("keys/generate", nil)["key_id"].(string)
+	m.read("token")
+	m.must(logical.DeleteOperation, "keys/"+pending, nil)
+	if len(m.backend.pool.clients) != 0 {
+		t.Error("a deleted key may still be remembered")
+	}
 }
