@@ -95,7 +95,7 @@ func (b *backend) deleteClient(ctx context.Context, r *request) (*logical.Respon
 		return nil, invalid("client %s has keys, which cannot be restored once deleted: repeat with force=true if that is meant", r.client)
 	}
 	b.pool.forget(r.client)
-	b.rotation.wake()
+	defer b.rotation.wake() // when it is gone
 	if err := store.Delete(ctx, r.Storage, configKey(r.client)); err != nil {
 		return nil, err
 	}

@@ -114,8 +114,8 @@ func (b *backend) deleteKey(ctx context.Context, r *request) (*logical.Response,
 	if err := ring.Remove(k.ID, forced(r)); err != nil {
 		return nil, err
 	}
-	b.rotation.wake()
 	b.pool.forget(r.client) // its memory may hold the key
+	defer b.rotation.wake() // when it is gone
 	return nil, putRing(ctx, r, ring)
 }
 
