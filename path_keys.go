@@ -27,7 +27,7 @@ func (b *backend) pathKeys() []*framework.Path {
 			"pending":  {Type: framework.TypeString, Required: true, Description: "Key that waits to be activated, empty for none"},
 			"retiring": {Type: framework.TypeStringSlice, Required: true, Description: "Keys that signed before and are still published"},
 			"jwks":     {Type: framework.TypeString, Required: true, Description: "Public JWK Set as JSON text, for Redox's dashboard"},
-			"rotation": {Type: framework.TypeString, Required: true, Description: "What a rotation waits for, or when the next one begins"},
+			"rotation": {Type: framework.TypeString, Required: true, Description: "What a rotation waits for, or when the next one begins, and when replaced keys are deleted"},
 
 			"publication": {Type: framework.TypeString, Required: true, Description: "How Redox gets to know the keys, and with platform_client whether it lists them all"},
 		})),
@@ -83,7 +83,7 @@ func (b *backend) readKeys(ctx context.Context, r *request) (*logical.Response, 
 		"pending":  first(ring.In(keyring.Pending)),
 		"retiring": ids(ring.In(keyring.Retiring)),
 		"jwks":     jwks,
-		"rotation": outlook(r, c, ring),
+		"rotation": outlook(r, c, ring) + retirements(c, ring),
 
 		"publication": publication(r, c, ring),
 	}}, nil
@@ -107,6 +107,25 @@ func outlook(r *request, c *config, ring *keyring.Ring) string {
 		return "off: there is no rotation_period"
 	}
 	return "the next begins at " + timestamp(due)
+}
+
+// retirements says when each replaced key is deleted; without a config none is.
+func retirements(c *config, ring *keyring.Ring) string {
+	text := ""
+	for _, k := range ring.In(keyring.Retiring) {
+		if at := publishedUntil(c, k); at != "" {
+			text += "; key " + string(k.ID) + " is deleted at " + at
+		}
+	}
+	return text
+}
+
+// publishedUntil is when a replaced key is deleted by itself, empty for never.
+func publishedUntil(c *config, k *keyring.Key) string {
+	if c == nil || k.State != keyring.Retiring {
+		return ""
+	}
+	return timestamp(k.RetiredAt.Add(seconds(c.RetireAfter)))
 }
 
 func (b *backend) listKeys(ctx context.Context, r *request) (*logical.Response, error) {
@@ -146,10 +165,7 @@ func describe(k *keyring.Key, c *config) map[string]any {
 		"created_at":      k.CreatedAt.Format(time.RFC3339),
 		"activated_at":    timestamp(k.ActivatedAt),
 		"retired_at":      timestamp(k.RetiredAt),
-		"published_until": "",
-	}
-	if c != nil && k.State == keyring.Retiring {
-		data["published_until"] = timestamp(k.RetiredAt.Add(seconds(c.RetireAfter)))
+		"published_until": publishedUntil(c, k),
 	}
 	return data
 }

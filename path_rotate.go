@@ -90,7 +90,7 @@ func waitsFor(r *request, c *config, k *keyring.Key) string {
 		if p.Way == keyring.Pushed {
 			where = "Redox"
 		}
-		text = "nothing: key " + string(k.ID) + " is published at " + where + " and is proved from " + k.ProvableFrom(p).Format(time.RFC3339)
+		text = "nothing: key " + string(k.ID) + " is published at " + where + " since " + timestamp(k.PublishedAt) + " and is proved from " + k.ProvableFrom(p).Format(time.RFC3339)
 	}
 	if k.Proofs.Failure != "" {
 		text += "; the last proof, at " + timestamp(k.Proofs.LastAt) + ", failed: " + k.Proofs.Failure + "; the next is at " + timestamp(k.Proofs.NextAt)

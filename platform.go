@@ -139,6 +139,8 @@ func (r *platformRefusal) Error() string {
 		text += ": the user to whom the platform client's API key belongs needs a role that may manage OAuth API keys (engineer) in this environment"
 	case r.Status == http.StatusNotFound:
 		text += ": the user to whom the platform client's API key belongs sees no OAuth API key with client ID " + r.ClientID
+	default:
+		text += ": see in Redox's dashboard whether that user can change the public keys of client ID " + r.ClientID
 	}
 	return text
 }

@@ -88,11 +88,14 @@ func (l *lane) private(der []byte, parse func() (*rsa.PrivateKey, error)) (*rsa.
 	return signer, nil
 }
 
+// doubtAgain is how long after a doubt no other causes a look at the rings.
+const doubtAgain = 10 * time.Second
+
 // mayDoubt is true once in a while: many reads fail for one reason.
 func (l *lane) mayDoubt(now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if since := now.Sub(l.doubtedAt); since >= 0 && since < 10*time.Second {
+	if since := now.Sub(l.doubtedAt); since >= 0 && since < doubtAgain {
 		return false
 	}
 	l.doubtedAt = now

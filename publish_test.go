@@ -82,7 +82,7 @@ func TestPublish(t *testing.T) {
 		if got, want := m.listed(), "other "+active+" "+next; got != want {
 			t.Errorf("Redox lists %s, want %s", got, want)
 		}
-		if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "under way: nothing: key "+next+" is published at Redox and is proved from ") {
+		if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "under way: nothing: key "+next+" is published at Redox since "+m.now.UTC().Format(time.RFC3339)+" and is proved from ") {
 			t.Errorf("keys says %q", text)
 		}
 		m.pass(15*time.Minute - time.Second)
@@ -91,6 +91,9 @@ func TestPublish(t *testing.T) {
 		m.pass(time.Second)
 		m.rotate()
 		m.signs(next)
+		if text, want := m.read("keys")["rotation"].(string), "; key "+active+" is deleted at "+m.now.Add(time.Hour).UTC().Format(time.RFC3339); !strings.HasSuffix(text, want) {
+			t.Errorf("keys says %q, want %q", text, want)
+		}
 		m.pass(time.Hour)
 		m.rotate()
 		if got, want := m.listed(), "other "+next; got != want {
@@ -262,7 +265,7 @@ func TestPublishTakesOff(t *testing.T) {
 			m.rotate()
 		},
 		"nobody published": func(m *mount) {
-			m.sandbox.SetPlatformFault(redoxtest.FaultUnavailable, 1)
+			m.sandbox.SetPlatformFault(redoxtest.FaultUnavailable, 0, 1)
 			m.rotate()
 			m.write("config", map[string]any{"platform_client": ""})
 			m.rotate()

@@ -82,39 +82,49 @@ var publishTroubles = map[string]struct {
 		func(m *mount) { m.sandbox.RegisterURL(clientID, "") }, 0,
 	},
 	"the Platform API is down": {
-		func(m *mount) { m.sandbox.SetPlatformFault(redoxtest.FaultUnavailable, -1) },
+		platformFails(redoxtest.FaultUnavailable, 0),
 		"the Platform API answered HTTP 503",
-		func(m *mount) { m.sandbox.SetPlatformFault("", 0) }, 0,
+		platformFails("", 0), 0,
 	},
 	"the Platform API is overrun": {
-		func(m *mount) { m.sandbox.SetPlatformFault(redoxtest.FaultTooMany, -1) },
+		platformFails(redoxtest.FaultTooMany, 0),
 		"the Platform API answered HTTP 429",
-		func(m *mount) { m.sandbox.SetPlatformFault("", 0) }, 0,
+		platformFails("", 0), 0,
 	},
 	"a firewall answers": {
-		func(m *mount) { m.sandbox.SetPlatformFault(redoxtest.FaultForbidden, -1) },
+		platformFails(redoxtest.FaultForbidden, 0),
 		"the Platform API answered HTTP 403 and not in JSON: a firewall or proxy may have answered",
-		func(m *mount) { m.sandbox.SetPlatformFault("", 0) }, 0,
+		platformFails("", 0), 0,
 	},
 	"a page answers": {
-		func(m *mount) { m.sandbox.SetPlatformFault(redoxtest.FaultHTML, -1) },
+		platformFails(redoxtest.FaultHTML, 0),
 		"the Platform API's answer is not the JSON of an API key",
-		func(m *mount) { m.sandbox.SetPlatformFault("", 0) }, 0,
+		platformFails("", 0), 0,
 	},
 	"a redirect": {
-		func(m *mount) { m.sandbox.SetPlatformFault(redoxtest.FaultRedirect, -1) },
+		platformFails(redoxtest.FaultRedirect, 0),
 		"the Platform API answered HTTP 307, a redirect, which is never followed with credentials",
-		func(m *mount) { m.sandbox.SetPlatformFault("", 0) }, 0,
+		platformFails("", 0), 0,
 	},
 	"the connection breaks": {
-		func(m *mount) { m.sandbox.SetPlatformFault(redoxtest.FaultReset, -1) },
+		platformFails(redoxtest.FaultReset, 0),
 		"broke before there was an answer",
-		func(m *mount) { m.sandbox.SetPlatformFault("", 0) }, 0,
+		platformFails("", 0), 0,
 	},
 	"an answer too large": {
-		func(m *mount) { m.sandbox.SetPlatformFault(redoxtest.FaultHuge, -1) },
+		platformFails(redoxtest.FaultHuge, 0),
 		"the answer is larger than 1 MiB",
-		func(m *mount) { m.sandbox.SetPlatformFault("", 0) }, 0,
+		platformFails("", 0), 0,
+	},
+	"the update is refused": {
+		platformFails(redoxtest.FaultForbidden, 1),
+		"the Platform API answered HTTP 403 and not in JSON",
+		platformFails("", 0), 0,
+	},
+	"the update succeeds, and cannot be read back": {
+		platformFails(redoxtest.FaultUnavailable, 2),
+		"the public keys were sent, and cannot be read back: the Platform API answered HTTP 503",
+		platformFails("", 0), 0,
 	},
 	"the update is lost": {
 		func(m *mount) { m.sandbox.SetQuirk(redoxtest.QuirkForgets) },
@@ -130,6 +140,11 @@ var publishTroubles = map[string]struct {
 		"Redox lists another key under the ID ",
 		func(m *mount) { m.register(clientID, m.read("keys")["jwks"].(string)) }, 0,
 	},
+}
+
+// platformFails has the Platform API do so after that many good answers.
+func platformFails(f redoxtest.Fault, after int) func(*mount) {
+	return func(m *mount) { m.sandbox.SetPlatformFault(f, after, -1) }
 }
 
 func (m *mount) register(id, jwks string) {

@@ -130,7 +130,7 @@ func TestRotateFetched(t *testing.T) {
 		}
 		m.signs(active)
 		next := m.read("keys")["pending"]
-		if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "under way: nothing: key "+next.(string)+" is published at redox/jwks and is proved from ") {
+		if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "under way: nothing: key "+next.(string)+" is published at redox/jwks since "+m.now.UTC().Format(time.RFC3339)+" and is proved from ") {
 			t.Errorf("keys says %q", text)
 		}
 		m.publish("") // Redox fetches

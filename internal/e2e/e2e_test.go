@@ -122,6 +122,7 @@ func TestScripts(t *testing.T) {
 			"rotations":  rotationsCmd,
 			"readers":    readersCmd,
 			"paste":      pasteCmd,
+			"leak":       leakCmd,
 			"killplugin": killPluginCmd,
 			"crashes":    crashesCmd,
 			"jose":       joseCmd,

@@ -146,11 +146,7 @@ func rotationsCmd(ts *testscript.TestScript, _ bool, args []string) {
 		if len(args) > 2 {
 			_, _, err = w.call(http.MethodPut, args[1]+"/keys/generate", "")
 			ts.Check(err)
-			_, answer, err := w.call(http.MethodGet, args[1]+"/keys", "")
-			ts.Check(err)
-			set, err := field(answer, "jwks")
-			ts.Check(err)
-			ts.Check(w.sandbox.Register(args[2], []byte(set)))
+			ts.Check(w.paste(args[2], args[1]))
 		}
 		_, answer, err := w.call(http.MethodPut, args[1]+"/keys/rotate", "")
 		ts.Check(err)
@@ -161,6 +157,57 @@ func rotationsCmd(ts *testscript.TestScript, _ bool, args []string) {
 		_, _ = fmt.Fprintf(ts.Stdout(), "%5.1f s: it signs\n", time.Since(start).Seconds())
 	}
 	_, _ = fmt.Fprintf(ts.Stdout(), "%d rotations, ", n)
+	r.end(ts)
+}
+
+// paste gives Redox the keys of the client below path.
+func (w *world) paste(clientID, path string) error {
+	_, answer, err := w.call(http.MethodGet, path+"/keys", "")
+	if err != nil {
+		return err
+	}
+	set, err := field(answer, "jwks")
+	if err != nil {
+		return err
+	}
+	return w.sandbox.Register(clientID, []byte(set))
+}
+
+// leakCmd does what docs/rotation.md tells to do after a leak, under readers,
+// and prints how long it took until Redox does not know the leaked key any
+// more: leak <path of a client> <client ID> [pushed].
+func leakCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	publish := func() {
+		if len(args) > 2 {
+			_, err := w.resting(args[0])
+			ts.Check(err)
+			return
+		}
+		ts.Check(w.paste(args[1], args[0]))
+	}
+	leaked, err := w.resting(args[0])
+	ts.Check(err)
+	ts.Check(w.keepKeys())
+	r := w.read(args[0])
+	start := time.Now()
+	_, answer, err := w.call(http.MethodPut, args[0]+"/keys/generate", "")
+	ts.Check(err)
+	next, err := field(answer, "key_id")
+	ts.Check(err)
+	publish()
+	for _, step := range []struct{ method, path string }{{http.MethodPut, next + "/activate"}, {http.MethodDelete, leaked}} {
+		status, answer, err := w.call(step.method, args[0]+"/keys/"+step.path, "")
+		ts.Check(err)
+		if status >= 300 {
+			ts.Fatalf("%s %s: HTTP %d %s", step.method, step.path, status, answer)
+		}
+	}
+	publish()
+	_, _ = fmt.Fprintf(ts.Stdout(), "Redox forgot the leaked key %.1f s after the first command\n", time.Since(start).Seconds())
+	if strings.Contains(w.sandbox.JWKS(args[1]), leaked) {
+		ts.Fatalf("Redox lists the leaked key still")
+	}
 	r.end(ts)
 }
 

@@ -59,23 +59,28 @@ const (
 	platformAPI   endpoint = "platform"
 )
 
-// ordered is a fault and how often it is still to come, always when negative.
+// ordered is a fault, how many requests are answered well before it, and how
+// often it is then to come, always when negative.
 type ordered struct {
 	fault Fault
+	after int
 	times int
 }
 
 // SetFault makes the next token requests meet f: as many as times says, or all
 // when it is negative. The empty fault ends it.
-func (s *Sandbox) SetFault(f Fault, times int) { s.setFault(tokenEndpoint, f, times) }
+func (s *Sandbox) SetFault(f Fault, times int) { s.setFault(tokenEndpoint, f, 0, times) }
 
-// SetPlatformFault does the same to requests of the Platform API.
-func (s *Sandbox) SetPlatformFault(f Fault, times int) { s.setFault(platformAPI, f, times) }
+// SetPlatformFault does the same to requests of the Platform API, but answers
+// as many as after says well before.
+func (s *Sandbox) SetPlatformFault(f Fault, after, times int) {
+	s.setFault(platformAPI, f, after, times)
+}
 
-func (s *Sandbox) setFault(at endpoint, f Fault, times int) {
+func (s *Sandbox) setFault(at endpoint, f Fault, after, times int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	*s.faults[at] = ordered{f, times}
+	*s.faults[at] = ordered{f, after, times}
 }
 
 // FaultsLeft returns how many more token requests meet the fault.
@@ -90,6 +95,10 @@ func (s *Sandbox) nextFault(at endpoint) Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.faults[at]
+	if o.after > 0 {
+		o.after--
+		return ""
+	}
 	if o.times == 0 {
 		return ""
 	}
