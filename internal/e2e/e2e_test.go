@@ -98,42 +98,48 @@ func TestScripts(t *testing.T) {
 			)
 			return nil
 		},
-		Condition: func(name string) (bool, error) {
-			switch name {
-			case "jose":
-				return *joseVerifier != "", nil
-			case "long":
-				return *long, nil
-			}
-			return false, fmt.Errorf("there is no condition %s", name)
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"vault":    vaultCmd,
-			"engine":   engineCmd,
-			"publish":  publishCmd,
-			"sandbox":  sandboxCmd,
-			"capture":  captureCmd,
-			"http":     httpCmd,
-			"overload": overloadCmd,
-			"damage":   damageCmd,
-
-			"until":      untilCmd,
-			"anonymous":  anonymousCmd,
-			"rotations":  rotationsCmd,
-			"readers":    readersCmd,
-			"paste":      pasteCmd,
-			"leak":       leakCmd,
-			"killplugin": killPluginCmd,
-			"crashes":    crashesCmd,
-			"jose":       joseCmd,
-			"cluster":    clusterCmd,
-			"stepdown":   stepDownCmd,
-
-			"clusterreaders": clusterReadersCmd,
-			"unseal":         unsealCmd,
-			"readme":         readmeCmd,
-		},
+		Condition: condition,
+		Cmds:      commands,
 	})
+}
+
+// condition tells what may be asked for in brackets.
+func condition(name string) (bool, error) {
+	switch name {
+	case "jose":
+		return *joseVerifier != "", nil
+	case "long":
+		return *long, nil
+	}
+	return false, fmt.Errorf("there is no condition %s", name)
+}
+
+// commands are what a script may say besides testscript's own.
+var commands = map[string]func(*testscript.TestScript, bool, []string){
+	"vault":    vaultCmd,
+	"engine":   engineCmd,
+	"publish":  publishCmd,
+	"sandbox":  sandboxCmd,
+	"capture":  captureCmd,
+	"http":     httpCmd,
+	"overload": overloadCmd,
+	"damage":   damageCmd,
+
+	"until":      untilCmd,
+	"anonymous":  anonymousCmd,
+	"rotations":  rotationsCmd,
+	"readers":    readersCmd,
+	"paste":      pasteCmd,
+	"leak":       leakCmd,
+	"killplugin": killPluginCmd,
+	"crashes":    crashesCmd,
+	"jose":       joseCmd,
+	"cluster":    clusterCmd,
+	"stepdown":   stepDownCmd,
+
+	"clusterreaders": clusterReadersCmd,
+	"unseal":         unsealCmd,
+	"readme":         readmeCmd,
 }
 
 type worldKey struct{}
