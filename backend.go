@@ -41,11 +41,14 @@ keys: clients/acme/config, clients/acme/token and so on.
 
 var _ logical.Factory = Factory
 
-// backend is one mount. It holds capabilities, not copies of what is stored.
+// backend is one mount. Copies of what is stored are in memory alone, and
+// tokens to be handed out again in tokens alone.
 type backend struct {
 	*framework.Backend
 	now      func() time.Time
+	memory   *memory
 	pool     *pool
+	tokens   *shelf
 	rotation *rotator
 
 	// mu serialises read-modify-write of storage. Nothing asks Redox and no
@@ -64,7 +67,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 }
 
 func newBackend() *backend {
-	b := &backend{now: time.Now, pool: newPool(), rotation: newRotator()}
+	b := &backend{now: time.Now, memory: newMemory(), pool: newPool(), tokens: newShelf(), rotation: newRotator()}
 	b.Backend = &framework.Backend{
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
@@ -99,18 +102,30 @@ func newBackend() *backend {
 		},
 		Clean: func(context.Context) {
 			b.rotation.stop()
+			b.tokens.close()
 			b.pool.close()
 		},
 	}
 	return b
 }
 
-// invalidate frees what was derived from an entry that another node changed.
+// invalidate is what Vault calls when another node has changed an entry.
 func (b *backend) invalidate(_ context.Context, key string) {
-	name, entry, _ := strings.Cut(strings.TrimPrefix(key, clientsPrefix), "/")
-	if entry == configEntry {
-		b.pool.forget(name)
+	name, isClient := strings.CutPrefix(key, clientsPrefix)
+	client, entry, _ := strings.Cut(name, "/")
+	if !isClient || entry != configEntry && entry != keyringEntry {
+		return
 	}
+	b.memory.drop(client)
+	if entry == configEntry {
+		b.forget(client)
+	}
+}
+
+// forget frees a client's connections, its token, and the key in memory.
+func (b *backend) forget(client string) {
+	b.tokens.drop(client)
+	b.pool.forget(client)
 }
 
 // HandleRequest checks the input, then lets the framework route it. A panic
@@ -139,17 +154,6 @@ func (b *backend) recovered(req *logical.Request, p any) error {
 		"request_id", req.ID, "panic", what, "stack", string(debug.Stack()))
 	return fmt.Errorf("internal error: the log of the Vault server says more under request ID %s", req.ID)
 }
-
-// The storage of a client lies below clients/<name>/, which is also the
-// prefix that is seal-wrapped.
-const (
-	clientsPrefix = "clients/"
-	configEntry   = "config"
-	keyringEntry  = "keyring"
-)
-
-func configKey(client string) string  { return clientsPrefix + client + "/" + configEntry }
-func keyringKey(client string) string { return clientsPrefix + client + "/" + keyringEntry }
 
 // request is one call of an endpoint, for one client.
 type request struct {

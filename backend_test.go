@@ -74,19 +74,6 @@ func TestInvalidate(t *testing.T) {
 	m.read("clients/acme/token")
 }
 
-// A node whose config another node has changed uses the new one at once: no
-// copy outlives what is stored, with or without a word from Vault.
-func TestTwoNodes(t *testing.T) {
-	one := newMount(t)
-	one.ready("", nil)
-	two := newMountOn(t, one.storage, systemView(consts.ReplicationPerformanceStandby))
-	two.read("token")
-	one.write("config", map[string]any{"client_id": "another"})
-	two.fails(400, logical.ReadOperation, "token", nil, "for client ID another")
-	one.write("config", map[string]any{"client_id": clientID})
-	two.read("token")
-}
-
 // A panic in a handler is an error of that request alone: what another mount
 // in the same process has under way ends well.
 func TestPanic(t *testing.T) {

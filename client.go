@@ -30,7 +30,22 @@ type accessToken struct {
 	Lifetime time.Duration
 	Assumed  bool // the answer had no usable expires_in
 	Skew     skew
+
+	// RequestedAt is noted by who calls exchange. The token's life began
+	// somewhere between then and the answer: counted from the request, no reader
+	// is promised more than there is.
+	RequestedAt time.Time
 }
+
+// left returns how much of its life the token has at least; negative when it
+// has ended.
+func (t *accessToken) left(now time.Time) time.Duration {
+	return t.RequestedAt.Add(t.Lifetime).Sub(now)
+}
+
+// margin is the end of a token's life, in which nobody should rely on it: a
+// minute, or a fifth of a shorter life.
+func (t *accessToken) margin() time.Duration { return min(time.Minute, t.Lifetime/5) }
 
 // skew is how far the local clock is ahead of the server's, as its Date header
 // tells; not known without one. The header has whole seconds, so a skew below

@@ -23,6 +23,7 @@ type config struct {
 	MaxRetries     int64  `json:"max_retries"`
 	CAPEM          string `json:"ca_pem"`
 	PublicJWKS     bool   `json:"public_jwks"`
+	ReuseTokens    bool   `json:"reuse_tokens,omitempty"`
 	RotationPeriod int64  `json:"rotation_period"` // this and the next two in seconds
 	PublishWindow  int64  `json:"publish_window"`
 	RetireAfter    int64  `json:"retire_after"`
@@ -101,6 +102,7 @@ func (c *config) update(d *framework.FieldData) error {
 	assign(d, fieldMaxRetries, &c.MaxRetries, def.MaxRetries)
 	assign(d, fieldCAPEM, &c.CAPEM, "")
 	assign(d, fieldPublicJWKS, &c.PublicJWKS, false)
+	assign(d, fieldReuseTokens, &c.ReuseTokens, false)
 	assign(d, fieldRotationPeriod, &c.RotationPeriod, 0)
 	assign(d, fieldPublishWindow, &c.PublishWindow, def.PublishWindow)
 	assign(d, fieldRetireAfter, &c.RetireAfter, def.RetireAfter)

@@ -99,6 +99,7 @@ func hostileNumbers() []hostile {
 		each("config", "manages", "must name at most 256 clients", strings.Repeat("a=b,", 257)),
 		each("config", "platform_client", "must be a string", 7, true, list, object),
 		each("config", "platform_client", "must be the name of a client", "a b", "../acme", "-a", "а", "a\x00", " acme", "clients/acme", huge, strings.Repeat("x", 65)),
+		each("config", "reuse_tokens", "must be true or false", "", "yes", 1, list, object, huge),
 		each("config", "public_jwks", "must be true or false", "", "yes", 1, list, object, huge),
 		each("config", "max_retries", whole, "", "two", 1.5, true, list, object, "0x2", "1e1", "9223372036854775808", huge),
 		each("config", "max_retries", "must be 0 to 5", -1, 6, "100", 9007199254740991),

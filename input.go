@@ -19,6 +19,9 @@ import (
 // that a handler need not look again: string, bool, int64 (of a duration: its
 // seconds), []string, or nil for null.
 func (b *backend) checkInput(req *logical.Request) error {
+	if len(req.Data) == 0 {
+		return nil
+	}
 	path := b.Route(req.Path)
 	if path == nil {
 		return nil

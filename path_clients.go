@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
@@ -94,10 +95,10 @@ func (b *backend) deleteClient(ctx context.Context, r *request) (*logical.Respon
 	if len(ring.Keys) > 0 && !forced(r) {
 		return nil, invalid("client %s has keys, which cannot be restored once deleted: repeat with force=true if that is meant", r.client)
 	}
-	b.pool.forget(r.client)
 	defer b.rotation.wake() // when it is gone
-	if err := store.Delete(ctx, r.Storage, configKey(r.client)); err != nil {
+	defer b.forget(r.client)
+	if err := b.deleteConfigEntry(ctx, r); err != nil {
 		return nil, err
 	}
-	return nil, store.Delete(ctx, r.Storage, keyringKey(r.client))
+	return nil, b.putRing(ctx, r, &keyring.Ring{})
 }

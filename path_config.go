@@ -6,8 +6,6 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
-
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
 const (
@@ -25,6 +23,7 @@ const (
 	fieldRotationPeriod = "rotation_period"
 	fieldPublishWindow  = "publish_window"
 	fieldRetireAfter    = "retire_after"
+	fieldReuseTokens    = "reuse_tokens"
 	fieldPlatformClient = "platform_client"
 	fieldManages        = "manages"
 )
@@ -48,6 +47,7 @@ func (b *backend) pathConfig() []*framework.Path {
 		fieldMaxRetries:     {Type: framework.TypeInt, Default: 2, Description: "Further attempts after a passing failure, 0 to 5. Each signs a new assertion. A refusal is never repeated."},
 		fieldCAPEM:          {Type: framework.TypeString, DisplayAttrs: &framework.DisplayAttributes{EditType: "textarea"}, Description: "Certificates (PEM) of the authorities to trust instead of the system's. The system's when absent or empty."},
 		fieldPublicJWKS:     {Type: framework.TypeBool, Default: false, Description: "Serve the public JWK Set at jwks without a Vault token, for Redox to fetch. false when absent."},
+		fieldReuseTokens:    {Type: framework.TypeBool, Default: false, Description: "Hand a token out again, from memory, until a fifth of its life is left or a minute if that is less: fewer requests to Redox and quicker reads, but readers share a token. false, for a fresh one on each read, when absent."},
 		fieldRotationPeriod: {Type: framework.TypeDurationSecond, Default: 0, Description: "How long a key signs before the next one replaces it, such as 2160h. 0, for never by itself, when absent."},
 		fieldPublishWindow:  {Type: framework.TypeDurationSecond, Default: 900, Description: "With public_jwks or platform_client: how long a new key is published before it may sign, 0s to 168h."},
 		fieldRetireAfter:    {Type: framework.TypeDurationSecond, Default: 86400, Description: "How long a replaced key stays published before it is deleted, assertion_ttl to 8760h."},
@@ -66,6 +66,7 @@ func (b *backend) pathConfig() []*framework.Path {
 		fieldMaxRetries:     {Type: framework.TypeInt64, Required: true, Description: "Further attempts after a passing failure"},
 		fieldCAPEM:          {Type: framework.TypeString, Required: true, Description: "Authorities trusted instead of the system's, empty for the system's"},
 		fieldPublicJWKS:     {Type: framework.TypeBool, Required: true, Description: "Whether jwks is served without a Vault token"},
+		fieldReuseTokens:    {Type: framework.TypeBool, Required: true, Description: "Whether a token is handed out more than once"},
 		fieldRotationPeriod: {Type: framework.TypeInt64, Required: true, Description: "Seconds a key signs before it is replaced, 0 for until somebody does it"},
 		fieldPublishWindow:  {Type: framework.TypeInt64, Required: true, Description: "Seconds a new key is published before it may sign"},
 		fieldRetireAfter:    {Type: framework.TypeInt64, Required: true, Description: "Seconds a replaced key stays published"},
@@ -93,6 +94,7 @@ func (c *config) response() *logical.Response {
 		fieldMaxRetries:     c.MaxRetries,
 		fieldCAPEM:          c.CAPEM,
 		fieldPublicJWKS:     c.PublicJWKS,
+		fieldReuseTokens:    c.ReuseTokens,
 		fieldRotationPeriod: c.RotationPeriod,
 		fieldPublishWindow:  c.PublishWindow,
 		fieldRetireAfter:    c.RetireAfter,
@@ -103,7 +105,7 @@ func (c *config) response() *logical.Response {
 
 // readConfig answers 404 where nothing is configured, as nil means to Vault.
 func (b *backend) readConfig(ctx context.Context, r *request) (*logical.Response, error) {
-	c, err := store.Get[config](ctx, r.Storage, configKey(r.client))
+	c, err := getConfig(ctx, r)
 	if err != nil || c == nil {
 		return nil, err
 	}
@@ -113,7 +115,7 @@ func (b *backend) readConfig(ctx context.Context, r *request) (*logical.Response
 func (b *backend) writeConfig(ctx context.Context, r *request) (*logical.Response, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c, err := store.Get[config](ctx, r.Storage, configKey(r.client))
+	c, err := getConfig(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -127,10 +129,11 @@ func (b *backend) writeConfig(ctx context.Context, r *request) (*logical.Respons
 	if err := c.update(r.fields); err != nil {
 		return nil, err
 	}
-	if err := retryPublication(ctx, r); err != nil {
+	if err := b.retryPublication(ctx, r); err != nil {
 		return nil, err
 	}
-	if err := store.Put(ctx, r.Storage, configKey(r.client), c); err != nil {
+	defer b.tokens.drop(r.client) // whoever writes may want to be rid of it
+	if err := b.putConfig(ctx, r, c); err != nil {
 		return nil, err
 	}
 	b.rotation.wake()
@@ -149,17 +152,17 @@ func (b *backend) writeConfig(ctx context.Context, r *request) (*logical.Respons
 
 // retryPublication has a publication that failed tried at once: whoever writes
 // the config may have mended it, here or at Redox.
-func retryPublication(ctx context.Context, r *request) error {
+func (b *backend) retryPublication(ctx context.Context, r *request) error {
 	ring, err := getRing(ctx, r)
 	if err != nil || !ring.Retry() {
 		return err
 	}
-	return putRing(ctx, r, ring)
+	return b.putRing(ctx, r, ring)
 }
 
 func (b *backend) deleteConfig(ctx context.Context, r *request) (*logical.Response, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.pool.forget(r.client)
-	return nil, store.Delete(ctx, r.Storage, configKey(r.client))
+	defer b.forget(r.client)
+	return nil, b.deleteConfigEntry(ctx, r)
 }

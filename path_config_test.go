@@ -20,7 +20,7 @@ func TestConfig(t *testing.T) {
 	want := map[string]any{
 		"client_id": clientID, "region": "us", "token_url": "https://api.redoxengine.com/v2/auth/token", "audience": "https://api.redoxengine.com/v2/auth/token",
 		"scope": "", "assertion_ttl": 300.0, "clock_leeway": 5.0, "request_timeout": 10.0, "max_retries": 2.0, "ca_pem": "",
-		"public_jwks": false, "rotation_period": 0.0, "publish_window": 900.0, "retire_after": 86400.0,
+		"public_jwks": false, "reuse_tokens": false, "rotation_period": 0.0, "publish_window": 900.0, "retire_after": 86400.0,
 		"platform_client": "", "manages": []any{},
 	}
 	if diff := cmp.Diff(want, m.write("config", map[string]any{"client_id": " " + clientID + "\n"})); diff != "" {
@@ -37,13 +37,13 @@ func TestConfigMerges(t *testing.T) {
 	all := map[string]any{
 		"client_id": "c", "region": "ca", "token_url": "https://redox.example/token", "audience": "https://redox.example/aud", "scope": "a b",
 		"assertion_ttl": "1m", "clock_leeway": 0, "request_timeout": "30s", "max_retries": 5, "ca_pem": testdata(t, "certificate.pem"),
-		"public_jwks": "true", "rotation_period": "2160h", "publish_window": "1h", "retire_after": "48h",
+		"public_jwks": "true", "reuse_tokens": "true", "rotation_period": "2160h", "publish_window": "1h", "retire_after": "48h",
 		"platform_client": "", "manages": "acme=id-1, default=i=d,",
 	}
 	stored := map[string]any{
 		"client_id": "c", "region": "ca", "token_url": "https://redox.example/token", "audience": "https://redox.example/aud", "scope": "a b",
 		"assertion_ttl": 60.0, "clock_leeway": 0.0, "request_timeout": 30.0, "max_retries": 5.0, "ca_pem": testdata(t, "certificate.pem"),
-		"public_jwks": true, "rotation_period": 7776000.0, "publish_window": 3600.0, "retire_after": 172800.0,
+		"public_jwks": true, "reuse_tokens": true, "rotation_period": 7776000.0, "publish_window": 3600.0, "retire_after": 172800.0,
 		"platform_client": "", "manages": []any{"acme=id-1", "default=i=d"},
 	}
 	for field, test := range map[string]struct{ value, want any }{
@@ -58,6 +58,7 @@ func TestConfigMerges(t *testing.T) {
 		"max_retries":     {nil, 2.0},
 		"ca_pem":          {"", ""},
 		"public_jwks":     {nil, false},
+		"reuse_tokens":    {nil, false},
 		"rotation_period": {nil, 0.0},
 		"publish_window":  {nil, 900.0},
 		"retire_after":    {nil, 86400.0},

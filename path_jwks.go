@@ -35,22 +35,18 @@ func (b *backend) readJWKS(ctx context.Context, r *request) (*logical.Response, 
 	if r.WrapInfo != nil && r.WrapInfo.TTL > 0 {
 		return nil, invalid("a public JWK Set cannot be wrapped: leave X-Vault-Wrap-TTL out")
 	}
-	c, ring, err := stored(ctx, r)
+	v, err := b.recall(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if c == nil || !c.PublicJWKS {
+	if v.config == nil || !v.config.PublicJWKS {
 		return nil, absent("there is no public JWK Set here")
-	}
-	jwks, err := ring.JWKS()
-	if err != nil {
-		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
 		logical.HTTPStatusCode:         http.StatusOK,
 		logical.HTTPContentType:        "application/jwk-set+json",
-		logical.HTTPRawBody:            []byte(jwks),
-		logical.HTTPCacheControlHeader: fmt.Sprintf("public, max-age=%d", c.maxAge()),
+		logical.HTTPRawBody:            v.jwks,
+		logical.HTTPCacheControlHeader: fmt.Sprintf("public, max-age=%d", v.config.maxAge()),
 	}}, nil
 }
 

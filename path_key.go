@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
 const fieldForce = "force"
@@ -85,7 +84,7 @@ func (b *backend) readKey(ctx context.Context, r *request) (*logical.Response, e
 	if err != nil {
 		return nil, err
 	}
-	c, err := store.Get[config](ctx, r.Storage, configKey(r.client))
+	c, err := getConfig(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -114,9 +113,9 @@ func (b *backend) deleteKey(ctx context.Context, r *request) (*logical.Response,
 	if err := ring.Remove(k.ID, forced(r)); err != nil {
 		return nil, err
 	}
-	b.pool.forget(r.client) // its memory may hold the key
-	defer b.rotation.wake() // when it is gone
-	return nil, putRing(ctx, r, ring)
+	defer b.rotation.wake()  // when it is gone
+	defer b.forget(r.client) // its memory may hold the key
+	return nil, b.putRing(ctx, r, ring)
 }
 
 func (b *backend) activateKey(ctx context.Context, r *request) (*logical.Response, error) {
@@ -148,7 +147,7 @@ func (b *backend) promote(ctx context.Context, r *request, k *keyring.Key, prove
 		return nil, invalid("key %s was replaced by another while it was being proved: activate it again", k.ID)
 	}
 	if proved != nil {
-		c, err := store.Get[config](ctx, r.Storage, configKey(r.client))
+		c, err := getConfig(ctx, r)
 		if err != nil {
 			return nil, err
 		}
@@ -160,7 +159,7 @@ func (b *backend) promote(ctx context.Context, r *request, k *keyring.Key, prove
 		if err := ring.Activate(k.ID, b.now()); err != nil {
 			return nil, err
 		}
-		if err := putRing(ctx, r, ring); err != nil {
+		if err := b.putRing(ctx, r, ring); err != nil {
 			return nil, err
 		}
 		b.rotation.wake()

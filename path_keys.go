@@ -8,7 +8,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
 const fieldKeyID = "key_id"
@@ -36,34 +35,6 @@ func (b *backend) pathKeys() []*framework.Path {
 			"key_info": {Type: framework.TypeMap, Description: "State, origin, size and dates by key ID"},
 		})),
 	})
-}
-
-func getRing(ctx context.Context, r *request) (*keyring.Ring, error) {
-	ring, err := store.Get[keyring.Ring](ctx, r.Storage, keyringKey(r.client))
-	if err != nil {
-		return nil, err
-	}
-	if ring == nil {
-		ring = &keyring.Ring{}
-	}
-	return ring, nil
-}
-
-// stored reads a client's config, nil when there is none, and its ring.
-func stored(ctx context.Context, r *request) (*config, *keyring.Ring, error) {
-	c, err := store.Get[config](ctx, r.Storage, configKey(r.client))
-	if err != nil {
-		return nil, nil, err
-	}
-	ring, err := getRing(ctx, r)
-	return c, ring, err
-}
-
-func putRing(ctx context.Context, r *request, ring *keyring.Ring) error {
-	if len(ring.Keys) == 0 {
-		return store.Delete(ctx, r.Storage, keyringKey(r.client))
-	}
-	return store.Put(ctx, r.Storage, keyringKey(r.client), ring)
 }
 
 func (b *backend) readKeys(ctx context.Context, r *request) (*logical.Response, error) {

@@ -98,7 +98,7 @@ func (b *backend) addKey(ctx context.Context, r *request, k *keyring.Key) (*logi
 		return nil, err
 	}
 	if isNew {
-		if err := putRing(ctx, r, ring); err != nil {
+		if err := b.putRing(ctx, r, ring); err != nil {
 			return nil, err
 		}
 		b.rotation.wake()

@@ -65,7 +65,7 @@ func (b *backend) beginRotation(ctx context.Context, r *request, k *keyring.Key)
 		return nil, err
 	}
 	ring.Settle(c.policy(), b.now()) // the rotator sees to what is left
-	if err := putRing(ctx, r, ring); err != nil {
+	if err := b.putRing(ctx, r, ring); err != nil {
 		return nil, err
 	}
 	b.rotation.wake()

@@ -138,7 +138,7 @@ func (b *backend) platform(ctx context.Context, r *request, name string, p *conf
 	if ring.Active() == nil {
 		return nil, invalid("client %s, the platform client, has no key", name)
 	}
-	t, _, err := b.issue(ctx, as, p, ring)
+	t, err := b.issue(ctx, as, p, ring)
 	if err != nil {
 		return nil, fmt.Errorf("client %s, the platform client, gets no token: %w", name, withoutRemedy(err))
 	}

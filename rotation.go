@@ -44,7 +44,7 @@ func (b *backend) nextStep(ctx context.Context, r *request) (*config, *keyring.R
 	}
 	changed = doubt && ring.Doubt(now) || changed
 	if changed {
-		if err := putRing(ctx, r, ring); err != nil {
+		if err := b.putRing(ctx, r, ring); err != nil {
 			return nil, nil, keyring.Step{}, err
 		}
 	}
@@ -128,7 +128,7 @@ func (b *backend) finish(ctx context.Context, r *request, decided *config, step 
 		return err
 	}
 	ring.Settle(c.policy(), now)
-	if err := putRing(ctx, r, ring); err != nil {
+	if err := b.putRing(ctx, r, ring); err != nil {
 		return err
 	}
 	b.report(r, step, ring)

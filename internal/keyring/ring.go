@@ -52,16 +52,19 @@ func (r *Ring) In(state State) []*Key {
 
 // Active returns the key that signs, nil when the ring is empty.
 func (r *Ring) Active() *Key {
-	if active := r.In(Active); len(active) > 0 {
-		return active[0]
-	}
-	return nil
+	return r.first(Active)
 }
 
 // Pending returns the key that waits to be activated, nil when none does.
 func (r *Ring) Pending() *Key {
-	if pending := r.In(Pending); len(pending) > 0 {
-		return pending[0]
+	return r.first(Pending)
+}
+
+func (r *Ring) first(state State) *Key {
+	for _, k := range r.Keys {
+		if k.State == state {
+			return k
+		}
 	}
 	return nil
 }

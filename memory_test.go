@@ -1,0 +1,246 @@
+package redox
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// spiedStorage counts reads, and calls a test at a read or a write.
+type spiedStorage struct {
+	logical.Storage
+	gets atomic.Int64
+	got  func()                                             // after each read, nil for none
+	put  func(context.Context, *logical.StorageEntry) error // in place of each write, nil for none
+}
+
+func (s *spiedStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	s.gets.Add(1)
+	entry, err := s.Storage.Get(ctx, key)
+	if s.got != nil {
+		s.got()
+	}
+	return entry, err
+}
+
+func (s *spiedStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	if s.put != nil {
+		return s.put(ctx, entry)
+	}
+	return s.Storage.Put(ctx, entry)
+}
+
+// coherent fails unless what reads of token and jwks go by is what is stored.
+func (m *mount) coherent(after string) {
+	m.t.Helper()
+	for _, client := range []string{defaultClient, "acme"} {
+		r := &request{Request: &logical.Request{Storage: m.storage}, client: client}
+		c, ring, err := stored(m.t.Context(), r)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		v, err := m.backend.recall(m.t.Context(), r)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		if diff := cmp.Diff(c, v.config) + cmp.Diff(ring, v.ring); diff != "" {
+			m.t.Errorf("after %s, of client %s (-stored +remembered):\n%s", after, client, diff)
+		}
+		if c == nil || !c.PublicJWKS {
+			continue
+		}
+		if jwks, err := ring.JWKS(); err != nil || jwks != string(v.jwks) {
+			m.t.Errorf("after %s, jwks of client %s is %s, %v; want %s", after, client, v.jwks, err, jwks)
+		}
+	}
+}
+
+func TestReadsNeedNoStorage(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("", map[string]any{"public_jwks": true})
+	m.read("token")
+	storage.gets.Store(0)
+	for range 3 {
+		m.read("token")
+		m.read("jwks")
+	}
+	if n := storage.gets.Load(); n != 0 {
+		t.Errorf("%d reads of storage", n)
+	}
+	m.pass(rereadAfter)
+	m.read("token")
+	m.read("jwks")
+	if n := storage.gets.Load(); n != 2 {
+		t.Errorf("%d reads of storage in all after a while, want 2", n)
+	}
+}
+
+// After each operation that there is, and after each that failed at any of its
+// operations on storage, memory is what is stored.
+func TestMemoryAfterOperations(t *testing.T) {
+	t.Parallel()
+	for _, prefix := range []string{"", "clients/acme/"} {
+		for _, o := range everyOperation(t, prefix) {
+			t.Run(fmt.Sprint(o.op, " ", o.path), func(t *testing.T) {
+				storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+				m := newMountOn(t, storage, systemView(0))
+				m.setUp()
+				for _, prefix := range []string{"", "clients/acme/"} {
+					m.write(prefix+"config", map[string]any{"public_jwks": true})
+				}
+				for at := 0; ; at++ {
+					m.coherent("what was before")
+					storage.countdown = at
+					_, _ = m.request(t.Context(), o.op, o.path, o.data) // how it went is TestStorageFailures'
+					untouched := storage.countdown >= 0
+					storage.countdown = -1
+					m.coherent(fmt.Sprint("a fault at operation ", at))
+					if untouched {
+						break
+					}
+				}
+			})
+		}
+	}
+}
+
+// After each step of a rotation, memory is what is stored.
+func TestMemoryAfterRotation(t *testing.T) {
+	m := newMount(t)
+	old := m.ready("", map[string]any{"public_jwks": true, "publish_window": "1m", "retire_after": "5m"})
+	m.write("keys/rotate", nil)
+	m.publish("")
+	for deleted := false; !deleted; {
+		m.coherent("a step")
+		look := m.rotateAll(t.Context())
+		m.coherent("a step")
+		deleted = !strings.Contains(m.read("keys")["jwks"].(string), old)
+		if wait := look.Sub(m.now); wait > 0 {
+			m.pass(wait)
+		}
+	}
+}
+
+// What a read found in storage before a change is not remembered after it.
+func TestMemoryDuringAChange(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("", nil)
+	reads := 0
+	storage.got = func() {
+		if reads++; reads != 2 { // the config was read, the ring is being read
+			return
+		}
+		storage.got = nil
+		m.write("config", map[string]any{"client_id": "another"})
+	}
+	m.read("token")
+	m.coherent("a change in the middle of a read")
+	m.fails(400, logical.ReadOperation, "token", nil, "for client ID another")
+}
+
+// A write that failed may be carried out yet: nothing is remembered until
+// another has succeeded.
+func TestMemoryAfterAWriteOfUnknownOutcome(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("", map[string]any{"public_jwks": true})
+	for path, data := range map[string]map[string]any{"config": {"client_id": "late"}, "keys/generate": nil} {
+		var late *logical.StorageEntry
+		storage.put = func(_ context.Context, entry *logical.StorageEntry) error { late = entry; return errors.New("gone") }
+		m.fails(500, logical.UpdateOperation, path, data, "gone")
+		storage.put = nil
+		m.read("jwks")
+		if err := storage.Storage.Put(t.Context(), late); err != nil {
+			t.Fatal(err)
+		}
+		m.coherent("a late write of " + late.Key)
+		m.coherent("a late write of " + late.Key)
+	}
+	m.write("config", map[string]any{"max_retries": 1})
+	m.must(logical.DeleteOperation, "keys/"+m.read("keys")["pending"].(string), nil)
+	m.read("jwks")
+	storage.gets.Store(0)
+	m.read("jwks")
+	if n := storage.gets.Load(); n != 0 {
+		t.Errorf("%d reads of storage after writes that succeeded", n)
+	}
+}
+
+// A node that learns from Vault what another has changed uses that at once; one
+// that does not, soon.
+func TestTwoNodes(t *testing.T) {
+	one := newMount(t)
+	one.ready("", map[string]any{"public_jwks": true})
+	two := newMountOn(t, one.storage, systemView(consts.ReplicationPerformanceStandby))
+	// written calls what Vault does for each entry that do has changed.
+	written := func(do func()) {
+		before := snapshot(t, one.storage)
+		do()
+		for key, value := range snapshot(t, one.storage) {
+			if before[key] != value {
+				two.backend.InvalidateKey(t.Context(), key)
+			}
+		}
+	}
+	two.read("token")
+	written(func() { one.write("config", map[string]any{"client_id": "another"}) })
+	two.fails(400, logical.ReadOperation, "token", nil, "for client ID another")
+	written(func() { one.write("keys/generate", nil) })
+	raw, err := base64.StdEncoding.DecodeString(two.read("jwks")[logical.HTTPRawBody].(string))
+	if err != nil || string(raw) != one.read("keys")["jwks"] {
+		t.Errorf("jwks is %s, %v", raw, err)
+	}
+	one.write("config", map[string]any{"client_id": clientID})
+	two.pass(rereadAfter)
+	two.read("token")
+}
+
+// What does not exist does not fill the memory.
+func TestMemoryOfNobody(t *testing.T) {
+	m := newMount(t)
+	m.write("clients/bare/keys/generate", nil)
+	for _, client := range []string{"nobody", "bare"} {
+		m.fails(404, logical.ReadOperation, "clients/"+client+"/jwks", nil)
+		m.fails(400, logical.ReadOperation, "clients/"+client+"/token", nil)
+	}
+	if n := len(m.backend.memory.views) + len(m.backend.pool.clients) + len(m.backend.tokens.slots); n != 0 {
+		t.Errorf("%d entries in memory", n)
+	}
+}
+
+// However many read meanwhile, what was written is what is read next.
+func TestMemoryUnderConcurrency(t *testing.T) {
+	m := newMount(t)
+	m.ready("", map[string]any{"public_jwks": true})
+	ctx, stop := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := m.request(ctx, logical.ReadOperation, "jwks", nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range 40 {
+		id := fmt.Sprint("k", i)
+		m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": id})
+		m.coherent("an import")
+		m.must(logical.DeleteOperation, "keys/"+id, nil)
+		m.coherent("a deletion")
+	}
+	stop()
+	all.Wait()
+}

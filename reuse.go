@@ -1,0 +1,181 @@
+package redox
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// A token that is handed out again is renewed when its margin is near, by this
+// part of the margin, so that readers need not wait for the next one.
+const aheadPart = 4
+
+// tryAgain is how long after a failure a token that is good still is not tried
+// to be renewed again.
+const tryAgain = 5 * time.Second
+
+// shelf keeps the tokens of clients with reuse_tokens, in memory alone.
+type shelf struct {
+	all sync.WaitGroup // requests under way
+
+	mu      sync.Mutex // guards the two below, and what is in a slot; nothing waits under it
+	slots   map[string]*slot
+	flights map[*flight]bool
+}
+
+// slot is a client's place on the shelf.
+type slot struct {
+	shape   string  // of the view that the token is for
+	token   *issued // nil for none
+	failure error   // of the last request, nil when it succeeded
+	failed  time.Time
+	flight  *flight // nil when no request is under way
+}
+
+// flight is one request, and what all who wait for it get.
+type flight struct {
+	cancel context.CancelFunc
+	landed chan struct{} // closed when the two below are there
+	token  *issued
+	err    error
+}
+
+func newShelf() *shelf { return &shelf{slots: map[string]*slot{}, flights: map[*flight]bool{}} }
+
+// reused returns the client's token in memory while it has more life than its
+// margin, else a new one. All who need that at the same time share one request,
+// which does not end with the reader who caused it. While Redox cannot be had,
+// a token is handed out to its last second, and trouble says why.
+func (b *backend) reused(ctx context.Context, r *request, v *view) (t *issued, trouble, err error) {
+	t, trouble, f := b.tokens.take(r.client, v.shape, b.now, func(ctx context.Context) (*issued, error) {
+		return b.renew(ctx, r, v)
+	})
+	if f == nil {
+		return t, trouble, nil
+	}
+	select {
+	case <-f.landed:
+	case <-ctx.Done():
+		return nil, nil, &upstreamError{Kind: timedOut, What: "the request was given up while it waited for a token"}
+	}
+	if t != nil && passes(f.err) && t.good(b.now()) {
+		return t, f.err, nil
+	}
+	return f.token, nil, f.err
+}
+
+// renew issues a token for the shelf. It runs in a goroutine of its own, whose
+// panic would end the process, and has nobody to tell of an error.
+func (b *backend) renew(ctx context.Context, r *request, v *view) (t *issued, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			t, err = nil, b.recovered(r.Request, p)
+		}
+	}()
+	if t, err = b.issue(ctx, r, v.config, v.ring); err != nil {
+		b.Logger().Warn("there is no new token to hand out again", "mount", r.MountPoint, "client", r.client, "request_id", r.ID, "error", err)
+	}
+	return t, err
+}
+
+// passes tells of an error, or of none, whether it is one that passes by itself.
+func passes(err error) bool {
+	var up *upstreamError
+	return errors.As(err, &up)
+}
+
+// good tells whether a reader can do anything with the token.
+func (t *issued) good(now time.Time) bool { return t.left(now) >= time.Second }
+
+// take returns the token in the client's slot if that is good, and begins the
+// request for the next one when it is due. f is what to wait for, nil when the
+// token is to be used as it is; trouble is why that is one in its margin.
+func (s *shelf) take(client, shape string, clock func() time.Time, ask func(context.Context) (*issued, error)) (t *issued, trouble error, f *flight) {
+	now := clock()
+	begin := func(at *slot) *flight { return s.askLocked(at, clock, ask) }
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.slots[client]
+	if at == nil || at.shape != shape {
+		at = &slot{shape: shape}
+		s.slots[client] = at
+	}
+	if at.token == nil || !at.token.good(now) {
+		return nil, nil, begin(at)
+	}
+	left, margin := at.token.left(now), at.token.margin()
+	rested := at.failure == nil || now.Sub(at.failed).Abs() >= tryAgain
+	switch {
+	case left > margin:
+		if rested && left <= margin+margin/aheadPart {
+			begin(at)
+		}
+		return at.token, nil, nil
+	case passes(at.failure):
+		if rested {
+			begin(at)
+		}
+		return at.token, at.failure, nil
+	}
+	return at.token, nil, begin(at)
+}
+
+// askLocked begins the request for a slot's next token, unless one is under
+// way, and returns it.
+func (s *shelf) askLocked(at *slot, clock func() time.Time, ask func(context.Context) (*issued, error)) *flight {
+	if at.flight != nil {
+		return at.flight
+	}
+	// Not a reader's context, as many wait for it: ask has a limit of its own.
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &flight{cancel: cancel, landed: make(chan struct{})}
+	at.flight, s.flights[f] = f, true
+	s.all.Go(func() {
+		defer close(f.landed)
+		defer cancel()
+		f.token, f.err = ask(ctx)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.flights, f)
+		at.flight = nil
+		if at.failure = f.err; f.err == nil {
+			at.token = f.token
+		} else {
+			at.failed = clock()
+		}
+	})
+	return f
+}
+
+// drop forgets a client's token. Who waits for one already still gets that.
+func (s *shelf) drop(client string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.slots, client)
+}
+
+// close ends all requests and waits until they have.
+func (s *shelf) close() {
+	s.mu.Lock()
+	clear(s.slots)
+	for f := range s.flights {
+		f.cancel()
+	}
+	s.mu.Unlock()
+	s.all.Wait()
+}
+
+// nextIn returns after how many seconds the next token is handed out in place
+// of one with so much left, so that a reader who obeys does not come in vain. A
+// sixth of the margin is added at random: readers who share a token would else
+// all come in the same second.
+func (t *issued) nextIn(now time.Time) int64 {
+	left, margin := t.left(now), t.margin()
+	if left <= margin {
+		return max(1, min(int64(tryAgain/time.Second), int64(left/time.Second)/2))
+	}
+	wait := int64((left - margin + time.Second - 1) / time.Second)
+	return wait + rand.Int64N(int64(margin/6/time.Second)+1) //nolint:gosec // spreads load, guards nothing
+}

@@ -1,0 +1,364 @@
+package redox
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+// reusing is a mount whose token lives 300 s, of which 60 are its margin.
+func reusing(t *testing.T) *mount {
+	t.Helper()
+	m := newMount(t)
+	m.ready("", map[string]any{"reuse_tokens": true, "max_retries": 0})
+	return m
+}
+
+// landed waits until no request for the shelf is under way.
+func (m *mount) landed() { m.backend.tokens.all.Wait() }
+
+// later reads the token after so long, and waits for what that began.
+func (m *mount) later(d time.Duration) map[string]any {
+	m.t.Helper()
+	m.landed()
+	m.pass(d)
+	got := m.read("token")
+	if !m.sandbox.Live(got["access_token"].(string)) {
+		m.t.Error("Redox does not accept the token")
+	}
+	m.landed()
+	return got
+}
+
+func (m *mount) asked() int { return len(m.sandbox.Assertions()) }
+
+// One token is handed out until its margin is near, and says truly what it has
+// left and when the next one comes. Then it is renewed before anybody waits.
+func TestReuse(t *testing.T) {
+	m := reusing(t)
+	first := m.read("token")
+	for _, passed := range []float64{0, 0.5, 100, 124} { // in all 224.5
+		got := m.later(time.Duration(passed * float64(time.Second)))
+		if got["access_token"] != first["access_token"] || got["last_vault_rotation"] != first["last_vault_rotation"] || got["expires_at"] != first["expires_at"] {
+			t.Errorf("after %v s: another token", passed)
+		}
+	}
+	last := m.later(0)
+	if last["expires_in"] != 75.0 || last["rotation_period"] != 75.0 || last["ttl"].(float64) < 16 || last["ttl"].(float64) > 26 {
+		t.Errorf("of 300 s 224.5 have passed: expires_in %v, rotation_period %v, ttl %v", last["expires_in"], last["rotation_period"], last["ttl"])
+	}
+	if n := m.asked(); n != 1 {
+		t.Fatalf("%d requests for one token", n)
+	}
+	if got := m.later(time.Second); got["access_token"] != first["access_token"] || m.asked() != 2 {
+		t.Errorf("ahead of its margin: another token, or no request: %d", m.asked())
+	}
+	second := m.later(0)
+	if second["access_token"] == first["access_token"] || second["expires_in"] != 300.0 || m.asked() != 2 {
+		t.Errorf("the next token is not handed out: %v s left, %d requests", second["expires_in"], m.asked())
+	}
+	// Nobody reads until the margin has begun: then the reader waits.
+	third := m.later(240 * time.Second)
+	if third["access_token"] == second["access_token"] || third["expires_in"] != 300.0 || m.asked() != 3 {
+		t.Errorf("in the margin an old token is handed out: %v s left, %d requests", third["expires_in"], m.asked())
+	}
+}
+
+// However many read at once, Redox is asked once; clients share nothing.
+func TestReuseSharesOneRequest(t *testing.T) {
+	m := reusing(t)
+	m.ready("clients/acme/", map[string]any{"reuse_tokens": true})
+	m.sandbox.SetFault(redoxtest.FaultSlow, 1)
+	tokens := make(chan any)
+	for range 64 {
+		go func() {
+			resp, err := m.request(context.Background(), logical.ReadOperation, "token", nil)
+			if err != nil || resp.IsError() {
+				t.Error(resp, err)
+				tokens <- nil
+				return
+			}
+			tokens <- resp.Data["access_token"]
+		}()
+	}
+	seen := map[any]bool{}
+	for range 64 {
+		seen[<-tokens] = true
+	}
+	if len(seen) != 1 || m.asked() != 1 {
+		t.Errorf("%d tokens, %d requests", len(seen), m.asked())
+	}
+	if other := m.read("clients/acme/token")["access_token"]; seen[other] || m.asked() != 2 {
+		t.Errorf("another client's token is shared, or was: %d requests", m.asked())
+	}
+}
+
+// Who gives up waiting does not take the token from those who wait on.
+func TestReuseReaderGivesUp(t *testing.T) {
+	m := reusing(t)
+	m.sandbox.SetFault(redoxtest.FaultSlow, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() {
+		_, err := m.request(ctx, logical.ReadOperation, "token", nil)
+		done <- err
+	}()
+	waitFor(t, "the request", func() bool { return m.sandbox.FaultsLeft() == 0 })
+	cancel()
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "given up") {
+		t.Errorf("%v", err)
+	}
+	m.read("token")
+	if n := m.asked(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// While Redox cannot be had, the token is handed out to its last second, with a
+// warning once it is in its margin, and nobody waits for what has just failed.
+func TestReuseRidesOutAnOutage(t *testing.T) {
+	m := reusing(t)
+	first := m.read("token")["access_token"]
+	m.sandbox.SetFault(redoxtest.FaultUnavailable, -1)
+	read := func(after time.Duration, left float64, requests int) []string {
+		t.Helper()
+		m.landed()
+		m.pass(after)
+		resp, err := m.request(t.Context(), logical.ReadOperation, "token", nil)
+		if err != nil || resp.IsError() {
+			t.Fatalf("with %v s left: %v, %v", left, resp, err)
+		}
+		m.landed()
+		if got := resp.Data; got["access_token"] != first || got["expires_in"] != left || m.asked() != requests {
+			t.Errorf("with %v s left: %v s, the same token %v, %d requests, want %d", left, got["expires_in"], got["access_token"] == first, m.asked(), requests)
+		}
+		if ttl := resp.Data["ttl"].(float64); left <= 60 && (ttl < 1 || ttl > 5 || ttl > max(1, left/2)) {
+			t.Errorf("with %v s left: ttl %v", left, ttl)
+		}
+		return resp.Warnings
+	}
+	if warned := read(226*time.Second, 74, 2); len(warned) != 0 {
+		t.Errorf("before the margin it warns: %v", warned)
+	}
+	read(4*time.Second, 70, 2) // tried just now
+	read(time.Second, 69, 3)
+	warned := read(9*time.Second, 60, 4)
+	if len(warned) != 1 || !strings.Contains(warned[0], "near its end") || !strings.Contains(warned[0], "HTTP 503") || !strings.Contains(warned[0], "Redox may be in trouble") {
+		t.Errorf("in the margin it warns: %v", warned)
+	}
+	read(4*time.Second, 56, 4)
+	read(55*time.Second, 1, 5)
+	m.pass(500 * time.Millisecond)
+	m.fails(502, logical.ReadOperation, "token", nil, "HTTP 503")
+	m.fails(502, logical.ReadOperation, "token", nil, "HTTP 503")
+	if n := m.asked(); n != 7 {
+		t.Errorf("%d requests, want one for each that failed", n)
+	}
+	m.sandbox.SetFault("", 0)
+	if m.later(0)["access_token"] == first {
+		t.Error("after the outage the old token is handed out")
+	}
+	if log := m.log.String(); strings.Count(log, "there is no new token to hand out again") != 6 {
+		t.Errorf("the log says\n%s", log)
+	}
+}
+
+// The outage begins when the token is in its margin already: who meets it first
+// gets the token after all, with a warning.
+func TestReuseMeetsAnOutageInTheMargin(t *testing.T) {
+	m := reusing(t)
+	first := m.read("token")["access_token"]
+	m.sandbox.SetFault(redoxtest.FaultReset, -1)
+	m.pass(250 * time.Second)
+	resp, err := m.request(t.Context(), logical.ReadOperation, "token", nil)
+	if err != nil || resp.IsError() || resp.Data["access_token"] != first || len(resp.Warnings) != 1 {
+		t.Errorf("%v, %v", resp, err)
+	}
+	m.sandbox.SetFault("", 0)
+	if resp, err = m.request(t.Context(), logical.ReadOperation, "token", nil); err != nil || resp.Data["access_token"] != first {
+		t.Errorf("just after a failure somebody waited: %v, %v", resp, err)
+	}
+	if m.later(tryAgain)["access_token"] != first || m.later(0)["access_token"] == first {
+		t.Error("after the outage there is no new token")
+	}
+}
+
+// A refusal does not pass by itself: who reads in the margin learns of it.
+// Before that, Redox is not asked at every read.
+func TestReuseRefused(t *testing.T) {
+	m := reusing(t)
+	first := m.read("token")["access_token"]
+	if err := m.sandbox.Register(clientID, []byte(`{"keys":[]}`)); err != nil {
+		t.Fatal(err)
+	}
+	m.pass(226 * time.Second)
+	for range 3 {
+		if m.read("token")["access_token"] != first {
+			t.Error("another token")
+		}
+		m.landed()
+	}
+	if n := m.asked(); n != 2 {
+		t.Errorf("%d requests, want 2", n)
+	}
+	m.pass(15 * time.Second)
+	for range 2 {
+		m.fails(400, logical.ReadOperation, "token", nil, "Public key not found", "press Save Changes")
+	}
+	m.publish("")
+	if m.later(0)["access_token"] == first {
+		t.Error("an old token")
+	}
+}
+
+// What shaped a token changes, or may have: it is not handed out again.
+func TestReuseEnds(t *testing.T) {
+	for name, change := range map[string]func(m *mount){
+		"the config is written":   func(m *mount) { m.write("config", map[string]any{"max_retries": 1}) },
+		"the config is patched":   func(m *mount) { m.must(logical.PatchOperation, "config", map[string]any{"scope": nil}) },
+		"another key signs":       func(m *mount) { m.write("keys/"+m.read("keys")["pending"].(string)+"/activate", nil) },
+		"the config is made anew": func(m *mount) { m.must(logical.DeleteOperation, "config", nil); m.write("config", m.settings()) },
+		"the client is made anew": func(m *mount) {
+			m.must(logical.DeleteOperation, "config", nil)
+			m.ready("", map[string]any{"reuse_tokens": true})
+		},
+		"Vault tells of the config":  func(m *mount) { m.backend.InvalidateKey(m.t.Context(), configKey(defaultClient)) },
+		"a key is deleted":           func(m *mount) { m.must(logical.DeleteOperation, "keys/"+m.read("keys")["pending"].(string), nil) },
+		"another node writes a key":  func(m *mount) { m.elsewhere(); m.backend.InvalidateKey(m.t.Context(), keyringKey(defaultClient)) },
+		"another node, without word": func(m *mount) { m.elsewhere(); m.pass(rereadAfter) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := reusing(t)
+			m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "next"})
+			m.publish("")
+			first := m.read("token")["access_token"]
+			m.write("config", map[string]any{"max_retries": 0})
+			if first = m.read("token")["access_token"]; m.read("token")["access_token"] != first {
+				t.Fatal("nothing is handed out again")
+			}
+			change(m)
+			got := m.read("token")["access_token"]
+			if got == first || !m.sandbox.Live(got.(string)) {
+				t.Error("the old token is handed out")
+			}
+		})
+	}
+}
+
+func (m *mount) settings() map[string]any {
+	return map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL(), "reuse_tokens": true}
+}
+
+// elsewhere activates the pending key on another node.
+func (m *mount) elsewhere() {
+	other := newMountOn(m.t, m.storage, systemView(0))
+	other.write("keys/next/activate", map[string]any{"force": true})
+}
+
+// What does not shape a token leaves it where it is.
+func TestReuseGoesOn(t *testing.T) {
+	m := reusing(t)
+	m.ready("clients/acme/", map[string]any{"reuse_tokens": true})
+	first := m.read("token")["access_token"]
+	m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "next"})
+	m.write("clients/acme/config", map[string]any{"max_retries": 1})
+	m.must(logical.DeleteOperation, "clients/acme", map[string]any{"force": true})
+	m.backend.InvalidateKey(t.Context(), keyringKey(defaultClient))
+	m.pass(rereadAfter)
+	if m.read("token")["access_token"] != first || m.asked() != 1 {
+		t.Errorf("another token, %d requests", m.asked())
+	}
+	m.write("config", map[string]any{"reuse_tokens": false})
+	if m.read("token")["access_token"] == m.read("token")["access_token"] || len(m.backend.tokens.slots) != 0 {
+		t.Error("it is off, and a token is handed out again, or kept")
+	}
+}
+
+// panics is a network that panics, with a value that may be a secret.
+type panics struct{}
+
+func (panics) RoundTrip(*http.Request) (*http.Response, error) { panic(canary) }
+
+// A panic in the request that readers share is an error of theirs, and does
+// not end the process, nor what comes after it.
+func TestReusePanic(t *testing.T) {
+	m := reusing(t)
+	way, err := m.backend.pool.lane(defaultClient, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	well := way.http.Transport
+	way.http.Transport = panics{}
+	m.fails(500, logical.ReadOperation, "token", nil, "internal error")
+	way.http.Transport = well
+	m.read("token")
+	if log := m.log.String(); strings.Contains(log, canary) || !strings.Contains(log, "RoundTrip") {
+		t.Errorf("the log says\n%s", log)
+	}
+}
+
+// When Vault stops the engine, no request of it goes on, and who waits is told.
+func TestReuseStops(t *testing.T) {
+	m := reusing(t)
+	m.sandbox.SetFault(redoxtest.FaultStall, -1)
+	done := make(chan error)
+	go func() {
+		_, err := m.request(context.Background(), logical.ReadOperation, "token", nil)
+		done <- err
+	}()
+	waitFor(t, "the request", func() bool { return m.asked() == 1 })
+	m.backend.Cleanup(t.Context())
+	if err := <-done; err == nil {
+		t.Error("a token came of it")
+	}
+	if n := len(m.backend.tokens.flights) + len(m.backend.tokens.slots); n != 0 {
+		t.Errorf("%d are left", n)
+	}
+}
+
+// Who comes back when told finds the next token, and none comes later than a
+// sixth of the margin after that.
+func TestNextIn(t *testing.T) {
+	now := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
+	for _, life := range []time.Duration{1, 2, 4, 5, 10, 30, 300, 3600} {
+		life *= time.Second
+		token := &issued{accessToken: &accessToken{Lifetime: life, RequestedAt: now}}
+		margin := token.margin()
+		for age := time.Duration(0); age < life; age += life / 64 {
+			for range 50 {
+				ttl := time.Duration(token.nextIn(now.Add(age))) * time.Second
+				left := life - age
+				switch {
+				case ttl < time.Second:
+					t.Fatalf("life %v, age %v: ttl %v", life, age, ttl)
+				case left > margin && (left-ttl > margin || left-ttl <= margin-margin/6-time.Second):
+					t.Fatalf("life %v, age %v: after ttl %v there are %v left", life, age, ttl, left-ttl)
+				case left <= margin && ttl > max(tryAgain, time.Second):
+					t.Fatalf("life %v, age %v: ttl %v in the margin", life, age, ttl)
+				}
+			}
+		}
+	}
+}
+
+// A read from memory allocates no more than the goal says; most of it is the
+// routing of a request.
+func TestReuseAllocations(t *testing.T) {
+	m := reusing(t)
+	m.read("token")
+	allocations := testing.AllocsPerRun(100, func() {
+		_, err := m.backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "token", MountPoint: "redox/", Storage: m.storage})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if allocations > 30 {
+		t.Errorf("%v allocations, want 30 at most", allocations)
+	}
+}
