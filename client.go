@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"math"
 	"net/http"
@@ -101,7 +102,12 @@ func exchange(ctx context.Context, client *http.Client, tokenURL, assertion, sco
 	if echoed && got.status < 300 {
 		return nil, &upstreamError{Kind: broken, Status: got.status, What: "the answer repeats the client assertion"}
 	}
-	return readAnswer(got.status, raw, got.clock)
+	t, err := readAnswer(got.status, raw, got.clock)
+	var up *upstreamError
+	if errors.As(err, &up) {
+		up.RetryAfter = got.retryAfter
+	}
+	return t, err
 }
 
 // answer is a whole HTTP answer, as far as it matters here.
@@ -109,6 +115,8 @@ type answer struct {
 	status int
 	body   []byte
 	clock  skew
+
+	retryAfter time.Duration // what a server in trouble asks for; zero when it does not
 }
 
 // send makes one request and reads the whole answer. Its error is an
@@ -128,7 +136,17 @@ func send(client *http.Client, req *http.Request) (*answer, error) {
 	if len(raw) > maxBody {
 		return nil, &upstreamError{Kind: broken, What: "the answer is larger than 1 MiB"}
 	}
-	return &answer{status: resp.StatusCode, body: raw, clock: measureSkew(resp.Header)}, nil
+	return &answer{status: resp.StatusCode, body: raw, clock: measureSkew(resp.Header), retryAfter: readRetryAfter(resp.Header)}, nil
+}
+
+// readRetryAfter reads Retry-After in seconds (RFC 9110 section 10.2.3). The
+// other form, a date, goes by a clock that may not be ours.
+func readRetryAfter(h http.Header) time.Duration {
+	n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(n) * time.Second
 }
 
 // redact removes what a server repeats of the assertion it was sent.

@@ -134,17 +134,19 @@ func (b *backend) request(ctx context.Context, r *request, c *config, k *keyring
 			return t, nil
 		}
 		var up *upstreamError
-		if !errors.As(err, &up) || !up.transient() || tries >= c.MaxRetries || !pause(ctx, tries) {
+		if !errors.As(err, &up) || !up.transient() || tries >= c.MaxRetries || !pause(ctx, tries, up.RetryAfter) {
 			return nil, &tokenError{err: err, config: c, keyID: k.ID, paths: r.paths}
 		}
 	}
 }
 
 // pause waits before the next attempt, 100 ms doubled with each and up to a
-// half less at random; false means that there is no time for it.
-func pause(ctx context.Context, tries int64) bool {
+// half less at random, but no less than the server asks for; false means that
+// there is no time for it.
+func pause(ctx context.Context, tries int64, least time.Duration) bool {
 	wait := 100 * time.Millisecond << tries
 	wait -= rand.N(wait / 2) //nolint:gosec // spreads load, guards nothing
+	wait = max(wait, least)
 	if deadline, limited := ctx.Deadline(); limited && time.Until(deadline) <= wait {
 		return false
 	}

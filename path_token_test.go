@@ -142,28 +142,6 @@ func TestTokenErrors(t *testing.T) {
 	}
 }
 
-// A passing failure is not seen by the reader.
-func TestTokenRetries(t *testing.T) {
-	for _, f := range []redoxtest.Fault{redoxtest.FaultReset, redoxtest.FaultUnavailable, redoxtest.FaultTruncate, redoxtest.FaultNoToken} {
-		t.Run(string(f), func(t *testing.T) {
-			m := newMount(t)
-			m.ready("", nil)
-			m.sandbox.SetFault(f, 2)
-			m.read("token")
-			if n := len(m.sandbox.Assertions()); n != 3 {
-				t.Errorf("%d assertions were sent, want 3", n)
-			}
-		})
-	}
-	t.Run("off", func(t *testing.T) {
-		m := newMount(t)
-		m.ready("", map[string]any{"max_retries": 0})
-		m.sandbox.SetFault(redoxtest.FaultReset, 1)
-		m.fails(502, logical.ReadOperation, "token", nil)
-		m.read("token")
-	})
-}
-
 func TestTokenUnknownKey(t *testing.T) {
 	m := newMount(t)
 	keyID := m.ready("clients/acme/", nil)

@@ -162,34 +162,6 @@ func TestEnter(t *testing.T) {
 	})
 }
 
-// The pause grows, is never the same for all, and is not begun when there is
-// no time for what follows.
-func TestPause(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for tries, most := range []time.Duration{100, 200, 400} {
-			most *= time.Millisecond
-			start := time.Now()
-			if !pause(t.Context(), int64(tries)) {
-				t.Fatal("it gave up")
-			}
-			if took := time.Since(start); took > most || took < most/2 {
-				t.Errorf("pause %d took %v, want %v to %v", tries, took, most/2, most)
-			}
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Millisecond)
-		defer cancel()
-		start := time.Now()
-		if pause(ctx, 0) || time.Since(start) != 0 {
-			t.Errorf("it waited %v for nothing", time.Since(start))
-		}
-		ctx, cancel = context.WithCancel(t.Context())
-		go func() { time.Sleep(time.Millisecond); cancel() }()
-		if pause(ctx, 9) {
-			t.Error("the reader has gone, and it went on")
-		}
-	})
-}
-
 // The key that was parsed last is remembered by what it was parsed from, so
 // that another one is never taken for it, and forgotten when one is deleted.
 func TestLaneRemembersKey(t *testing.T) {

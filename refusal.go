@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // refusal is Redox's no: it answered, in its own terms, and will answer the
@@ -55,16 +56,22 @@ type upstreamError struct {
 	Kind   kind
 	Status int // HTTP status, 0 when there was none
 	What   string
+
+	RetryAfter time.Duration // how long the server asks to be left alone, zero when it does not
 }
 
 func (e *upstreamError) Error() string {
 	if e.Status == 0 {
 		return e.What
 	}
-	if e.What == "" {
-		return fmt.Sprintf("the token endpoint answered HTTP %d", e.Status)
+	text := fmt.Sprintf("the token endpoint answered HTTP %d", e.Status)
+	if e.What != "" {
+		text += ": " + e.What
 	}
-	return fmt.Sprintf("the token endpoint answered HTTP %d: %s", e.Status, e.What)
+	if e.RetryAfter > 0 {
+		text += ", and asks to wait " + e.RetryAfter.String()
+	}
+	return text
 }
 
 // transient tells whether the same request, signed anew, may succeed at once.
