@@ -152,28 +152,35 @@ func TestMemoryDuringAChange(t *testing.T) {
 // A write that failed may be carried out yet: nothing is remembered until
 // another has succeeded.
 func TestMemoryAfterAWriteOfUnknownOutcome(t *testing.T) {
-	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
-	m := newMountOn(t, storage, systemView(0))
-	m.ready("", map[string]any{"public_jwks": true})
-	for path, data := range map[string]map[string]any{"config": {"client_id": "late"}, "keys/generate": nil} {
-		var late *logical.StorageEntry
-		storage.put = func(_ context.Context, entry *logical.StorageEntry) error { late = entry; return errors.New("gone") }
-		m.fails(500, logical.UpdateOperation, path, data, "gone")
-		storage.put = nil
-		m.read("jwks")
-		if err := storage.Storage.Put(t.Context(), late); err != nil {
-			t.Fatal(err)
-		}
-		m.coherent("a late write of " + late.Key)
-		m.coherent("a late write of " + late.Key)
-	}
-	m.write("config", map[string]any{"max_retries": 1})
-	m.must(logical.DeleteOperation, "keys/"+m.read("keys")["pending"].(string), nil)
-	m.read("jwks")
-	storage.gets.Store(0)
-	m.read("jwks")
-	if n := storage.gets.Load(); n != 0 {
-		t.Errorf("%d reads of storage after writes that succeeded", n)
+	for path, test := range map[string]struct{ late, next map[string]any }{
+		"config":        {map[string]any{"client_id": "late"}, map[string]any{"client_id": clientID}},
+		"keys/generate": {nil, nil},
+	} {
+		t.Run(path, func(t *testing.T) {
+			storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+			m := newMountOn(t, storage, systemView(0))
+			m.ready("", map[string]any{"public_jwks": true})
+			m.read("jwks")
+			var late *logical.StorageEntry
+			storage.put = func(_ context.Context, entry *logical.StorageEntry) error { late = entry; return errors.New("gone") }
+			m.fails(500, logical.UpdateOperation, path, test.late, "gone")
+			storage.put = nil
+			m.read("jwks")
+			if err := storage.Storage.Put(t.Context(), late); err != nil {
+				t.Fatal(err)
+			}
+			m.coherent("a late write")
+			if path == "keys/generate" {
+				m.must(logical.DeleteOperation, "keys/"+m.read("keys")["pending"].(string), nil)
+			}
+			m.write(path, test.next)
+			m.read("jwks")
+			storage.gets.Store(0)
+			m.read("jwks")
+			if n := storage.gets.Load(); n != 0 {
+				t.Errorf("%d reads of storage after a write that succeeded", n)
+			}
+		})
 	}
 }
 
