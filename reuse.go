@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// A token that is handed out again is renewed when its margin is near, by this
-// part of the margin, so that readers need not wait for the next one.
-const aheadPart = 4
-
-// tryAgain is how long after a failure a token that is good still is not tried
-// to be renewed again.
-const tryAgain = 5 * time.Second
+// A token that is handed out again is renewed a part of its margin before that
+// begins, so that readers need not wait for the next one. After a failure it
+// rests for a part of the margin while it is good still.
+const (
+	aheadPart = 4  // 15 s of a minute
+	restPart  = 12 // 5 s
+)
 
 // shelf keeps the tokens of clients with reuse_tokens, in memory alone.
 type shelf struct {
@@ -106,7 +106,7 @@ func (s *shelf) take(client, shape string, clock func() time.Time, ask func(cont
 		return nil, nil, begin(at)
 	}
 	left, margin := at.token.left(now), at.token.margin()
-	rested := at.failure == nil || now.Sub(at.failed).Abs() >= tryAgain
+	rested := at.failure == nil || now.Sub(at.failed).Abs() >= margin/restPart
 	switch {
 	case left > margin:
 		if rested && left <= margin+margin/aheadPart {
@@ -174,7 +174,7 @@ func (s *shelf) close() {
 func (t *issued) nextIn(now time.Time) int64 {
 	left, margin := t.left(now), t.margin()
 	if left <= margin {
-		return max(1, min(int64(tryAgain/time.Second), int64(left/time.Second)/2))
+		return max(1, int64(min(margin/restPart, left/2)/time.Second))
 	}
 	wait := int64((left - margin + time.Second - 1) / time.Second)
 	return wait + rand.Int64N(int64(margin/6/time.Second)+1) //nolint:gosec // spreads load, guards nothing

@@ -199,7 +199,7 @@ func TestNextIn(t *testing.T) {
 					t.Fatalf("life %v, age %v: ttl %v", life, age, ttl)
 				case left > margin && (left-ttl > margin || left-ttl <= margin-margin/6-time.Second):
 					t.Fatalf("life %v, age %v: after ttl %v there are %v left", life, age, ttl, left-ttl)
-				case left <= margin && ttl > max(tryAgain, time.Second):
+				case left <= margin && ttl > max(margin/12, time.Second):
 					t.Fatalf("life %v, age %v: ttl %v in the margin", life, age, ttl)
 				}
 			}

@@ -59,11 +59,13 @@ func (s *stand) targets() map[string]target {
 	}
 	return map[string]target{
 		"fresh":    get("`token`, fresh", "redox/clients/2048/token", rootToken),
+		"reused":   get("`token`, reused", "redox/clients/reused/token", rootToken),
 		"3072":     get("`token`, fresh, 3072 bits", "redox/clients/3072/token", rootToken),
 		"4096":     get("`token`, fresh, 4096 bits", "redox/clients/4096/token", rootToken),
 		"jwks":     get("`jwks`, anonymous", "redox/clients/2048/jwks", ""),
 		"signpost": get("plugin that signs and posts", "signpost/token?url="+url.QueryEscape(s.upstream.url), rootToken),
 		"nothing":  get("plugin that does nothing", "nothing/value", rootToken),
+		"constant": get("the same, with a token's fields", "nothing/token", rootToken),
 		"raw":      get("the same, anonymous", "nothing/raw", ""),
 		"kv":       get("KV v1 read", "kv/bench", rootToken),
 		"health":   get("`sys/health`", "sys/health", ""),

@@ -35,7 +35,7 @@ func (p *printer) row(name string, r *result) {
 func (s *stand) compare(p *printer, slice time.Duration) error {
 	p.line("\n## Side by side\n\n| | readers " + columns)
 	targets := s.targets()
-	for _, name := range []string{"fresh", "signpost", "transit", "jwks", "raw", "nothing", "kv", "health"} {
+	for _, name := range []string{"fresh", "signpost", "transit", "reused", "nothing", "constant", "jwks", "raw", "kv", "health"} {
 		for _, readers := range []int{1, 16, 64} {
 			opened := s.upstream.conns.Load()
 			r, err := s.measure(targets[name], readers, slice)
@@ -91,8 +91,11 @@ type goal struct {
 
 var goals = []goal{
 	{"fresh", "signpost", 0.85},
+	{"reused", "nothing", 0.9},
+	{"reused", "constant", 0},
 	{"jwks", "raw", 0.9},
 	{"fresh", "transit", 0},
+	{"reused", "kv", 0},
 	{"jwks", "health", 0},
 	{"nothing", "kv", 0},
 }
@@ -102,7 +105,7 @@ var goals = []goal{
 func (s *stand) goals(p *printer, slice time.Duration, rounds int) error {
 	targets, sums := s.targets(), map[string]*result{}
 	for range rounds {
-		for _, name := range []string{"fresh", "signpost", "transit", "jwks", "raw", "health", "nothing", "kv"} {
+		for _, name := range []string{"fresh", "signpost", "transit", "reused", "nothing", "constant", "jwks", "raw", "health", "kv"} {
 			r, err := s.measure(targets[name], 16, slice)
 			if err != nil {
 				return err

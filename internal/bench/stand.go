@@ -143,6 +143,12 @@ func (s *stand) mount() error {
 			return err
 		}
 	}
+	if err := s.client("reused", 2048); err != nil {
+		return err
+	}
+	if _, err := s.call(http.MethodPost, "redox/clients/reused/config", map[string]any{"reuse_tokens": true}); err != nil {
+		return err
+	}
 	_, err := s.call(http.MethodPost, "redox/clients/2048/config", map[string]any{"public_jwks": true})
 	return err
 }

@@ -1,6 +1,7 @@
 // Command nothing is the least that an external secrets engine can do: it
 // answers a read with a constant, from memory. What it reaches is what Vault
-// leaves to any plugin, so scripts/bench measures against it.
+// leaves to any plugin, so scripts/bench measures against it. At token the
+// constant is what an answer of the engine looks like.
 package main
 
 import (
@@ -22,6 +23,12 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	read := func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 		return &logical.Response{Data: map[string]any{"value": "constant"}}, nil
 	}
+	token := func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+		return &logical.Response{Data: map[string]any{
+			"access_token": "bench-3f6c1c0a7e5d4b7f9a1c", "token_type": "Bearer", "expires_in": 299, "expires_at": "2026-11-24T09:05:00Z",
+			"client_id": "bench", "key_id": "gJdQNvWI1Nv3sTMfUnViXDIQD0f8cTnh_hsb_qsB5LU", "ttl": 239, "rotation_period": 299, "last_vault_rotation": "2026-11-24T09:00:00Z",
+		}}, nil
+	}
 	raw := func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 		return &logical.Response{Data: map[string]any{
 			logical.HTTPStatusCode: 200, logical.HTTPContentType: "application/json", logical.HTTPRawBody: []byte("{}"),
@@ -35,7 +42,7 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	b := &framework.Backend{
 		BackendType:  logical.TypeLogical,
 		PathsSpecial: &logical.Paths{Unauthenticated: []string{"raw"}},
-		Paths:        []*framework.Path{path("value", read), path("raw", raw)},
+		Paths:        []*framework.Path{path("value", read), path("token", token), path("raw", raw)},
 	}
 	return b, b.Setup(ctx, conf)
 }
