@@ -189,7 +189,7 @@ func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // sandboxCmd commands the sandbox: fault <name> [<times>], clock <duration>,
-// forget <client ID>, url <client ID> <path of jwks> (or none), user <client ID>
+// ttl <duration>, forget <client ID>, url <client ID> <path of jwks> (or none), user <client ID>
 // <path of keys>, lists <client ID> <text>, live <token>.
 func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 	s := worldOf(ts).sandbox
@@ -207,6 +207,10 @@ func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 		d, err := time.ParseDuration(args[1])
 		ts.Check(err)
 		s.SetClockOffset(d)
+	case "ttl":
+		d, err := time.ParseDuration(args[1])
+		ts.Check(err)
+		s.SetTokenTTL(d)
 	case "forget":
 		ts.Check(s.Register(args[1], []byte(`{"keys":[]}`)))
 	case "url":

@@ -157,9 +157,11 @@ func (s *Sandbox) misbehave(w http.ResponseWriter, r *http.Request, f Fault) {
 	case FaultNoToken:
 		send(w, http.StatusOK, "application/json", `{"token_type":"Bearer","expires_in":300}`)
 	case FaultStringExpires:
-		send(w, http.StatusOK, "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":"300"}`, s.issue("")))
+		token, _ := s.issue("")
+		send(w, http.StatusOK, "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":"300"}`, token))
 	case FaultNoExpires:
-		send(w, http.StatusOK, "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer"}`, s.issue("")))
+		token, _ := s.issue("")
+		send(w, http.StatusOK, "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer"}`, token))
 	case FaultEcho:
 		s.refuse(w, r, "Unexpected value: "+r.PostForm.Get("client_assertion"), "fault")
 	case FaultBlank:

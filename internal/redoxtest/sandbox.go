@@ -45,6 +45,7 @@ type Sandbox struct {
 	faults     map[endpoint]*ordered
 	quirk      Quirk
 	offset     time.Duration
+	tokenTTL   time.Duration
 	conns      int               // opened so far
 	idle       map[net.Conn]bool // open, between two requests
 	redirected int
@@ -77,6 +78,7 @@ func Start(o Options) (*Sandbox, error) {
 		live:     map[string]session{},
 		faults:   map[endpoint]*ordered{tokenEndpoint: {}, platformAPI: {}},
 		idle:     map[net.Conn]bool{},
+		tokenTTL: o.TokenTTL,
 	}
 	s.server = &http.Server{
 		Handler:           s.routes(),
@@ -158,6 +160,14 @@ func (s *Sandbox) SetClockOffset(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.offset = d
+}
+
+// SetTokenTTL sets the life of the tokens that are issued from now on, in whole
+// seconds.
+func (s *Sandbox) SetTokenTTL(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokenTTL = d
 }
 
 func (s *Sandbox) now() time.Time {

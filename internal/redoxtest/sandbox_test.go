@@ -138,7 +138,8 @@ func do(t *testing.T, req *http.Request) (status int, answer map[string]any) {
 
 func TestToken(t *testing.T) {
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
-	s, log := start(t, redoxtest.Options{TokenTTL: 7 * time.Second, Now: func() time.Time { return now }})
+	s, log := start(t, redoxtest.Options{TokenTTL: time.Hour, Now: func() time.Time { return now }})
+	s.SetTokenTTL(7 * time.Second)
 	r := good(t, s, now)
 	r.form.Set("scope", "a b")
 	status, answer := r.send(t, s)

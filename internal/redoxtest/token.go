@@ -46,11 +46,8 @@ func (s *Sandbox) token(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, description, err.Error())
 		return
 	}
-	answer := map[string]any{
-		"access_token": s.issue(clientID),
-		"token_type":   "Bearer",
-		"expires_in":   int(s.options.TokenTTL / time.Second),
-	}
+	token, life := s.issue(clientID)
+	answer := map[string]any{"access_token": token, "token_type": "Bearer", "expires_in": int(life / time.Second)}
 	if scope := r.PostForm.Get("scope"); scope != "" {
 		answer["scope"] = scope
 	}
@@ -72,14 +69,14 @@ func (s *Sandbox) answer(w http.ResponseWriter, r *http.Request, status int, v a
 }
 
 // issue makes a token for a client; a fault issues them for nobody.
-func (s *Sandbox) issue(clientID string) string {
-	token := "sandbox-" + rand.Text() + rand.Text()
+func (s *Sandbox) issue(clientID string) (token string, life time.Duration) {
+	token = "sandbox-" + rand.Text() + rand.Text()
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.live[token] = session{clientID, now.Add(s.options.TokenTTL)}
+	s.live[token] = session{clientID, now.Add(s.tokenTTL)}
 	s.tokens = append(s.tokens, token)
-	return token
+	return token, s.tokenTTL
 }
 
 // verify checks a token request in the order in which Redox's troubleshooting
