@@ -58,7 +58,8 @@ func FuzzConfig(f *testing.F) {
 }
 
 // FuzzRequest: whole requests, with a body that crossed the wire. Nothing
-// panics, no input is answered 5xx, and what is refused changes nothing.
+// panics, no input is answered 5xx, what is refused changes nothing, and memory
+// is what is stored.
 func FuzzRequest(f *testing.F) {
 	pem, err := json.Marshal(map[string]string{"private_key": testdata(f, "rsa3072.pem"), "key_id": "k"})
 	if err != nil {
@@ -89,6 +90,7 @@ func FuzzRequest(f *testing.F) {
 			m.write("config", map[string]any{"client_id": "c", "token_url": "http://127.0.0.1:1/", "max_retries": 0})
 			m.write("keys/import", map[string]any{"private_key": testdata(t, "pkcs8.pem"), "key_id": "k"})
 			before := snapshot(t, m.storage)
+			m.coherent("setting up") // and remembers
 			resp, err := m.request(t.Context(), o, path, data)
 			status, message := outcome(o, resp, err)
 			if status == 500 || status == 503 {
@@ -97,6 +99,7 @@ func FuzzRequest(f *testing.F) {
 			if status >= 400 || o == logical.ReadOperation || o == logical.ListOperation {
 				m.unchanged(before)
 			}
+			m.coherent("the request")
 		}
 	})
 }
