@@ -20,9 +20,10 @@ const (
 type shelf struct {
 	all sync.WaitGroup // requests under way
 
-	mu      sync.Mutex // guards the two below, and what is in a slot; nothing waits under it
+	mu      sync.Mutex // guards the three below, and what is in a slot; nothing waits under it
 	slots   map[string]*slot
 	flights map[*flight]bool
+	closed  bool
 }
 
 // slot is a client's place on the shelf.
@@ -131,6 +132,12 @@ func (s *shelf) askLocked(at *slot, clock func() time.Time, ask func(context.Con
 	// Not a reader's context, as many wait for it: ask has a limit of its own.
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &flight{cancel: cancel, landed: make(chan struct{})}
+	if s.closed {
+		cancel()
+		f.err = &upstreamError{Kind: overloaded, What: "the engine is being stopped"}
+		close(f.landed)
+		return f
+	}
 	at.flight, s.flights[f] = f, true
 	s.all.Go(func() {
 		defer close(f.landed)
@@ -159,6 +166,7 @@ func (s *shelf) drop(client string) {
 // close ends all requests and waits until they have.
 func (s *shelf) close() {
 	s.mu.Lock()
+	s.closed = true
 	clear(s.slots)
 	for f := range s.flights {
 		f.cancel()

@@ -76,7 +76,7 @@ func TestReuseMeetsAnOutageInTheMargin(t *testing.T) {
 	if resp, err = m.request(t.Context(), logical.ReadOperation, "token", nil); err != nil || resp.Data["access_token"] != first {
 		t.Errorf("just after a failure somebody waited: %v, %v", resp, err)
 	}
-	if m.later(5*time.Second)["access_token"] != first || m.later(0)["access_token"] == first {
+	if m.later(5 * time.Second)["access_token"] != first || m.later(0)["access_token"] == first {
 		t.Error("after the outage there is no new token")
 	}
 }
@@ -146,7 +146,9 @@ func TestReuseStops(t *testing.T) {
 	if err := <-done; err == nil {
 		t.Error("a token came of it")
 	}
-	if n := len(m.backend.tokens.flights) + len(m.backend.tokens.slots); n != 0 {
+	m.sandbox.SetFault("", 0)
+	m.fails(429, logical.ReadOperation, "token", nil, "the engine is being stopped")
+	if n := len(m.backend.tokens.flights); n != 0 || m.asked() != 1 {
 		t.Errorf("%d are left", n)
 	}
 }
