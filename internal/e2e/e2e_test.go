@@ -136,6 +136,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"jose":       joseCmd,
 	"cluster":    clusterCmd,
 	"stepdown":   stepDownCmd,
+	"killleader": killLeaderCmd,
+	"revive":     reviveCmd,
 
 	"latency":   latencyCmd,
 	"within":    withinCmd,
