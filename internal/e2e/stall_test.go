@@ -67,11 +67,7 @@ func (c *crowd) read(ctx context.Context, ask func() (int, []byte, error)) (done
 		if failed++; failed == attempts {
 			break
 		}
-		select {
-		case <-ctx.Done():
-			return true
-		case <-time.After(retryPause(failed)):
-		}
+		wait(ctx, retryPause(failed))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -89,7 +85,7 @@ func (c *crowd) note(began time.Time, status int, answer []byte, err error) (don
 	switch {
 	case err != nil:
 		kind = "no answer"
-	case strings.Contains(string(answer), "EOF"):
+	case status == http.StatusInternalServerError && strings.Contains(string(answer), "EOF"):
 		kind += " (EOF)" // the plugin's process ended under it
 	}
 	c.answers[kind]++
@@ -188,17 +184,44 @@ func elsewhereCmd(ts *testscript.TestScript, _ bool, args []string) {
 	vaultCmd(ts, false, []string{"write", args[1] + "/config", "client_id=" + args[0], "token_url=" + other.TokenURL()})
 }
 
-// withinCmd is http with a limit: within <duration> <status> <method> <path>
-// [<body>].
+// slowest makes a request of Vault's own again and again, which needs the locks
+// that every request needs, until stop, which returns how long the slowest took.
+func (w *world) slowest(addr string) (stop func() time.Duration) {
+	ctx, cancel := context.WithCancel(context.Background())
+	worst := make(chan time.Duration, 1)
+	go func() {
+		var longest time.Duration
+		for ctx.Err() == nil {
+			start := time.Now()
+			_, _, _ = w.callAt(addr, http.MethodGet, "sys/mounts", "") // a node that does not lead says so
+			longest = max(longest, time.Since(start))
+			wait(ctx, 10*time.Millisecond)
+		}
+		worst <- longest
+	}()
+	return func() time.Duration { cancel(); return <-worst }
+}
+
+// wait is a pause that ends early with ctx.
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// withinCmd is http with a limit, which does not make other requests wait:
+// within <duration> <status> <method> <path> [<body>].
 func withinCmd(ts *testscript.TestScript, _ bool, args []string) {
 	limit, err := time.ParseDuration(args[0])
 	ts.Check(err)
+	stop := worldOf(ts).slowest(worldOf(ts).vault.addr)
 	start := time.Now()
 	httpCmd(ts, false, args[1:])
-	took := time.Since(start)
-	_, _ = fmt.Fprintf(ts.Stdout(), "%s %s took %.2f s\n", args[2], args[3], took.Seconds())
-	if took > limit {
-		ts.Fatalf("%s %s took %v, and may take %v", args[2], args[3], took, limit)
+	took, other := time.Since(start), stop()
+	_, _ = fmt.Fprintf(ts.Stdout(), "%s %s took %.2f s, and the slowest of sys/mounts meanwhile %.2f s\n", args[2], args[3], took.Seconds(), other.Seconds())
+	if took > limit || other > 3*time.Second {
+		ts.Fatalf("%s %s may take %v", args[2], args[3], limit)
 	}
 }
 
