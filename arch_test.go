@@ -37,12 +37,13 @@ func sources(t *testing.T, see func(path string)) {
 // mayImport says what the packages in a folder may import besides the standard
 // library; a prefix when it ends with a slash.
 var mayImport = map[string][]string{
-	"internal/assertion": {"github.com/golang-jwt/jwt/v5"},
-	"internal/keyring":   {"github.com/go-jose/go-jose/v4"},
-	"internal/store":     {"github.com/hashicorp/vault/sdk/logical"},
-	"internal/redoxtest": {"github.com/go-jose/go-jose/v4"},
-	"internal/e2e":       {}, // tests alone
-	"internal/bench":     {},
+	"internal/assertion":   {"github.com/golang-jwt/jwt/v5"},
+	"internal/keyring":     {"github.com/go-jose/go-jose/v4"},
+	"internal/store":       {"github.com/hashicorp/vault/sdk/logical"},
+	"internal/redoxtest":   {"github.com/go-jose/go-jose/v4"},
+	"internal/e2e":         {}, // tests alone
+	"internal/e2e/watched": {module, "github.com/hashicorp/vault/sdk/plugin"},
+	"internal/bench":       {},
 	"internal/bench/nothing": {
 		"github.com/hashicorp/vault/sdk/framework", "github.com/hashicorp/vault/sdk/logical", "github.com/hashicorp/vault/sdk/plugin",
 	},

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -20,7 +17,8 @@ import (
 // mode. Node 0 is the one that the script talks to.
 type cluster struct {
 	nodes  []*server
-	unseal string // key
+	unseal string  // key
+	dead   *server // the one that was killed
 }
 
 const nodeConfig = `
@@ -60,8 +58,8 @@ func (w *world) startNode(i int) (*server, error) {
 	if err := os.WriteFile(config, fmt.Appendf(nil, nodeConfig, data, name, port, clusterPort, pluginDir), 0o600); err != nil {
 		return nil, err
 	}
-	s := &server{addr: "http://127.0.0.1:" + port, log: filepath.Join(w.dir, "."+name+".log"), done: make(chan struct{})}
-	if err := s.start(w.dir, "-config="+config, "-log-level=debug"); err != nil {
+	s := &server{addr: "http://127.0.0.1:" + port, log: filepath.Join(w.dir, "."+name+".log"), flags: []string{"-config=" + config, "-log-level=debug"}}
+	if err := s.start(w.dir); err != nil {
 		return nil, err
 	}
 	return s, until(30*time.Second, func() error {
@@ -180,7 +178,7 @@ func (w *world) unseal(s *server) error {
 func (w *world) leader() (*server, error) {
 	var found *server
 	err := until(60*time.Second, func() error {
-		for _, node := range w.cluster.nodes {
+		for _, node := range w.nodes() {
 			if status, err := w.health(node); err == nil && status == http.StatusOK {
 				found = node
 				return nil
@@ -191,12 +189,27 @@ func (w *world) leader() (*server, error) {
 	return found, err
 }
 
+// standby returns a node that is not the active one.
+func (w *world) standby() (*server, error) {
+	active, err := w.leader()
+	if err != nil {
+		return nil, err
+	}
+	for _, node := range w.nodes() {
+		if node != active {
+			return node, nil
+		}
+	}
+	return nil, errors.New("there is one node alone")
+}
+
 // stepDownCmd makes the active node give up its leadership, and waits until
-// another has taken it: stepdown.
-func stepDownCmd(ts *testscript.TestScript, _ bool, _ []string) {
+// another has taken it: stepdown [<limit>].
+func stepDownCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	old, err := w.leader()
 	ts.Check(err)
+	stop := w.slowest(old.addr)
 	start := time.Now()
 	status, answer, err := w.callAt(old.addr, http.MethodPut, "sys/step-down", "")
 	ts.Check(err)
@@ -209,66 +222,14 @@ func stepDownCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	if next == old {
 		ts.Fatalf("the same node leads")
 	}
-	_, _ = fmt.Fprintf(ts.Stdout(), "another node leads after %.1f s\n", time.Since(start).Seconds())
-}
-
-// retryingReaders read tokens as Vault's library does it by default, and try
-// each at Redox.
-type retryingReaders struct {
-	stop           context.CancelFunc
-	all            sync.WaitGroup
-	reads, refused atomic.Int64
-
-	mu     sync.Mutex
-	failed []string
-}
-
-// clusterReadersCmd starts two readers at each node, or stops them and prints
-// how it went: clusterreaders start <path of a client>, clusterreaders stop.
-func clusterReadersCmd(ts *testscript.TestScript, _ bool, args []string) {
-	w := worldOf(ts)
-	if args[0] == "stop" {
-		r := w.retrying
-		r.stop()
-		r.all.Wait()
-		_, _ = fmt.Fprintf(ts.Stdout(), "%d reads, %d failed, %d tokens refused\n%s\n", r.reads.Load(), len(r.failed), r.refused.Load(), strings.Join(r.failed, "\n"))
+	took := time.Since(start)
+	_, _ = fmt.Fprintf(ts.Stdout(), "another node leads after %.1f s, and the slowest of sys/mounts at the old one meanwhile took %.1f s\n", took.Seconds(), stop().Seconds())
+	if len(args) == 0 {
 		return
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	r := &retryingReaders{stop: stop}
-	w.retrying = r
-	ts.Defer(stop)
-	for i := range 2 * len(w.cluster.nodes) {
-		node := w.cluster.nodes[i%len(w.cluster.nodes)]
-		r.all.Go(func() {
-			for ctx.Err() == nil {
-				r.read(w, node, args[1])
-			}
-		})
+	limit, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	if took > limit {
+		ts.Fatalf("that may take %v", limit)
 	}
-}
-
-// read makes three attempts, the later ones after one and two seconds: two
-// retries of what passes is what Vault's library does unless told otherwise.
-func (r *retryingReaders) read(w *world, node *server, path string) {
-	var failures []string
-	for try := range 3 {
-		time.Sleep(time.Duration(try) * time.Second)
-		status, answer, err := w.callAt(node.addr, http.MethodGet, path+"/token", "")
-		if token, _ := field(answer, "access_token"); err == nil && token != "" {
-			r.reads.Add(1)
-			if !w.sandbox.Live(token) {
-				r.refused.Add(1)
-			}
-			return
-		}
-		failures = append(failures, fmt.Sprintf("%s %s: HTTP %d %s %v", time.Now().Format("15:04:05.000"), node.addr, status, answer, err))
-		if err == nil && status < 500 && status != http.StatusTooManyRequests && status != http.StatusPreconditionFailed {
-			break
-		}
-	}
-	r.reads.Add(1)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.failed = append(r.failed, failures...)
 }

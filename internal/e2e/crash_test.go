@@ -103,17 +103,39 @@ func (w *world) resting(client string) (active string, err error) {
 	return "", fmt.Errorf("the keys of %s are never published", client)
 }
 
-// killPluginCmd kills the plugin's processes that this script's Vault started.
+// killPluginCmd kills the plugin's processes that this script's Vault, or the
+// active node of its cluster, started.
 func killPluginCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(worldOf(ts).killPlugin())
 }
 
 func (w *world) killPlugin() error {
-	statuses, err := filepath.Glob("/proc/[0-9]*/stat")
+	active, err := w.leader()
 	if err != nil {
 		return err
 	}
-	killed := 0
+	pids, err := children(active.cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			return err
+		}
+	}
+	if len(pids) == 0 {
+		return fmt.Errorf("there is no process to kill")
+	}
+	return nil
+}
+
+// children returns the processes that a process has started, which are a
+// Vault's plugins.
+func children(of int) (pids []int, err error) {
+	statuses, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
 	for _, path := range statuses {
 		raw, err := os.ReadFile(path)
 		if err != nil {
@@ -126,16 +148,9 @@ func (w *world) killPlugin() error {
 		if _, err := fmt.Sscanf(name, "%d", &pid); err != nil {
 			continue
 		}
-		if _, err := fmt.Sscanf(rest, "%s %d", &state, &parent); err != nil || parent != w.vault.cmd.Process.Pid {
-			continue
+		if _, err := fmt.Sscanf(rest, "%s %d", &state, &parent); err == nil && parent == of {
+			pids = append(pids, pid)
 		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			return err
-		}
-		killed++
 	}
-	if killed == 0 {
-		return fmt.Errorf("there is no process to kill")
-	}
-	return nil
+	return pids, nil
 }

@@ -136,6 +136,15 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"jose":       joseCmd,
 	"cluster":    clusterCmd,
 	"stepdown":   stepDownCmd,
+	"killleader": killLeaderCmd,
+	"revive":     reviveCmd,
+
+	"latency":   latencyCmd,
+	"within":    withinCmd,
+	"elsewhere": elsewhereCmd,
+	"rush":      rushCmd,
+	"stall":     stallCmd,
+	"recover":   recoverCmd,
 
 	"clusterreaders": clusterReadersCmd,
 	"unseal":         unsealCmd,
@@ -189,8 +198,9 @@ func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // sandboxCmd commands the sandbox: fault <name> [<times>], clock <duration>,
-// ttl <duration>, forget <client ID>, url <client ID> <path of jwks> (or none), user <client ID>
-// <path of keys>, lists <client ID> <text>, live <token>.
+// ttl <duration>, forget <client ID>, url <client ID> <path of jwks> (or none)
+// [at a standby], user <client ID> <path of keys>, lists <client ID> <text>,
+// live <token>.
 func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 	s := worldOf(ts).sandbox
 	switch args[0] {
@@ -214,9 +224,14 @@ func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 	case "forget":
 		ts.Check(s.Register(args[1], []byte(`{"keys":[]}`)))
 	case "url":
-		url := ""
+		node, url := worldOf(ts).vault, ""
+		if len(args) > 3 {
+			var err error
+			node, err = worldOf(ts).standby()
+			ts.Check(err)
+		}
 		if args[2] != "none" {
-			url = worldOf(ts).vault.addr + "/v1/" + args[2]
+			url = node.addr + "/v1/" + args[2]
 		}
 		s.RegisterURL(args[1], url)
 	case "user":

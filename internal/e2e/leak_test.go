@@ -48,11 +48,9 @@ func (w *world) leaks() (found []string, summary string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	files := []string{w.auditLog(), w.vault.log}
-	if w.cluster != nil {
-		for _, node := range w.cluster.nodes[1:] {
-			files = append(files, node.log)
-		}
+	files := []string{w.auditLog()}
+	for _, node := range w.nodes() {
+		files = append(files, node.log)
 	}
 	for _, file := range files {
 		raw, err := os.ReadFile(file)

@@ -112,26 +112,26 @@ func readersCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w.readers = nil
 }
 
-// pasteCmd is somebody who pastes a client's keys into the dashboard whenever
-// they have changed: paste <client ID> <path of keys>.
+// pasteCmd has a client's keys pasted: paste <client ID> <path of keys>.
 func pasteCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
-	done.Go(func() {
-		for ctx.Err() == nil {
-			if _, answer, err := w.call(http.MethodGet, args[1], ""); err == nil {
-				if set, err := field(answer, "jwks"); err == nil && set != w.sandbox.JWKS(args[0]) {
-					_ = w.sandbox.Register(args[0], []byte(set)) // what is wrong shows in the rotation
-				}
-			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(500 * time.Millisecond):
+	done.Go(func() { w.keepPasting(ctx, args[0], strings.TrimSuffix(args[1], "/keys")) })
+	ts.Defer(func() { cancel(); done.Wait() })
+}
+
+// keepPasting is somebody who pastes the keys of the client below path into the
+// dashboard whenever they have changed.
+func (w *world) keepPasting(ctx context.Context, clientID, path string) {
+	for ctx.Err() == nil {
+		if _, answer, err := w.call(http.MethodGet, path+"/keys", ""); err == nil {
+			if set, err := field(answer, "jwks"); err == nil && set != w.sandbox.JWKS(clientID) {
+				_ = w.sandbox.Register(clientID, []byte(set)) // what is wrong shows in the rotation
 			}
 		}
-	})
-	ts.Defer(func() { cancel(); done.Wait() })
+		wait(ctx, 500*time.Millisecond)
+	}
 }
 
 // rotationsCmd rotates so many times, one after the other, under readers. With

@@ -34,7 +34,9 @@ type world struct {
 	sandbox *redoxtest.Sandbox
 	// stranger has a certificate that nobody trusts.
 	stranger *httptest.Server
-	readers  *readers // nil unless some are at work
+	readers  *readers                 // nil unless some are at work
+	crowd    *crowd                   // likewise
+	idle     map[string]time.Duration // what a path takes when nothing else happens
 	tripwire tripwire
 
 	rootToken string
@@ -48,10 +50,11 @@ type world struct {
 
 // server is a Vault in development mode.
 type server struct {
-	addr string
-	log  string
-	cmd  *exec.Cmd
-	done chan struct{} // closed when the process has ended
+	addr  string
+	log   string
+	flags []string
+	cmd   *exec.Cmd
+	done  chan struct{} // closed when the process has ended
 }
 
 func newWorld(dir string) (*world, error) {
@@ -94,14 +97,23 @@ func (w *world) close() {
 	if w.readers != nil {
 		w.readers.stop()
 	}
+	if w.crowd != nil {
+		w.crowd.stop()
+		w.crowd.all.Wait()
+	}
 	w.stranger.Close()
-	w.vault.stop()
-	if w.cluster != nil {
-		for _, node := range w.cluster.nodes[1:] {
-			node.stop()
-		}
+	for _, node := range w.nodes() {
+		node.stop()
 	}
 	w.sandbox.Close()
+}
+
+// nodes are the Vaults there are.
+func (w *world) nodes() []*server {
+	if w.cluster != nil {
+		return w.cluster.nodes
+	}
+	return []*server{w.vault}
 }
 
 func startVault(dir string) (*server, error) {
@@ -114,31 +126,34 @@ func startVault(dir string) (*server, error) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	s := &server{addr: "http://127.0.0.1:" + port, log: filepath.Join(dir, ".vault.log"), done: make(chan struct{})}
-	if err := s.start(dir, "-dev", "-dev-no-store-token", "-dev-root-token-id=root",
-		"-dev-listen-address=127.0.0.1:"+port, "-config="+config, "-log-level=trace"); err != nil {
+	s := &server{addr: "http://127.0.0.1:" + port, log: filepath.Join(dir, ".vault.log")}
+	s.flags = []string{"-dev", "-dev-no-store-token", "-dev-root-token-id=root",
+		"-dev-listen-address=127.0.0.1:" + port, "-config=" + config, "-log-level=trace"}
+	if err := s.start(dir); err != nil {
 		return nil, err
 	}
 	return s, s.ready()
 }
 
-// start runs vault server with those flags, until it ends or is stopped.
-func (s *server) start(dir string, flags ...string) error {
-	logFile, err := os.Create(s.log)
+// start runs vault server until it ends or is stopped; then it may be started
+// again.
+func (s *server) start(dir string) error {
+	logFile, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	s.cmd = exec.CommandContext(context.Background(), vaultBin, append([]string{"server"}, flags...)...)
+	s.done = make(chan struct{})
+	s.cmd = exec.CommandContext(context.Background(), vaultBin, append([]string{"server"}, s.flags...)...)
 	s.cmd.Stdout, s.cmd.Stderr = logFile, logFile
 	s.cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "HTTPS_PROXY=http://user:" + canary + "@127.0.0.1:1"}
 	if err := s.cmd.Start(); err != nil {
 		return errors.Join(err, logFile.Close())
 	}
-	go func() {
-		_ = s.cmd.Wait() // how it ended stands in its log
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		_ = cmd.Wait() // how it ended stands in its log
 		_ = logFile.Close()
-		close(s.done)
-	}()
+		close(done)
+	}(s.cmd, s.done)
 	return nil
 }
 
@@ -195,7 +210,11 @@ func (w *world) call(method, path, body string) (status int, answer []byte, err 
 }
 
 func (w *world) callAt(addr, method, path, body string) (status int, answer []byte, err error) {
-	req, err := http.NewRequestWithContext(context.Background(), method, addr+"/v1/"+path, strings.NewReader(body))
+	return w.ask(context.Background(), http.DefaultClient, addr, method, path, body)
+}
+
+func (w *world) ask(ctx context.Context, client *http.Client, addr, method, path, body string) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, addr+"/v1/"+path, strings.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}
@@ -203,7 +222,7 @@ func (w *world) callAt(addr, method, path, body string) (status int, answer []by
 	if method == http.MethodPatch {
 		req.Header.Set("Content-Type", "application/merge-patch+json")
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0, nil, err
 	}

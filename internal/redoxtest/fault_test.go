@@ -116,7 +116,13 @@ func TestConnections(t *testing.T) {
 		if n := s.Connections(); n != i+1 {
 			t.Errorf("%d connections were opened, want %d", n, i+1)
 		}
-		for closed := 0; closed == 0; closed = s.CloseIdle() {
+		if n := s.Open(); n != 1 {
+			t.Errorf("%d connections are open, want 1", n)
+		}
+		for deadline := time.Now().Add(10 * time.Second); s.Open() > 0; s.CloseIdle() {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d connections stay open", s.Open())
+			}
 			time.Sleep(time.Millisecond)
 		}
 		client.CloseIdleConnections()

@@ -39,6 +39,7 @@ type Sandbox struct {
 	stale      bool               // every second request meets a machine that has not seen the last change
 	requests   int
 	seen       map[string]time.Time // iss and jti, until when they could be replayed
+	swept      time.Time            // when those that could not be any more were last forgotten
 	live       map[string]session   // by token
 	assertions []string
 	tokens     []string
@@ -47,6 +48,7 @@ type Sandbox struct {
 	offset     time.Duration
 	tokenTTL   time.Duration
 	conns      int               // opened so far
+	open       int               // of those, still
 	idle       map[net.Conn]bool // open, between two requests
 	redirected int
 }
@@ -148,6 +150,13 @@ func (s *Sandbox) Connections() int {
 	return s.conns
 }
 
+// Open returns how many connections are open now.
+func (s *Sandbox) Open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
+}
+
 // Redirected returns how many requests followed [FaultRedirect].
 func (s *Sandbox) Redirected() int {
 	s.mu.Lock()
@@ -179,8 +188,12 @@ func (s *Sandbox) now() time.Time {
 func (s *Sandbox) countConnections(c net.Conn, state http.ConnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if state == http.StateNew {
+	switch state {
+	case http.StateNew:
 		s.conns++
+		s.open++
+	case http.StateClosed:
+		s.open--
 	}
 	if delete(s.idle, c); state == http.StateIdle {
 		s.idle[c] = true

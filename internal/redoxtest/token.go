@@ -5,6 +5,7 @@ import (
 	"crypto/rsa"
 	"encoding/json"
 	"errors"
+	"maps"
 	"mime"
 	"net/http"
 	"time"
@@ -173,15 +174,14 @@ func (s *Sandbox) verifyClaims(c claims) error {
 	return s.remember(c.Issuer+"\x00"+c.ID, now)
 }
 
-// remember refuses a jti that was seen, and forgets those whose assertion
-// could not be used any more.
+// remember refuses a jti that was seen. Once in a while it forgets those whose
+// assertion could not be used any more: not each time, as there may be many.
 func (s *Sandbox) remember(id string, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for old, until := range s.seen {
-		if now.After(until) {
-			delete(s.seen, old)
-		}
+	if now.Sub(s.swept).Abs() > 10*time.Second {
+		maps.DeleteFunc(s.seen, func(_ string, until time.Time) bool { return now.After(until) })
+		s.swept = now
 	}
 	if _, replayed := s.seen[id]; replayed {
 		return blank("jti was seen before")

@@ -1,0 +1,56 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// killLeaderCmd kills the process of the active node (kill -9), and waits until
+// another leads; that is the one that the script talks to from then on:
+// killleader <path of a client>. The dead node's plugin is not killed with it,
+// and goes on until the script ends.
+func killLeaderCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	old, err := w.leader()
+	ts.Check(err)
+	orphans, err := children(old.cmd.Process.Pid)
+	ts.Check(err)
+	ts.Defer(func() {
+		for _, pid := range orphans {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+		}
+	})
+	start := time.Now()
+	ts.Check(old.cmd.Process.Kill())
+	<-old.done
+	w.cluster.dead = old
+	w.vault, err = w.leader()
+	ts.Check(err)
+	ts.Setenv("VAULT_ADDR", w.vault.addr)
+	leads := time.Since(start)
+	ts.Check(until(30*time.Second, func() error {
+		_, err := w.token(args[0])
+		return err
+	}))
+	_, _ = fmt.Fprintf(ts.Stdout(), "another node leads after %.1f s and serves a token after %.1f s, with performance_multiplier = 1\n",
+		leads.Seconds(), time.Since(start).Seconds())
+	for _, pid := range orphans {
+		_, _ = fmt.Fprintf(ts.Stdout(), "the dead node's plugin lives on: %v\n", syscall.Kill(pid, 0) == nil)
+	}
+}
+
+// reviveCmd starts the killed node again, unseals it, and waits until it has
+// joined the others: revive.
+func reviveCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	node := w.cluster.dead
+	ts.Check(node.start(w.dir))
+	ts.Check(w.waitHealth(node, http.StatusServiceUnavailable))
+	ts.Check(w.unseal(node))
+	ts.Check(w.waitHealth(node, http.StatusTooManyRequests))
+	ts.Check(until(30*time.Second, w.allVote))
+}

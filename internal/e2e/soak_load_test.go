@@ -1,0 +1,257 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+// load is what the soak test does to the engine, and how that went.
+type load struct {
+	w      *world
+	client *http.Client
+	all    sync.WaitGroup
+
+	reads, hungUp, operations, mounts atomic.Int64
+
+	mu       sync.Mutex          // guards all below
+	outage   bool                // Redox is in trouble that retries do not help against
+	over     time.Time           // when the last such trouble ended
+	excused  int                 // failures in such times
+	faults   map[string]int      // how often each came
+	actives  map[string][]string // the keys that have signed, by the client's path
+	mistakes []string            // what should not have happened
+}
+
+func newLoad(w *world) *load {
+	return &load{
+		w: w, faults: map[string]int{}, actives: map[string][]string{},
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}},
+	}
+}
+
+// run starts it all; rng decides about the faults.
+func (l *load) run(ctx context.Context, rng *rand.Rand) {
+	for _, c := range soakClients {
+		if c.way == pasted && c.path != spare {
+			l.all.Go(func() { l.w.keepPasting(ctx, c.id, c.path) })
+		}
+		for range 3 {
+			l.repeat(ctx, 50*time.Millisecond, func() { l.read(c.path) })
+		}
+		l.repeat(ctx, 300*time.Millisecond, func() { l.hangUp(ctx, c.path) })
+		l.repeat(ctx, time.Second, func() { l.noteActive(c.path) })
+		l.repeat(ctx, 2*time.Second, func() { l.try(http.MethodGet, c.path+"/check", "") })
+		l.repeat(ctx, time.Second, func() { l.operate(http.MethodPut, c.path+"/config", `{"clock_leeway":"5s"}`) })
+	}
+	l.repeat(ctx, 50*time.Millisecond, l.anonymous)
+	l.repeat(ctx, 3*time.Second, l.replaceKey)
+	l.repeat(ctx, 5*time.Second, l.passingClient)
+	l.repeat(ctx, 5*time.Second, l.passingMount)
+	l.all.Go(func() {
+		for ctx.Err() == nil {
+			l.disturb(ctx, rng)
+		}
+		l.w.sandbox.SetFault("", 0)
+	})
+}
+
+func (l *load) repeat(ctx context.Context, pause time.Duration, do func()) {
+	l.all.Go(func() {
+		for ctx.Err() == nil {
+			do()
+			wait(ctx, pause)
+		}
+	})
+}
+
+// ask does not end with the load: what was begun is finished and judged.
+func (l *load) ask(method, path, body string) (status int, answer []byte, err error) {
+	return l.w.ask(context.Background(), l.client, l.w.vault.addr, method, path, body)
+}
+
+func (l *load) mistake(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mistakes = append(l.mistakes, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
+}
+
+// operate is a request that Redox has no part in: it must always succeed.
+func (l *load) operate(method, path, body string) []byte {
+	l.operations.Add(1)
+	status, answer, err := l.ask(method, path, body)
+	if err != nil || status >= 300 {
+		l.mistake("%s %s: HTTP %d %s %v", method, path, status, answer, err)
+	}
+	return answer
+}
+
+// try is one that asks Redox. It may fail with a status that says so if Redox
+// was in trouble at any time meanwhile; one that begins when that is over may not.
+func (l *load) try(method, path, body string) (answer []byte, succeeded bool) {
+	began := time.Now()
+	status, answer, err := l.ask(method, path, body)
+	if err == nil && status == http.StatusOK {
+		return answer, true
+	}
+	l.mu.Lock()
+	excused := l.outage || began.Before(l.over)
+	if excused = excused && err == nil && slices.Contains([]int{429, 502, 504}, status); excused {
+		l.excused++
+	}
+	l.mu.Unlock()
+	if !excused {
+		l.mistake("%s %s, begun at %s: HTTP %d %s %v", method, path, began.Format("15:04:05.000"), status, answer, err)
+	}
+	return nil, false
+}
+
+func (l *load) read(path string) {
+	answer, succeeded := l.try(http.MethodGet, path+"/token", "")
+	if !succeeded {
+		return
+	}
+	l.reads.Add(1)
+	if token, err := field(answer, "access_token"); err != nil || !l.w.sandbox.Live(token) {
+		l.mistake("%s: Redox refuses the token: %v", path, err)
+	}
+}
+
+// hangUp reads with less patience than it mostly takes.
+func (l *load) hangUp(ctx context.Context, path string) {
+	ctx, cancel := context.WithTimeout(ctx, rand.N(20*time.Millisecond))
+	defer cancel()
+	if _, _, err := l.w.ask(ctx, l.client, l.w.vault.addr, http.MethodGet, path+"/token", ""); err != nil {
+		l.hungUp.Add(1)
+	}
+}
+
+func (l *load) anonymous() {
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, l.w.vault.addr+"/v1/redox/jwks", nil)
+	if err != nil {
+		l.mistake("jwks: %v", err)
+		return
+	}
+	resp, err := l.client.Do(req)
+	if err != nil {
+		l.mistake("jwks: %v", err)
+		return
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		l.mistake("jwks: HTTP %d", resp.StatusCode)
+	}
+}
+
+func (l *load) noteActive(path string) {
+	active, err := field(l.operate(http.MethodGet, path+"/keys", ""), "active")
+	if err != nil {
+		l.mistake("%s: %v", path, err)
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.Contains(l.actives[path], active) {
+		l.actives[path] = append(l.actives[path], active)
+	}
+}
+
+// replaceKey is what an operator does by hand, and takes back.
+func (l *load) replaceKey() {
+	id, err := field(l.operate(http.MethodPut, spare+"/keys/generate", ""), "key_id")
+	if err != nil {
+		l.mistake("%s: %v", spare, err)
+		return
+	}
+	l.operate(http.MethodDelete, spare+"/keys/"+id, "")
+}
+
+// passingClient comes, reads a token, and goes.
+func (l *load) passingClient() { l.pass("redox/clients/passing", "passing-client") }
+
+func (l *load) pass(path, id string) {
+	if err := l.w.addClient(soakClient{path: path, id: id}); err != nil {
+		l.mistake("%v", err)
+		return
+	}
+	l.read(path)
+	l.operate(http.MethodDelete, path+"?force=true", "")
+}
+
+// passingMount is enabled, used, and disabled.
+func (l *load) passingMount() {
+	l.mounts.Add(1)
+	l.operate(http.MethodPost, "sys/mounts/redox-passing", fmt.Sprintf(`{"type":%q}`, pluginName))
+	l.pass("redox-passing/clients/passing", "passing-mount")
+	l.operate(http.MethodDelete, "sys/mounts/redox-passing", "")
+}
+
+// disturb has Redox misbehave in a way that rng chooses, and then not for a
+// while. Two failures are less than a read has attempts; an outage is more.
+func (l *load) disturb(ctx context.Context, rng *rand.Rand) {
+	wait(ctx, time.Second+time.Duration(rng.Int64N(int64(4*time.Second))))
+	passing := []redoxtest.Fault{redoxtest.FaultUnavailable, redoxtest.FaultReset, redoxtest.FaultTruncate, redoxtest.FaultSlow}
+	lasting := []redoxtest.Fault{redoxtest.FaultUnavailable, redoxtest.FaultStall}
+	if rng.IntN(4) > 0 {
+		f := passing[rng.IntN(len(passing))]
+		l.noteFault(f, "twice")
+		l.w.sandbox.SetFault(f, 2)
+		for ctx.Err() == nil && l.w.sandbox.FaultsLeft() > 0 {
+			wait(ctx, 10*time.Millisecond)
+		}
+		return
+	}
+	f := lasting[rng.IntN(len(lasting))]
+	l.noteFault(f, "for seconds")
+	l.setOutage(true)
+	l.w.sandbox.SetFault(f, -1)
+	wait(ctx, time.Second+time.Duration(rng.Int64N(int64(4*time.Second))))
+	l.w.sandbox.SetFault("", 0)
+	l.setOutage(false)
+}
+
+func (l *load) noteFault(f redoxtest.Fault, how string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.faults[string(f)+" "+how]++
+}
+
+func (l *load) setOutage(on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.outage, l.over = on, time.Now()
+}
+
+// report prints what was done, and fails for what should not have happened. A
+// client that rotates has done so every few minutes.
+func (l *load) report(t *testing.T, d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Printf("%d tokens, %d reads hung up, %d other requests, %d mounts came and went; %d requests failed while Redox was in trouble; faults: %v\n",
+		l.reads.Load(), l.hungUp.Load(), l.operations.Load(), l.mounts.Load(), l.excused, l.faults)
+	for _, c := range soakClients {
+		if !strings.Contains(c.config, "rotation_period") {
+			continue
+		}
+		rotations := len(l.actives[c.path]) - 1
+		fmt.Printf("%s rotated %d times\n", c.path, rotations)
+		if want := int(d / (5 * time.Minute)); rotations < want {
+			t.Errorf("%s rotated %d times in %v, want %d", c.path, rotations, d, want)
+		}
+	}
+	for _, mistake := range l.mistakes[:min(20, len(l.mistakes))] {
+		t.Error(mistake)
+	}
+	if n := len(l.mistakes); n > 20 {
+		t.Errorf("and %d more", n-20)
+	}
+}

@@ -1,0 +1,150 @@
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+var (
+	soakFor  = flag.Duration("soak", 0, "how long the soak test puts load on the engine; 0 leaves it out")
+	soakSeed = flag.Uint64("seed", 0, "what decides which faults the soak test meets; 0 takes any")
+)
+
+// soak is the engine under a mixed load, and what was seen of it.
+type soak struct {
+	w       *world
+	watched string // the file that the plugin writes
+	load    *load
+	samples []sample
+	start   time.Time
+}
+
+// What the engine holds must not depend on how long it has worked: afterwards
+// there is no more of anything than before, and in the end no more memory than
+// after a third of the time.
+func TestSoak(t *testing.T) {
+	if *soakFor == 0 {
+		t.Skip("scripts/soak runs it")
+	}
+	s := newSoak(t)
+	before := s.quiet(t)
+	seed := *soakSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	fmt.Printf("seed %d\n", seed)
+
+	ctx, cancel := context.WithTimeout(t.Context(), *soakFor)
+	defer cancel()
+	s.load = newLoad(s.w)
+	s.start = time.Now()
+	s.load.run(ctx, rand.New(rand.NewPCG(seed, 0)))
+	for ctx.Err() == nil {
+		one, err := s.sample()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.samples = append(s.samples, one)
+		wait(ctx, time.Second)
+	}
+	s.load.all.Wait()
+	after := s.quiet(t)
+	s.print(before, after)
+	s.load.report(t, *soakFor)
+	s.assertFlat(t, before, after)
+}
+
+// newSoak starts a Vault with the watched plugin and its clients.
+func newSoak(t *testing.T) *soak {
+	t.Helper()
+	w, err := newWorld(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.close)
+	s := &soak{w: w, watched: filepath.Join(w.dir, "watched")}
+	// Without the race detector, whose memory is not the plugin's.
+	const name = pluginName + "-watched"
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(pluginDir, name), module+"/internal/e2e/watched")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the plugin: %v\n%s", err, out)
+	}
+	s.must(t, http.MethodDelete, "sys/audit/file", "") // it would fill the disk
+	s.must(t, http.MethodPut, "sys/plugins/catalog/secret/"+pluginName, fmt.Sprintf(
+		`{"sha256":%q,"command":%q,"env":["REDOX_WATCHED=%s"]}`, checksum(t, name), name, s.watched))
+	s.must(t, http.MethodPost, "sys/mounts/redox", fmt.Sprintf(`{"type":%q}`, pluginName))
+	for _, c := range soakClients {
+		if err := w.addClient(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func (s *soak) must(t *testing.T, method, path, body string) {
+	t.Helper()
+	if status, answer, err := s.w.call(method, path, body); err != nil || status >= 300 {
+		t.Fatalf("%s %s: HTTP %d %s, %v", method, path, status, answer, err)
+	}
+}
+
+// soakClient is a client of the mount, how Redox learns its keys, and what its
+// config says besides.
+type soakClient struct {
+	path, id string
+	way      way
+	config   string // JSON, as the inside of an object
+}
+
+type way int
+
+const (
+	pasted way = iota
+	fetched
+	pushed
+)
+
+// The shortest period that a ring allows, so that keys rotate often.
+const rotates = `"assertion_ttl":"30s","retire_after":"30s",`
+
+// soakClients are the clients whose tokens are read, and two for the engine's own
+// use: platform publishes, and spare has its keys generated and deleted. One that
+// reuses its tokens belongs here, too.
+var soakClients = []soakClient{
+	{"redox/clients/platform", "user", pasted, `"manages":["acme=pushed"],`},
+	{"redox", "fetched", fetched, rotates + `"publish_window":"2s","public_jwks":true,"rotation_period":"62s",`},
+	{"redox/clients/acme", "pushed", pushed, rotates + `"publish_window":"2s","platform_client":"platform","rotation_period":"62s",`},
+	{"redox/clients/zeta", "pasted", pasted, rotates + `"publish_window":"0s","rotation_period":"60s",`},
+	{spare, "spare", pasted, ``},
+}
+
+const spare = "redox/clients/spare"
+
+// requestTimeout is short, so that a stall of some seconds is felt.
+const requestTimeout = 6 * time.Second
+
+// addClient makes a client that can read a token.
+func (w *world) addClient(c soakClient) error {
+	body := fmt.Sprintf(`{%s"client_id":%q,"token_url":%q,"request_timeout":%q}`, c.config, c.id, w.sandbox.TokenURL(), requestTimeout)
+	for _, step := range []struct{ path, body string }{{"/keys/generate", ""}, {"/config", body}} {
+		if status, answer, err := w.call(http.MethodPut, c.path+step.path, step.body); err != nil || status != http.StatusOK {
+			return fmt.Errorf("%s%s: HTTP %d %s, %w", c.path, step.path, status, answer, err)
+		}
+	}
+	if c.way == fetched {
+		w.sandbox.RegisterURL(c.id, w.vault.addr+"/v1/"+c.path+"/jwks")
+	} else if err := w.paste(c.id, c.path); err != nil {
+		return err
+	}
+	if c.id == "user" {
+		w.sandbox.RegisterUser(c.id, true)
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+// Command watched is the plugin, which also tells what it holds: once a second
+// it writes its process ID, its goroutines and its heap to the file that
+// REDOX_WATCHED names. It is for the soak test alone.
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/metrics"
+	"runtime/pprof"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/plugin"
+
+	redox "github.com/seed-963e9c27/vault-plugin-secrets-redox"
+)
+
+func main() {
+	go watch(os.Getenv("REDOX_WATCHED"))
+	if err := plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: redox.Factory}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// watch writes for ever. Vault also starts the plugin to see what it is, without
+// the variable being of use to anybody; then what is written is soon replaced.
+func watch(path string) {
+	for ; ; time.Sleep(time.Second) {
+		if err := write(path); err != nil {
+			fmt.Fprintln(os.Stderr, "watched:", err) // goes to Vault's log
+		}
+	}
+}
+
+// write replaces the file at once, so that nobody reads half of it. After the
+// figures stands where the goroutines are, for when there are too many.
+func write(path string) error {
+	// What the last collection left: what is in use includes garbage.
+	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(heap)
+	var text bytes.Buffer
+	fmt.Fprintln(&text, os.Getpid(), runtime.NumGoroutine(), heap[0].Value.Uint64())
+	if err := pprof.Lookup("goroutine").WriteTo(&text, 1); err != nil {
+		return err
+	}
+	whole := fmt.Sprintf("%s.%d", path, os.Getpid())
+	if err := os.WriteFile(whole, text.Bytes(), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(whole, path)
+}
