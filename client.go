@@ -145,11 +145,11 @@ func readAnswer(status int, raw []byte, clock skew) (*accessToken, error) {
 // readToken reads a 2xx answer. One without a token is no success.
 func readToken(status int, raw []byte, clock skew) (*accessToken, error) {
 	var answer struct {
-		AccessToken any    `json:"access_token"`
-		TokenType   string `json:"token_type"`
-		ExpiresIn   any    `json:"expires_in"`
-		Scope       string `json:"scope"`
-		Error       string `json:"error"`
+		AccessToken any             `json:"access_token"`
+		TokenType   string          `json:"token_type"`
+		ExpiresIn   json.RawMessage `json:"expires_in"`
+		Scope       string          `json:"scope"`
+		Error       string          `json:"error"`
 	}
 	if err := json.Unmarshal(raw, &answer); err != nil {
 		return nil, &upstreamError{Kind: broken, Status: status, What: "the answer is not the JSON of a token"}
@@ -182,20 +182,10 @@ func unprintable(r rune) bool { return r <= ' ' || r > '~' }
 
 // lifetime reads expires_in, which some servers send as a string. What makes
 // no sense counts as missing.
-func lifetime(expiresIn any) (d time.Duration, assumed bool) {
-	var seconds float64
-	switch v := expiresIn.(type) {
-	case float64:
-		seconds = v
-	case string:
-		parsed, err := strconv.ParseFloat(v, 64)
-		if err != nil {
-			return defaultLifetime, true
-		}
-		seconds = parsed
-	}
+func lifetime(expiresIn json.RawMessage) (d time.Duration, assumed bool) {
 	const most = 24 * 60 * 60
-	if math.IsNaN(seconds) || seconds < 1 || seconds > most {
+	seconds, err := strconv.ParseFloat(strings.Trim(string(expiresIn), `"`), 64)
+	if err != nil || math.IsNaN(seconds) || seconds < 1 || seconds > most {
 		return defaultLifetime, true
 	}
 	return time.Duration(seconds) * time.Second, false
