@@ -101,6 +101,18 @@ type answer struct {
 func send(client *http.Client, req *http.Request) (*answer, error) {
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "vault-plugin-secrets-redox/"+strings.TrimPrefix(Version, "v"))
+	got, err := receive(client, req)
+	if err != nil && req.Context().Err() != nil {
+		// Given up, a request leaves its dial to net/http, which goes on with it
+		// for minutes and counts it towards MaxConnsPerHost: a host that drops
+		// packets would be asked no more, also when it is well again. This ends
+		// such dials, and the idle connections, which may be as dead.
+		client.CloseIdleConnections()
+	}
+	return got, err
+}
+
+func receive(client *http.Client, req *http.Request) (*answer, error) {
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, connectionError(req.URL.Host, err)
