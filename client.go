@@ -118,6 +118,10 @@ func receive(client *http.Client, req *http.Request) (*answer, error) {
 		return nil, connectionError(req.URL.Host, err)
 	}
 	defer func() { _ = resp.Body.Close() }() // read-only: nothing can be lost
+	if resp.StatusCode < 200 {
+		// The body of a 101 is the bare connection, which no context ends.
+		return nil, &upstreamError{Kind: notRedox, What: "the answer is HTTP " + strconv.Itoa(resp.StatusCode) + ", which was not asked for"}
+	}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {
 		return nil, connectionError(req.URL.Host, err)
