@@ -124,11 +124,27 @@ type answer struct {
 func send(client *http.Client, req *http.Request) (*answer, error) {
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "vault-plugin-secrets-redox/"+strings.TrimPrefix(Version, "v"))
+	got, err := receive(client, req)
+	if err != nil && req.Context().Err() != nil {
+		// Given up, a request leaves its dial to net/http, which goes on with it
+		// for minutes and counts it towards MaxConnsPerHost: a host that drops
+		// packets would be asked no more, also when it is well again. This ends
+		// such dials, and the idle connections, which may be as dead.
+		client.CloseIdleConnections()
+	}
+	return got, err
+}
+
+func receive(client *http.Client, req *http.Request) (*answer, error) {
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, connectionError(req.URL.Host, err)
 	}
 	defer func() { _ = resp.Body.Close() }() // read-only: nothing can be lost
+	if resp.StatusCode < 200 {
+		// The body of a 101 is the bare connection, which no context ends.
+		return nil, &upstreamError{Kind: notRedox, What: "the answer is HTTP " + strconv.Itoa(resp.StatusCode) + ", which was not asked for"}
+	}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {
 		return nil, connectionError(req.URL.Host, err)
@@ -178,11 +194,11 @@ func readAnswer(status int, raw []byte, clock skew) (*accessToken, error) {
 // readToken reads a 2xx answer. One without a token is no success.
 func readToken(status int, raw []byte, clock skew) (*accessToken, error) {
 	var answer struct {
-		AccessToken any    `json:"access_token"`
-		TokenType   string `json:"token_type"`
-		ExpiresIn   any    `json:"expires_in"`
-		Scope       string `json:"scope"`
-		Error       string `json:"error"`
+		AccessToken any             `json:"access_token"`
+		TokenType   string          `json:"token_type"`
+		ExpiresIn   json.RawMessage `json:"expires_in"`
+		Scope       string          `json:"scope"`
+		Error       string          `json:"error"`
 	}
 	if err := json.Unmarshal(raw, &answer); err != nil {
 		return nil, &upstreamError{Kind: broken, Status: status, What: "the answer is not the JSON of a token"}
@@ -215,20 +231,10 @@ func unprintable(r rune) bool { return r <= ' ' || r > '~' }
 
 // lifetime reads expires_in, which some servers send as a string. What makes
 // no sense counts as missing.
-func lifetime(expiresIn any) (d time.Duration, assumed bool) {
-	var seconds float64
-	switch v := expiresIn.(type) {
-	case float64:
-		seconds = v
-	case string:
-		parsed, err := strconv.ParseFloat(v, 64)
-		if err != nil {
-			return defaultLifetime, true
-		}
-		seconds = parsed
-	}
+func lifetime(expiresIn json.RawMessage) (d time.Duration, assumed bool) {
 	const most = 24 * 60 * 60
-	if math.IsNaN(seconds) || seconds < 1 || seconds > most {
+	seconds, err := strconv.ParseFloat(strings.Trim(string(expiresIn), `"`), 64)
+	if err != nil || math.IsNaN(seconds) || seconds < 1 || seconds > most {
 		return defaultLifetime, true
 	}
 	return time.Duration(seconds) * time.Second, false

@@ -40,7 +40,7 @@ func TestExchangeTLS(t *testing.T) {
 		"unknown":         {good.URL, "", "the TLS certificate of 127.0.0.1:PORT is not trusted: signed by an unknown authority; if a private CA signed it, set ca_pem"},
 		"another's CA":    {good.URL, testdata(t, "certificate.pem"), "signed by an unknown authority"},
 		"for a name else": {otherName, ca, "it is for another host"},
-		"TLS 1.1":         {old.URL, ca, "broke before there was an answer"},
+		"TLS 1.1":         {old.URL, ca, "failed: tls: protocol version not supported"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := exchange(t.Context(), newLane(t, test.ca).http, test.url, "a", "")
@@ -110,17 +110,27 @@ func TestConnectionErrors(t *testing.T) {
 // serveWith starts a server with a certificate that signs itself.
 func serveWith(t *testing.T, template x509.Certificate, answer http.HandlerFunc) (url, caPEM string) {
 	t.Helper()
+	certificate, caPEM := certify(t, template)
+	return startTLS(t, &tls.Config{Certificates: []tls.Certificate{certificate}}, answer).URL, caPEM
+}
+
+// certify makes a certificate that signs itself, valid since yesterday unless
+// the template says otherwise.
+func certify(t *testing.T, template x509.Certificate) (certificate tls.Certificate, caPEM string) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template.SerialNumber, template.NotBefore = big.NewInt(1), time.Now().Add(-24*time.Hour)
+	template.SerialNumber = big.NewInt(1)
+	if template.NotBefore.IsZero() {
+		template.NotBefore = time.Now().Add(-24 * time.Hour)
+	}
 	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := startTLS(t, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, answer)
-	return server.URL, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
 // startTLS starts a server that keeps failed handshakes to itself.

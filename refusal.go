@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
@@ -92,6 +93,7 @@ func connectionError(host string, err error) error {
 		dnsErr  *net.DNSError
 		opErr   *net.OpError
 		certErr *tls.CertificateVerificationError
+		noTLS   tls.RecordHeaderError
 		errno   syscall.Errno
 	)
 	const proxies = "; proxy settings come from the environment of the Vault server (HTTPS_PROXY, NO_PROXY)"
@@ -104,6 +106,10 @@ func connectionError(host string, err error) error {
 		return &upstreamError{Kind: unreachable, What: "the name of " + host + " (or of the proxy) cannot be resolved" + proxies}
 	case errors.As(err, &opErr) && opErr.Op == "proxyconnect":
 		return &upstreamError{Kind: unreachable, What: "the proxy on the way to " + host + " cannot be reached" + proxies}
+	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
+		return &upstreamError{Kind: unreachable, What: "what answers at " + host + " does not speak TLS" + proxies}
+	case errors.As(err, &opErr) && opErr.Op == "remote error": // an alert, in crypto/tls's words
+		return &upstreamError{Kind: unreachable, What: "the TLS handshake with " + host + " failed: " + opErr.Err.Error()}
 	case errors.As(err, &errno):
 		return &upstreamError{Kind: unreachable, What: "connection to " + host + ": " + errno.Error() + proxies}
 	}
