@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -125,9 +126,9 @@ func send(client *http.Client, req *http.Request) (*answer, error) {
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "vault-plugin-secrets-redox/"+strings.TrimPrefix(Version, "v"))
 	got, err := receive(client, req)
-	if err != nil && req.Context().Err() != nil {
-		// Given up, a request leaves its dial to net/http, which goes on with it
-		// for minutes and counts it towards MaxConnsPerHost: a host that drops
+	if err != nil && errors.Is(req.Context().Err(), context.DeadlineExceeded) {
+		// A request that ran out of time leaves its dial to net/http, which goes
+		// on with it and counts it towards MaxConnsPerHost: a host that drops
 		// packets would be asked no more, also when it is well again. This ends
 		// such dials, and the idle connections, which may be as dead.
 		client.CloseIdleConnections()
@@ -281,6 +282,7 @@ func newTransport(caPEM string) (*http.Transport, error) {
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext, // of who hung up meanwhile
 		TLSClientConfig:        tlsConfig,
 		Protocols:              protocols,
 		MaxConnsPerHost:        maxInFlight + maxProofsInFlight,

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"os"
 
 	"github.com/hashicorp/go-hclog"
@@ -31,5 +32,8 @@ func run(args []string, out io.Writer) error {
 		_, err := fmt.Fprintln(out, redox.Version)
 		return err
 	}
+	// net/http logs what a server sends unasked, which may be a token, and Vault
+	// logs what a plugin writes to stderr.
+	log.SetOutput(io.Discard)
 	return plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: redox.Factory})
 }

@@ -2,6 +2,7 @@ package redoxtest
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -25,15 +26,16 @@ const (
 	FaultNoToken       Fault = "no-token"          // 200 without access_token
 	FaultStringExpires Fault = "string-expires_in" // "300" instead of 300
 	FaultNoExpires     Fault = "no-expires_in"
-	FaultEcho          Fault = "echo"  // a refusal that quotes the assertion
-	FaultBlank         Fault = "blank" // a refusal without a description
-	FaultHuge          Fault = "huge"  // 64 MiB of blanks
-	FaultReset         Fault = "reset" // closes the connection without an answer
+	FaultEcho          Fault = "echo"    // a refusal that quotes the assertion
+	FaultBlank         Fault = "blank"   // a refusal without a description
+	FaultHuge          Fault = "huge"    // 64 MiB of blanks
+	FaultReset         Fault = "reset"   // closes the connection without an answer
+	FaultUnasked       Fault = "unasked" // 200, and the same once more without being asked
 )
 
 var faults = []Fault{
 	FaultTooMany, FaultUnavailable, FaultBadGateway, FaultHTML, FaultForbidden, FaultTruncate, FaultStall, FaultSlow,
-	FaultRedirect, FaultNoToken, FaultStringExpires, FaultNoExpires, FaultEcho, FaultBlank, FaultHuge, FaultReset,
+	FaultRedirect, FaultNoToken, FaultStringExpires, FaultNoExpires, FaultEcho, FaultBlank, FaultHuge, FaultReset, FaultUnasked,
 }
 
 // Faults returns all faults there are.
@@ -175,7 +177,26 @@ func (s *Sandbox) misbehave(w http.ResponseWriter, r *http.Request, f Fault) {
 		}
 	case FaultReset:
 		panic(http.ErrAbortHandler)
+	case FaultUnasked:
+		s.answerTwice(w, r)
 	}
+}
+
+// answerTwice issues a token in an answer, and sends that again at once.
+func (s *Sandbox) answerTwice(w http.ResponseWriter, r *http.Request) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		s.log("answering twice: %v", err)
+		return
+	}
+	token, _ := s.issue("")
+	body := fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":300}`, token)
+	answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	_, _ = io.WriteString(conn, answer+answer) // the client may have gone
+	_ = conn.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open-- // the server does not see a connection end that it was taken from
 }
 
 func send(w http.ResponseWriter, status int, contentType, body string) {

@@ -3,8 +3,10 @@ package redoxtest_test
 import (
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -36,8 +38,11 @@ func TestEveryFault(t *testing.T) {
 		redoxtest.FaultNoExpires:     {200, `"token_type":"Bearer"}`},
 		redoxtest.FaultEcho:          {400, "Unexpected value: the.assertion"},
 		redoxtest.FaultBlank:         {400, `"error_description":""`},
+		redoxtest.FaultUnasked:       {200, `"expires_in":300`},
 		redoxtest.FaultHuge:          {200, strings.Repeat(" ", 1<<20)},
 	}
+	log.SetOutput(io.Discard) // of net/http, which tells of what is sent unasked
+	t.Cleanup(func() { log.SetOutput(os.Stderr) })
 	for _, f := range redoxtest.Faults() {
 		t.Run(string(f), func(t *testing.T) {
 			want, known := wants[f]
