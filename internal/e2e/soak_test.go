@@ -115,13 +115,13 @@ const (
 const rotates = `"assertion_ttl":"30s","retire_after":"30s",`
 
 // soakClients are the clients whose tokens are read, and two for the engine's own
-// use: platform publishes, and spare has its keys generated and deleted. One that
-// reuses its tokens belongs here, too.
+// use: platform publishes, and spare has its keys generated and deleted.
 var soakClients = []soakClient{
 	{"redox/clients/platform", "user", pasted, `"manages":["acme=pushed"],`},
 	{"redox", "fetched", fetched, rotates + `"publish_window":"2s","public_jwks":true,"rotation_period":"62s",`},
 	{"redox/clients/acme", "pushed", pushed, rotates + `"publish_window":"2s","platform_client":"platform","rotation_period":"62s",`},
 	{"redox/clients/zeta", "pasted", pasted, rotates + `"publish_window":"0s","rotation_period":"60s",`},
+	{"redox/clients/shared", "shared", pasted, `"reuse_tokens":true,`},
 	{spare, "spare", pasted, ``},
 }
 
