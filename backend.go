@@ -46,6 +46,7 @@ var _ logical.Factory = Factory
 type backend struct {
 	*framework.Backend
 	now      func() time.Time
+	metrics  *metrics
 	memory   *memory
 	pool     *pool
 	tokens   *shelf
@@ -67,7 +68,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 }
 
 func newBackend() *backend {
-	b := &backend{now: time.Now, memory: newMemory(), pool: newPool(), tokens: newShelf(), rotation: newRotator()}
+	b := &backend{now: time.Now, metrics: newMetrics(), memory: newMemory(), pool: newPool(), tokens: newShelf(), rotation: newRotator()}
 	b.Backend = &framework.Backend{
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
@@ -90,6 +91,7 @@ func newBackend() *backend {
 			b.pathJWKS(),
 			b.pathCheck(),
 			b.pathClients(),
+			b.pathMetrics(),
 		),
 		Invalidate: b.invalidate,
 		InitializeFunc: func(_ context.Context, req *logical.InitializationRequest) error {

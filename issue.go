@@ -121,12 +121,13 @@ func (b *backend) request(ctx context.Context, r *request, c *config, k *keyring
 		if err != nil {
 			return nil, err
 		}
+		sent := b.now()
 		t, err := exchange(ctx, way.http, c.tokenURL(), signed, c.Scope)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			t.RequestedAt = at
 		}
-		t.RequestedAt = at
-		return t, nil
+		b.metrics.answered(r.client, b.now().Sub(sent), t, err)
+		return t, err
 	}
 	for tries := int64(0); ; tries++ {
 		t, err := attempt()
@@ -137,6 +138,7 @@ func (b *backend) request(ctx context.Context, r *request, c *config, k *keyring
 		if !errors.As(err, &up) || !up.transient() || tries >= c.MaxRetries || !pause(ctx, tries, up.RetryAfter) {
 			return nil, &tokenError{err: err, config: c, keyID: k.ID, paths: r.paths}
 		}
+		b.metrics.retries.WithLabelValues(r.client).Inc()
 	}
 }
 

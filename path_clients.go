@@ -97,6 +97,7 @@ func (b *backend) deleteClient(ctx context.Context, r *request) (*logical.Respon
 	}
 	defer b.rotation.wake() // when it is gone
 	defer b.forget(r.client)
+	defer b.metrics.forget(r.client)
 	if err := b.deleteConfigEntry(ctx, r); err != nil {
 		return nil, err
 	}

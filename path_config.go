@@ -164,5 +164,6 @@ func (b *backend) deleteConfig(ctx context.Context, r *request) (*logical.Respon
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	defer b.forget(r.client)
+	defer b.metrics.forget(r.client)
 	return nil, b.deleteConfigEntry(ctx, r)
 }

@@ -43,24 +43,39 @@ func (b *backend) readToken(ctx context.Context, r *request) (*logical.Response,
 	if err := complete(r, v.config, v.ring); err != nil {
 		return nil, err
 	}
-	if !v.config.ReuseTokens {
-		t, err := b.issue(ctx, r, v.config, v.ring)
-		if err != nil {
-			return nil, err
-		}
-		left := t.secondsLeft(b.now())
-		return t.response(left, comeBack(left)), nil
+	read := b.freshToken
+	if v.config.ReuseTokens {
+		read = b.reusedToken
 	}
+	resp, outcome, err := read(ctx, r, v)
+	if err != nil {
+		outcome = outcomeOf(err)
+	}
+	b.metrics.reads.WithLabelValues(r.client, outcome).Inc()
+	return resp, err
+}
+
+func (b *backend) freshToken(ctx context.Context, r *request, v *view) (resp *logical.Response, outcome string, err error) {
+	t, err := b.issue(ctx, r, v.config, v.ring)
+	if err != nil {
+		return nil, "", err
+	}
+	left := t.secondsLeft(b.now())
+	return t.response(left, comeBack(left)), "issued", nil
+}
+
+func (b *backend) reusedToken(ctx context.Context, r *request, v *view) (resp *logical.Response, outcome string, err error) {
 	t, trouble, err := b.reused(ctx, r, v)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	now := b.now()
-	resp := t.response(t.secondsLeft(now), t.nextIn(now))
+	resp = t.response(t.secondsLeft(now), t.nextIn(now))
 	if trouble != nil {
 		resp.AddWarning("this token is near its end, and there is no newer one: " + trouble.Error())
+		return resp, "held", nil
 	}
-	return resp, nil
+	return resp, "reused", nil
 }
 
 // secondsLeft returns the whole seconds that the token has left at least.

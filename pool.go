@@ -128,6 +128,16 @@ func (p *pool) lane(client, caPEM string) (*lane, error) {
 	return l, nil
 }
 
+// inFlight is how many reads of the client wait for Redox.
+func (p *pool) inFlight(client string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l := p.clients[client]; l != nil {
+		return len(l.reads[0])
+	}
+	return 0
+}
+
 // enter takes one of each kind of places; leave gives them back.
 func enter(ctx context.Context, places []chan struct{}) (leave func(), err error) {
 	turn := time.NewTimer(admission)

@@ -1,0 +1,110 @@
+package redox
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics counts what one mount did since its process started. A client has
+// labels once its config was found, until it is deleted: so their number is that
+// of the clients, and not of the names that somebody asks for.
+type metrics struct {
+	registry *prometheus.Registry
+
+	reads    *prometheus.CounterVec   // by client and outcome
+	requests *prometheus.HistogramVec // by client
+	retries  *prometheus.CounterVec   // by client
+	tokenAt  *prometheus.GaugeVec     // by client
+	skew     *prometheus.GaugeVec     // by client
+}
+
+const (
+	labelClient  = "client"
+	labelOutcome = "outcome"
+	labelKeyID   = "key_id"
+	labelState   = "state"
+)
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "redox_token_reads_total", Help: "Reads of token. issued: a fresh one; reused: from memory; held: from memory in its margin, as Redox gave no other; all others failed.",
+		}, []string{labelClient, labelOutcome}),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "redox_request_duration_seconds", Help: "Token requests to Redox, each attempt, however it ended.",
+			Buckets: []float64{.05, .1, .2, .3, .5, 1, 2, 3, 5, 10, 30},
+		}, []string{labelClient}),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "redox_retries_total", Help: "Token requests that were made again after a passing failure.",
+		}, []string{labelClient}),
+		tokenAt: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "redox_last_token_timestamp_seconds", Help: "When Redox issued a token last, also one for check or a proof.",
+		}, []string{labelClient}),
+		skew: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "redox_clock_skew_seconds", Help: "How far the clock here was ahead of Redox's at its last answer; negative: behind. Below two seconds it means nothing.",
+		}, []string{labelClient}),
+	}
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "redox_build_info", Help: "Version of the plugin; always 1.",
+	}, []string{"version"})
+	build.WithLabelValues(Version).Set(1)
+	m.registry.MustRegister(m.reads, m.requests, m.retries, m.tokenAt, m.skew, build)
+	return m
+}
+
+// outcomeOf names how a read of token failed.
+func outcomeOf(err error) string {
+	var (
+		no *refusal
+		up *upstreamError
+	)
+	switch {
+	case errors.As(err, &no):
+		return "refused"
+	case errors.As(err, &up):
+		return up.Kind.outcome()
+	}
+	return "error"
+}
+
+func (k kind) outcome() string {
+	switch k {
+	case limited:
+		return "limited"
+	case overloaded:
+		return "overloaded"
+	case timedOut:
+		return "timeout"
+	}
+	return "unavailable"
+}
+
+// answered notes one attempt at the token endpoint.
+func (m *metrics) answered(client string, took time.Duration, t *accessToken, err error) {
+	m.requests.WithLabelValues(client).Observe(took.Seconds())
+	var no *refusal
+	switch {
+	case err == nil:
+		m.tokenAt.WithLabelValues(client).Set(float64(t.RequestedAt.Unix()))
+		m.noteSkew(client, t.Skew)
+	case errors.As(err, &no):
+		m.noteSkew(client, no.Skew)
+	}
+}
+
+func (m *metrics) noteSkew(client string, s skew) {
+	if s.Known {
+		m.skew.WithLabelValues(client).Set(s.Ahead.Seconds())
+	}
+}
+
+// forget ends all that a client has labels for.
+func (m *metrics) forget(client string) {
+	of := prometheus.Labels{labelClient: client}
+	for _, vec := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.reads, m.requests, m.retries, m.tokenAt, m.skew} {
+		vec.DeletePartialMatch(of)
+	}
+}

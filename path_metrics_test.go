@@ -1,0 +1,206 @@
+package redox
+
+import (
+	"context"
+	"encoding/base64"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+// metrics reads and parses the metrics: value by name and labels, of a histogram
+// its count.
+func (m *mount) metrics() map[string]float64 {
+	m.t.Helper()
+	got := m.read("metrics")
+	if kind := got[logical.HTTPContentType]; got[logical.HTTPStatusCode] != 200.0 || !strings.HasPrefix(kind.(string), "text/plain; version=0.0.4") {
+		m.t.Errorf("HTTP %v, %v", got[logical.HTTPStatusCode], kind)
+	}
+	raw, err := base64.StdEncoding.DecodeString(got[logical.HTTPRawBody].(string))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.mu.Lock()
+	m.said = append(m.said, string(raw)) // for the scan
+	m.mu.Unlock()
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(string(raw)))
+	if err != nil {
+		m.t.Fatalf("%v in\n%s", err, raw)
+	}
+	values := map[string]float64{}
+	for name, family := range families {
+		if family.GetHelp() == "" {
+			m.t.Errorf("%s has no help", name)
+		}
+		for _, metric := range family.GetMetric() {
+			labels := []string{}
+			for _, pair := range metric.GetLabel() {
+				labels = append(labels, pair.GetName()+"="+pair.GetValue())
+			}
+			values[name+"{"+strings.Join(labels, ",")+"}"] = metric.GetCounter().GetValue() + metric.GetGauge().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+		}
+	}
+	return values
+}
+
+func (m *mount) expect(want map[string]float64) {
+	m.t.Helper()
+	got := m.metrics()
+	for name, value := range want {
+		if v, there := got[name]; !there || v != value {
+			m.t.Errorf("%s is %v, %v; want %v; there are %q", name, v, there, value, slices.Sorted(maps.Keys(got)))
+		}
+	}
+}
+
+// Each way in which a read of token ends is counted as what it is.
+func TestMetricsOutcomes(t *testing.T) {
+	for fault, want := range map[redoxtest.Fault]struct {
+		outcome  string
+		requests float64
+	}{
+		"":                         {"issued", 1},
+		redoxtest.FaultBlank:       {"refused", 1},
+		redoxtest.FaultTooMany:     {"limited", 1},
+		redoxtest.FaultUnavailable: {"unavailable", 2},
+		redoxtest.FaultHTML:        {"unavailable", 2},
+		redoxtest.FaultForbidden:   {"unavailable", 1},
+		redoxtest.FaultReset:       {"unavailable", 2},
+		redoxtest.FaultStall:       {"timeout", 1},
+	} {
+		t.Run(string(fault), func(t *testing.T) {
+			t.Parallel()
+			m := newMount(t)
+			m.ready("clients/acme/", map[string]any{"max_retries": 1, "request_timeout": "1s"})
+			m.sandbox.SetFault(fault, -1)
+			_, _ = m.request(t.Context(), logical.ReadOperation, "clients/acme/token", nil) // counted below
+			m.expect(map[string]float64{
+				"redox_token_reads_total{client=acme,outcome=" + want.outcome + "}": 1,
+				"redox_request_duration_seconds{client=acme}":                       want.requests,
+			})
+			if n := m.metrics()["redox_retries_total{client=acme}"]; n != want.requests-1 {
+				t.Errorf("%v retries, want %v", n, want.requests-1)
+			}
+		})
+	}
+}
+
+func TestMetricsOfReuse(t *testing.T) {
+	m := reusing(t)
+	m.later(0)
+	m.later(0)
+	m.sandbox.SetFault(redoxtest.FaultUnavailable, -1)
+	m.later(250 * time.Second)
+	m.expect(map[string]float64{
+		"redox_token_reads_total{client=default,outcome=reused}": 2,
+		"redox_token_reads_total{client=default,outcome=held}":   1,
+		"redox_request_duration_seconds{client=default}":         2,
+	})
+}
+
+// The state of the keys is that of storage, also of a process that has done nothing.
+func TestMetricsOfKeys(t *testing.T) {
+	m := newMount(t)
+	old := m.ready("", map[string]any{"rotation_period": "24h"})
+	began := m.now
+	m.pass(time.Hour)
+	next := m.write("keys/rotate", nil)["key_id"].(string)
+	m.rotateAll(t.Context()) // Redox does not know the key
+	tried := m.now
+	unix := func(t time.Time) float64 { return float64(t.Unix()) }
+	other := newMountOn(t, m.storage, systemView(0))
+	for _, m := range []*mount{m, other} {
+		m.expect(map[string]float64{
+			"redox_build_info{version=" + Version + "}":                                             1,
+			"redox_key_created_timestamp_seconds{client=default,key_id=" + old + ",state=active}":   unix(began),
+			"redox_key_created_timestamp_seconds{client=default,key_id=" + next + ",state=pending}": unix(tried),
+			"redox_key_active_since_timestamp_seconds{client=default,key_id=" + old + "}":           unix(began),
+			"redox_rotation_due_timestamp_seconds{client=default}":                                  unix(began.Add(24 * time.Hour)),
+			"redox_last_proof_timestamp_seconds{client=default,key_id=" + next + "}":                unix(tried),
+			"redox_proof_refusals{client=default,key_id=" + next + "}":                              1,
+			"redox_requests_in_flight{client=default}":                                              0,
+		})
+	}
+	m.expect(map[string]float64{"redox_request_duration_seconds{client=default}": 1})
+}
+
+func TestMetricsOfClocks(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	m.read("check")
+	got := m.metrics()
+	if at := got["redox_last_token_timestamp_seconds{client=default}"]; at != float64(m.now.Unix()) {
+		t.Errorf("the last token was issued at %v", at)
+	}
+	m.sandbox.SetClockOffset(-time.Minute)
+	m.fails(400, logical.ReadOperation, "token", nil)
+	if skew := m.metrics()["redox_clock_skew_seconds{client=default}"]; skew < 58 || skew > 62 {
+		t.Errorf("the skew is %v, want 60", skew)
+	}
+}
+
+// While reads wait for Redox, they are seen to.
+func TestMetricsInFlight(t *testing.T) {
+	m := newMount(t)
+	m.ready("", map[string]any{"max_retries": 0})
+	m.sandbox.SetFault(redoxtest.FaultStall, -1)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	for range 3 {
+		go func() {
+			_, err := m.request(ctx, logical.ReadOperation, "token", nil)
+			done <- err
+		}()
+	}
+	waitFor(t, "the requests", func() bool { return m.asked() == 3 })
+	m.expect(map[string]float64{"redox_requests_in_flight{client=default}": 3})
+	cancel()
+	for range 3 {
+		if err := <-done; err == nil {
+			t.Error("a stalled request succeeded")
+		}
+	}
+	m.expect(map[string]float64{"redox_requests_in_flight{client=default}": 0})
+}
+
+// There are labels for clients that exist, and for no others.
+func TestMetricsLabels(t *testing.T) {
+	m := newMount(t)
+	m.ready("clients/gone/", nil)
+	m.ready("clients/bare/", nil)
+	m.read("clients/gone/token")
+	m.read("clients/bare/check")
+	m.must(logical.DeleteOperation, "clients/gone", map[string]any{"force": true})
+	m.must(logical.DeleteOperation, "clients/bare/config", nil)
+	m.fails(400, logical.ReadOperation, "clients/nobody/token", nil)
+	m.fails(400, logical.ReadOperation, "clients/bare/token", nil)
+	for name := range m.metrics() {
+		if strings.Contains(name, "=gone") || strings.Contains(name, "=nobody") || strings.Contains(name, "=bare") && !strings.Contains(name, "redox_key_") {
+			t.Errorf("there is %s", name)
+		}
+	}
+}
+
+// Storage that fails is an error, and not a scrape with gaps.
+func TestMetricsWithoutStorage(t *testing.T) {
+	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+	m := newMountOn(t, storage, systemView(0))
+	m.setUp()
+	for at := range 5 {
+		storage.countdown = at
+		m.fails(500, logical.ReadOperation, "metrics", nil, "the storage is gone", "request-1")
+	}
+	storage.countdown = -1
+	if len(m.metrics()) == 0 {
+		t.Error("there are none")
+	}
+}
