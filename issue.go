@@ -125,7 +125,9 @@ func (b *backend) request(ctx context.Context, r *request, c *config, k *keyring
 		if err != nil {
 			return nil, err
 		}
-		t.RequestedAt = at
+		if t.RequestedAt = at; t.left(b.now()) < time.Second {
+			return nil, &upstreamError{Kind: broken, What: "the token had ended before it came"}
+		}
 		return t, nil
 	}
 	for tries := int64(0); ; tries++ {

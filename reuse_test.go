@@ -2,6 +2,7 @@ package redox
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -153,6 +154,64 @@ func TestReuseEnds(t *testing.T) {
 	}
 }
 
+// A read that began before the config was written leaves no token to those that
+// begin after it.
+func TestReuseByTheConfigOfTheReader(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("", map[string]any{"reuse_tokens": true})
+	reads := 0
+	storage.got = func() {
+		if reads++; reads != 2 { // the config was read, the ring is being read
+			return
+		}
+		storage.got = nil
+		m.write("config", map[string]any{"ca_pem": testdata(t, "certificate.pem")})
+	}
+	first := m.read("token")["access_token"]
+	if m.read("token")["access_token"] == first {
+		t.Error("a token that was requested by the old config is handed out")
+	}
+}
+
+// Of a client that is gone nothing stays, also when a read of it was under way.
+func TestReuseOfAClientThatIsGone(t *testing.T) {
+	m := newMount(t)
+	left := func() int { return len(m.backend.tokens.slots) + len(m.backend.pool.clients) }
+	m.ready("clients/acme/", map[string]any{"reuse_tokens": true})
+	m.read("clients/acme/token")
+	m.must(logical.DeleteOperation, "clients/acme/config", nil)
+	if n := left(); n != 0 {
+		t.Errorf("without a config %d things are in memory", n)
+	}
+	m.write("clients/acme/config", m.settings())
+	m.sandbox.SetFault(redoxtest.FaultSlow, 1)
+	done := make(chan error)
+	go func() {
+		_, err := m.request(t.Context(), logical.ReadOperation, "clients/acme/token", nil)
+		done <- err
+	}()
+	waitFor(t, "the request", func() bool { return m.sandbox.FaultsLeft() == 0 })
+	m.must(logical.DeleteOperation, "clients/acme", map[string]any{"force": true})
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	// As a read does that had found the client just before.
+	m.backend.tokens.take("acme", "its shape", m.backend.now, func(context.Context, bool) (*issued, error) { return nil, errors.New("too late") })
+	if _, err := m.backend.pool.lane("acme", ""); err != nil {
+		t.Fatal(err)
+	}
+	m.landed()
+	m.backend.startRotation(m.storage)
+	waitFor(t, "the look at the clients", func() bool {
+		m.backend.tokens.mu.Lock()
+		defer m.backend.tokens.mu.Unlock()
+		m.backend.pool.mu.Lock()
+		defer m.backend.pool.mu.Unlock()
+		return left() == 0
+	})
+}
+
 func (m *mount) settings() map[string]any {
 	return map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL(), "reuse_tokens": true}
 }
@@ -197,7 +256,7 @@ func TestNextIn(t *testing.T) {
 				switch {
 				case ttl < time.Second:
 					t.Fatalf("life %v, age %v: ttl %v", life, age, ttl)
-				case left > margin && (left-ttl > margin || left-ttl <= margin-margin/6-time.Second):
+				case left > margin && (left-ttl > max(margin, time.Second) || left-ttl <= margin-margin/6-time.Second):
 					t.Fatalf("life %v, age %v: after ttl %v there are %v left", life, age, ttl, left-ttl)
 				case left <= margin && ttl > max(margin/12, time.Second):
 					t.Fatalf("life %v, age %v: ttl %v in the margin", life, age, ttl)
