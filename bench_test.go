@@ -94,6 +94,22 @@ func BenchmarkReadToken(b *testing.B) {
 // A token from memory: what is left is the routing of a request, and the answer.
 func BenchmarkReadReusedToken(b *testing.B) { benchRead(b, 2048, 1, true, "token") }
 
+// A read from memory allocates no more than the goal says; most of it is the
+// routing of a request.
+func TestReuseAllocations(t *testing.T) {
+	m := reusing(t)
+	m.read("token")
+	allocations := testing.AllocsPerRun(100, func() {
+		_, err := m.backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "token", MountPoint: "redox/", Storage: m.storage})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if allocations > 30 {
+		t.Errorf("%v allocations, want 30 at most", allocations)
+	}
+}
+
 func BenchmarkReadJWKS(b *testing.B) {
 	for _, keys := range []int{1, 8} {
 		b.Run(fmt.Sprint(keys, " keys"), func(b *testing.B) { benchRead(b, 2048, keys, false, "jwks") })

@@ -7,8 +7,8 @@ import (
 	"errors"
 	"io"
 	"math"
-	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
@@ -40,9 +40,11 @@ type accessToken struct {
 }
 
 // left returns how much of its life the token has at least; negative when it
-// has ended.
+// has ended. A monotonic clock stands still while the machine is suspended, and
+// the other may be set back: the one that says less is believed.
 func (t *accessToken) left(now time.Time) time.Duration {
-	return t.RequestedAt.Add(t.Lifetime).Sub(now)
+	ends := t.RequestedAt.Add(t.Lifetime)
+	return min(ends.Sub(now), ends.Round(0).Sub(now.Round(0)))
 }
 
 // margin is the end of a token's life, in which nobody should rely on it: a
@@ -125,12 +127,13 @@ type answer struct {
 func send(client *http.Client, req *http.Request) (*answer, error) {
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "vault-plugin-secrets-redox/"+strings.TrimPrefix(Version, "v"))
-	got, err := receive(client, req)
-	if err != nil && errors.Is(req.Context().Err(), context.DeadlineExceeded) {
-		// A request that ran out of time leaves its dial to net/http, which goes
-		// on with it and counts it towards MaxConnsPerHost: a host that drops
-		// packets would be asked no more, also when it is well again. This ends
-		// such dials, and the idle connections, which may be as dead.
+	connected := false
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = true }}
+	got, err := receive(client, req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	if err != nil && !connected {
+		// Given up, a request leaves its dial to net/http, which goes on with it
+		// and counts it towards MaxConnsPerHost: a host that drops packets would
+		// be asked no more, also when it is well again. This ends such dials.
 		client.CloseIdleConnections()
 	}
 	return got, err
@@ -160,7 +163,7 @@ func receive(client *http.Client, req *http.Request) (*answer, error) {
 // other form, a date, goes by a clock that may not be ours.
 func readRetryAfter(h http.Header) time.Duration {
 	n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
-	if err != nil {
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // out of range, n is the largest
 		return 0
 	}
 	return time.Duration(n) * time.Second
@@ -282,7 +285,6 @@ func newTransport(caPEM string) (*http.Transport, error) {
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext, // of who hung up meanwhile
 		TLSClientConfig:        tlsConfig,
 		Protocols:              protocols,
 		MaxConnsPerHost:        maxInFlight + maxProofsInFlight,

@@ -126,7 +126,11 @@ func (b *backend) request(ctx context.Context, r *request, c *config, k *keyring
 		if err == nil {
 			t.RequestedAt = at
 		}
-		b.metrics.answered(r.client, b.now().Sub(sent), t, err)
+		now := b.now()
+		b.metrics.answered(r.client, now.Sub(sent), t, err)
+		if err == nil && t.left(now) < time.Second {
+			return nil, &upstreamError{Kind: broken, What: "the token had ended before it came"}
+		}
 		return t, err
 	}
 	for tries := int64(0); ; tries++ {

@@ -2,6 +2,8 @@ package redox
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"sync"
 	"time"
 
@@ -10,7 +12,8 @@ import (
 
 // rereadAfter is how long a view is used without another look at storage.
 // Every change is told of, by a write here or by Vault's Invalidate; this is
-// for the one that is not, such as somebody's who repairs storage by hand.
+// for the one that is not: that of somebody who repairs storage by hand, or of a
+// write that was given up and carried out all the same.
 const rereadAfter = 10 * time.Second
 
 // memory holds what reads of token and jwks need of each client, so that they
@@ -19,8 +22,7 @@ const rereadAfter = 10 * time.Second
 type memory struct {
 	mu      sync.Mutex // guards all below; nothing is read or written under it
 	views   map[string]*view
-	changes uint64          // how many views were dropped so far
-	unsure  map[string]bool // entries whose last write did not say how it ended
+	changes uint64 // how many views were dropped so far
 }
 
 // view is a client as it was stored. Many read it at once, so nothing changes it.
@@ -32,7 +34,7 @@ type view struct {
 	readAt time.Time
 }
 
-func newMemory() *memory { return &memory{views: map[string]*view{}, unsure: map[string]bool{}} }
+func newMemory() *memory { return &memory{views: map[string]*view{}} }
 
 // recall returns a client's view. Its config is nil when there is none.
 func (b *backend) recall(ctx context.Context, r *request) (*view, error) {
@@ -56,7 +58,11 @@ func (b *backend) recall(ctx context.Context, r *request) (*view, error) {
 		v.jwks = []byte(set)
 	}
 	if k := v.ring.Active(); k != nil {
-		v.shape = v.config.identity() + " " + v.config.Scope + " " + string(k.ID) + " " + k.N
+		config, err := json.Marshal(v.config)
+		if err != nil {
+			return nil, fmt.Errorf("encoding the config: %w", err)
+		}
+		v.shape = string(config) + " " + string(k.ID) + " " + k.N
 	}
 	b.memory.keep(r.client, v, changes)
 	return v, nil
@@ -74,7 +80,7 @@ func (m *memory) get(client string) (v *view, changes uint64) {
 func (m *memory) keep(client string, v *view, changes uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.changes == changes && !m.unsure[configKey(client)] && !m.unsure[keyringKey(client)] {
+	if m.changes == changes {
 		m.views[client] = v
 	}
 }
@@ -83,28 +89,14 @@ func (m *memory) keep(client string, v *view, changes uint64) {
 func (m *memory) drop(client string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.dropLocked(client)
-}
-
-func (m *memory) dropLocked(client string) {
 	delete(m.views, client)
 	m.changes++
 }
 
-// write has do write the entry at key, which is one of the client's. From
-// before that until it is known to have succeeded, nothing of the client is
-// kept: a write that failed may be carried out yet.
-func (m *memory) write(client, key string, do func(key string) error) error {
-	m.mu.Lock()
-	m.unsure[key] = true
-	m.dropLocked(client)
-	m.mu.Unlock()
-	if err := do(key); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.unsure, key)
-	m.dropLocked(client)
-	return nil
+// write has do write an entry of the client, and forgets the client however that
+// ended: a write that failed may have been carried out. One that is carried out
+// later yet is seen when storage is read again.
+func (m *memory) write(client string, do func() error) error {
+	defer m.drop(client)
+	return do()
 }

@@ -181,6 +181,17 @@ func (p *pool) forgetLocked(client string) {
 	}
 }
 
+// keep forgets all but these clients.
+func (p *pool) keep(clients map[string]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for client := range p.clients {
+		if !clients[client] {
+			p.forgetLocked(client)
+		}
+	}
+}
+
 // close ends all idle connections; those in use end with their request.
 func (p *pool) close() {
 	p.mu.Lock()

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
 // authority returns the config of the client's platform client, if that may
@@ -19,7 +18,7 @@ import (
 // writes the config of one client could put his key on another's API key. A
 // platform client that does not exist is answered like one that may not.
 func authority(ctx context.Context, r *request, c *config) (*config, error) {
-	p, err := store.Get[config](ctx, r.Storage, configKey(c.PlatformClient))
+	p, err := getConfig(ctx, &request{Request: r.Request, client: c.PlatformClient})
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,8 @@ func TestTokenRetryAfter(t *testing.T) {
 		"no number":    {503, 3, "soon", "answered HTTP 503: Redox may be"},
 		"below zero":   {503, 3, "-5", "answered HTTP 503: Redox may be"},
 		"a date":       {503, 3, "Tue, 24 Nov 2099 09:00:00 GMT", "answered HTTP 503: Redox may be"},
-		"much too big": {503, 3, "99999999999999999999", "answered HTTP 503: Redox may be"},
+		"a day":        {503, 1, "86400", "asks to wait 18h12m15s"}, // the longest that is told
+		"much too big": {503, 1, "99999999999999999999", "asks to wait 18h12m15s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

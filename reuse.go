@@ -3,6 +3,7 @@ package redox
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -43,6 +44,9 @@ type flight struct {
 	err    error
 }
 
+// renewal requests a token; news tells whether the request before succeeded.
+type renewal func(ctx context.Context, news bool) (*issued, error)
+
 func newShelf() *shelf { return &shelf{slots: map[string]*slot{}, flights: map[*flight]bool{}} }
 
 // reused returns the client's token in memory while it has more life than its
@@ -50,8 +54,8 @@ func newShelf() *shelf { return &shelf{slots: map[string]*slot{}, flights: map[*
 // which does not end with the reader who caused it. While Redox cannot be had,
 // a token is handed out to its last second, and trouble says why.
 func (b *backend) reused(ctx context.Context, r *request, v *view) (t *issued, trouble, err error) {
-	t, trouble, f := b.tokens.take(r.client, v.shape, b.now, func(ctx context.Context) (*issued, error) {
-		return b.renew(ctx, r, v)
+	t, trouble, f := b.tokens.take(r.client, v.shape, b.now, func(ctx context.Context, news bool) (*issued, error) {
+		return b.renew(ctx, r, v, news)
 	})
 	if f == nil {
 		return t, trouble, nil
@@ -68,14 +72,15 @@ func (b *backend) reused(ctx context.Context, r *request, v *view) (t *issued, t
 }
 
 // renew issues a token for the shelf. It runs in a goroutine of its own, whose
-// panic would end the process, and has nobody to tell of an error.
-func (b *backend) renew(ctx context.Context, r *request, v *view) (t *issued, err error) {
+// panic would end the process, and maybe with nobody who waits for it: so an
+// error is logged, if the request before did not fail as well.
+func (b *backend) renew(ctx context.Context, r *request, v *view, news bool) (t *issued, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			t, err = nil, b.recovered(r.Request, p)
 		}
 	}()
-	if t, err = b.issue(ctx, r, v.config, v.ring); err != nil {
+	if t, err = b.issue(ctx, r, v.config, v.ring); err != nil && news {
 		b.Logger().Warn("there is no new token to hand out again", "mount", r.MountPoint, "client", r.client, "request_id", r.ID, "error", err)
 	}
 	return t, err
@@ -92,8 +97,9 @@ func (t *issued) good(now time.Time) bool { return t.left(now) >= time.Second }
 
 // take returns the token in the client's slot if that is good, and begins the
 // request for the next one when it is due. f is what to wait for, nil when the
-// token is to be used as it is; trouble is why that is one in its margin.
-func (s *shelf) take(client, shape string, clock func() time.Time, ask func(context.Context) (*issued, error)) (t *issued, trouble error, f *flight) {
+// token is to be used as it is; trouble is why that is one in its margin: that
+// there is no other has just been seen.
+func (s *shelf) take(client, shape string, clock func() time.Time, ask renewal) (t *issued, trouble error, f *flight) {
 	now := clock()
 	begin := func(at *slot) *flight { return s.askLocked(at, clock, ask) }
 	s.mu.Lock()
@@ -114,10 +120,7 @@ func (s *shelf) take(client, shape string, clock func() time.Time, ask func(cont
 			begin(at)
 		}
 		return at.token, nil, nil
-	case passes(at.failure):
-		if rested {
-			begin(at)
-		}
+	case passes(at.failure) && !rested:
 		return at.token, at.failure, nil
 	}
 	return at.token, nil, begin(at)
@@ -125,7 +128,7 @@ func (s *shelf) take(client, shape string, clock func() time.Time, ask func(cont
 
 // askLocked begins the request for a slot's next token, unless one is under
 // way, and returns it.
-func (s *shelf) askLocked(at *slot, clock func() time.Time, ask func(context.Context) (*issued, error)) *flight {
+func (s *shelf) askLocked(at *slot, clock func() time.Time, ask renewal) *flight {
 	if at.flight != nil {
 		return at.flight
 	}
@@ -139,10 +142,11 @@ func (s *shelf) askLocked(at *slot, clock func() time.Time, ask func(context.Con
 		return f
 	}
 	at.flight, s.flights[f] = f, true
+	news := at.failure == nil
 	s.all.Go(func() {
 		defer close(f.landed)
 		defer cancel()
-		f.token, f.err = ask(ctx)
+		f.token, f.err = ask(ctx, news)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.flights, f)
@@ -156,6 +160,13 @@ func (s *shelf) askLocked(at *slot, clock func() time.Time, ask func(context.Con
 	return f
 }
 
+// keep forgets the tokens of all but these clients.
+func (s *shelf) keep(clients map[string]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.slots, func(client string, _ *slot) bool { return !clients[client] })
+}
+
 // drop forgets a client's token. Who waits for one already still gets that.
 func (s *shelf) drop(client string) {
 	s.mu.Lock()
@@ -167,7 +178,6 @@ func (s *shelf) drop(client string) {
 func (s *shelf) close() {
 	s.mu.Lock()
 	s.closed = true
-	clear(s.slots)
 	for f := range s.flights {
 		f.cancel()
 	}
@@ -185,5 +195,6 @@ func (t *issued) nextIn(now time.Time) int64 {
 		return max(1, int64(min(margin/restPart, left/2)/time.Second))
 	}
 	wait := int64((left - margin + time.Second - 1) / time.Second)
+	wait = min(wait, max(1, int64(left/time.Second)))        // of a life of two or three seconds
 	return wait + rand.Int64N(int64(margin/6/time.Second)+1) //nolint:gosec // spreads load, guards nothing
 }

@@ -131,6 +131,9 @@ func (b *backend) finish(ctx context.Context, r *request, decided *config, step 
 	if err := b.putRing(ctx, r, ring); err != nil {
 		return err
 	}
+	if step.Action == keyring.Drop {
+		b.pool.forget(r.client) // its memory may hold the key
+	}
 	b.report(r, step, ring)
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -156,14 +155,20 @@ func (b *backend) rotateForever(ctx context.Context, s logical.Storage) {
 			if err != nil {
 				return time.Time{}, err
 			}
+			there := map[string]bool{}
+			for _, name := range names {
+				there[strings.TrimSuffix(name, "/")] = true
+			}
+			// A read that began before its client was deleted may have left these.
+			b.tokens.keep(there)
+			b.pool.keep(there)
 			for client, stop := range stops {
-				if !slices.Contains(names, client+"/") {
+				if !there[client] {
 					stop()
 					delete(stops, client)
 				}
 			}
-			for _, name := range names {
-				client := strings.TrimSuffix(name, "/")
+			for client := range there {
 				if stops[client] != nil {
 					continue
 				}

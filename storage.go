@@ -47,20 +47,21 @@ func stored(ctx context.Context, r *request) (*config, *keyring.Ring, error) {
 }
 
 func (b *backend) putConfig(ctx context.Context, r *request, c *config) error {
-	return b.memory.write(r.client, configKey(r.client), func(key string) error {
-		return store.Put(ctx, r.Storage, key, c)
+	return b.memory.write(r.client, func() error {
+		return store.Put(ctx, r.Storage, configKey(r.client), c)
 	})
 }
 
 func (b *backend) deleteConfigEntry(ctx context.Context, r *request) error {
-	return b.memory.write(r.client, configKey(r.client), func(key string) error {
-		return store.Delete(ctx, r.Storage, key)
+	return b.memory.write(r.client, func() error {
+		return store.Delete(ctx, r.Storage, configKey(r.client))
 	})
 }
 
 // putRing deletes the entry of a ring that is empty.
 func (b *backend) putRing(ctx context.Context, r *request, ring *keyring.Ring) error {
-	return b.memory.write(r.client, keyringKey(r.client), func(key string) error {
+	return b.memory.write(r.client, func() error {
+		key := keyringKey(r.client)
 		if len(ring.Keys) == 0 {
 			return store.Delete(ctx, r.Storage, key)
 		}
