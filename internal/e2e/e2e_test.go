@@ -20,7 +20,10 @@ import (
 
 const module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 
-var long = flag.Bool("long", false, "also run what takes minutes")
+var (
+	long     = flag.Bool("long", false, "also run what takes minutes")
+	promtool = flag.Bool("promtool", false, "also check what is for Prometheus with promtool, which is on PATH")
+)
 
 // What the tests share: binaries that are built once.
 var (
@@ -77,6 +80,10 @@ func TestScripts(t *testing.T) {
 		Dir:                "testdata",
 		RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
+			examples, err := filepath.Abs(repository + "/examples")
+			if err != nil {
+				return err
+			}
 			key, err := os.ReadFile(repository + "/internal/keyring/testdata/pkcs8.pem")
 			if err != nil {
 				return err
@@ -94,7 +101,7 @@ func TestScripts(t *testing.T) {
 			env.Vars = append(env.Vars,
 				"VAULT_ADDR="+w.vault.addr, "VAULT_TOKEN=root", "VAULT_MAX_RETRIES=0", "HOME="+env.WorkDir, "NO_PROXY=127.0.0.1",
 				"PATH="+filepath.Dir(w.cli)+string(os.PathListSeparator)+os.Getenv("PATH"),
-				"REDOX="+w.sandbox.URL(), "REDOX_TLS="+w.stranger.URL, "SHA256="+checksum(t, pluginName), "SHA256_NEXT="+checksum(t, pluginName+"-9.9.9"),
+				"REDOX="+w.sandbox.URL(), "EXAMPLES="+examples, "REDOX_TLS="+w.stranger.URL, "SHA256="+checksum(t, pluginName), "SHA256_NEXT="+checksum(t, pluginName+"-9.9.9"),
 			)
 			return nil
 		},
@@ -110,6 +117,8 @@ func condition(name string) (bool, error) {
 		return *joseVerifier != "", nil
 	case "long":
 		return *long, nil
+	case "promtool":
+		return *promtool, nil
 	}
 	return false, fmt.Errorf("there is no condition %s", name)
 }
