@@ -149,6 +149,10 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"clusterreaders": clusterReadersCmd,
 	"unseal":         unsealCmd,
 	"readme":         readmeCmd,
+
+	"agent":  agentCmd,
+	"agents": agentsCmd,
+	"outage": outageCmd,
 }
 
 type worldKey struct{}
@@ -200,7 +204,7 @@ func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
 // sandboxCmd commands the sandbox: fault <name> [<times>], clock <duration>,
 // ttl <duration>, forget <client ID>, url <client ID> <path of jwks> (or none)
 // [at a standby], user <client ID> <path of keys>, lists <client ID> <text>,
-// live <token>.
+// revoke (all tokens), live <token>.
 func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 	s := worldOf(ts).sandbox
 	switch args[0] {
@@ -241,6 +245,8 @@ func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 		if set := s.JWKS(args[1]); strings.Contains(set, args[2]) == neg {
 			ts.Fatalf("Redox lists %s: %v, in %s", args[2], neg, set)
 		}
+	case "revoke":
+		s.RevokeTokens()
 	case "live":
 		if s.Live(args[1]) == neg {
 			ts.Fatalf("Redox accepts the token: %v", neg)
