@@ -108,6 +108,9 @@ func condition(name string) (bool, error) {
 	switch name {
 	case "jose":
 		return *joseVerifier != "", nil
+	case "jq": // scripts/test all has what is optional otherwise
+		_, err := exec.LookPath(name)
+		return *long || err == nil, nil
 	case "long":
 		return *long, nil
 	}
@@ -153,6 +156,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"agent":  agentCmd,
 	"agents": agentsCmd,
 	"outage": outageCmd,
+
+	"example": exampleCmd,
 }
 
 type worldKey struct{}
