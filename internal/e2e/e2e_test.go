@@ -106,10 +106,10 @@ func TestScripts(t *testing.T) {
 // condition tells what may be asked for in brackets.
 func condition(name string) (bool, error) {
 	switch name {
-	case "jose":
+	case "jose", "node":
 		return *joseVerifier != "", nil
-	case "jq": // scripts/test all has what is optional otherwise
-		_, err := exec.LookPath(name)
+	case "python", "jq": // scripts/test all has what is optional otherwise
+		_, err := exec.LookPath(map[string]string{"python": "python3", "jq": "jq"}[name])
 		return *long || err == nil, nil
 	case "long":
 		return *long, nil
@@ -157,7 +157,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"agents": agentsCmd,
 	"outage": outageCmd,
 
-	"example": exampleCmd,
+	"example":  exampleCmd,
+	"programs": programsCmd,
 }
 
 type worldKey struct{}

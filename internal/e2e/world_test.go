@@ -43,6 +43,7 @@ type world struct {
 	cluster   *cluster // nil for the one in development mode
 	retrying  *retryingReaders
 	agents    []*agent
+	programs  programs
 
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong
