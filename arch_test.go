@@ -50,6 +50,7 @@ var mayImport = map[string][]string{
 	"internal/bench/signpost": {
 		"github.com/hashicorp/vault/sdk/framework", "github.com/hashicorp/vault/sdk/logical", "github.com/hashicorp/vault/sdk/plugin", module + "/internal/assertion",
 	},
+	"examples/go":       {}, // nothing to download for who copies it
 	"cmd/redox-sandbox": {module + "/internal/redoxtest"},
 	"cmd/vault-plugin-secrets-redox": {
 		module, "github.com/hashicorp/go-hclog", "github.com/hashicorp/vault/sdk/plugin",

@@ -113,8 +113,11 @@ func TestScripts(t *testing.T) {
 // condition tells what may be asked for in brackets.
 func condition(name string) (bool, error) {
 	switch name {
-	case "jose":
+	case "jose", "node":
 		return *joseVerifier != "", nil
+	case "python", "jq": // scripts/test all has what is optional otherwise
+		_, err := exec.LookPath(map[string]string{"python": "python3", "jq": "jq"}[name])
+		return *long || err == nil, nil
 	case "long":
 		return *long, nil
 	case "promtool":
@@ -158,6 +161,13 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"clusterreaders": clusterReadersCmd,
 	"unseal":         unsealCmd,
 	"readme":         readmeCmd,
+
+	"agent":  agentCmd,
+	"agents": agentsCmd,
+	"outage": outageCmd,
+
+	"example":  exampleCmd,
+	"programs": programsCmd,
 }
 
 type worldKey struct{}
@@ -209,7 +219,7 @@ func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
 // sandboxCmd commands the sandbox: fault <name> [<times>], clock <duration>,
 // ttl <duration>, forget <client ID>, url <client ID> <path of jwks> (or none)
 // [at a standby], user <client ID> <path of keys>, lists <client ID> <text>,
-// live <token>.
+// revoke (all tokens), live <token>.
 func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 	s := worldOf(ts).sandbox
 	switch args[0] {
@@ -250,6 +260,8 @@ func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 		if set := s.JWKS(args[1]); strings.Contains(set, args[2]) == neg {
 			ts.Fatalf("Redox lists %s: %v, in %s", args[2], neg, set)
 		}
+	case "revoke":
+		s.RevokeTokens()
 	case "live":
 		if s.Live(args[1]) == neg {
 			ts.Fatalf("Redox accepts the token: %v", neg)

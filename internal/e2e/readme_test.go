@@ -21,7 +21,7 @@ func readme(t *testing.T) string {
 	return string(raw)
 }
 
-// documents returns the README and all of docs.
+// documents returns the README, all of docs, and what the examples say.
 func documents(t *testing.T) string {
 	t.Helper()
 	all := readme(t)
@@ -29,7 +29,11 @@ func documents(t *testing.T) string {
 	if err != nil || len(paths) == 0 {
 		t.Fatal(paths, err)
 	}
-	for _, path := range paths {
+	examples, err := filepath.Glob(filepath.Join(repository, "examples/*/README.md"))
+	if err != nil || len(examples) == 0 {
+		t.Fatal(examples, err)
+	}
+	for _, path := range append(paths, examples...) {
 		raw, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -158,6 +162,7 @@ func TestReadmeCommands(t *testing.T) {
 	variables := regexp.MustCompile(`=\$\([^)]*\)|=[^ ]+|\$[A-Z_]+`)
 	shape := func(line string) string {
 		line, _, _ = strings.Cut(line, " #")
+		line, _, _ = strings.Cut(line, " > ")
 		return strings.TrimSpace(variables.ReplaceAllString(line, "*"))
 	}
 	shapes := map[string]bool{}
@@ -167,7 +172,7 @@ func TestReadmeCommands(t *testing.T) {
 	commands := 0
 	for line := range strings.Lines(documents(t)) {
 		line = strings.TrimSpace(line)
-		if !strings.HasPrefix(line, "vault ") {
+		if !strings.HasPrefix(line, "vault ") || strings.HasPrefix(line, "vault agent ") { // agentCmd runs that
 			continue
 		}
 		commands++

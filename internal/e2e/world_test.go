@@ -42,6 +42,8 @@ type world struct {
 	rootToken string
 	cluster   *cluster // nil for the one in development mode
 	retrying  *retryingReaders
+	agents    []*agent
+	programs  programs
 
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong

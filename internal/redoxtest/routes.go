@@ -45,6 +45,9 @@ func (s *Sandbox) dated(next http.Handler) http.Handler {
 func (s *Sandbox) authorized(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.Live(bearer(r)) {
+			s.mu.Lock()
+			s.unauthorized++
+			s.mu.Unlock()
 			s.answer(w, r, http.StatusUnauthorized, map[string]any{"error": "Unauthorized"}, "no live token")
 			return
 		}

@@ -34,23 +34,24 @@ type Sandbox struct {
 	server   *http.Server
 	stopping chan struct{} // closed by Close: ends what stalls
 
-	mu         sync.Mutex         // guards all below; nothing is sent under it
-	apiKeys    map[string]*apiKey // by client ID
-	stale      bool               // every second request meets a machine that has not seen the last change
-	requests   int
-	seen       map[string]time.Time // iss and jti, until when they could be replayed
-	swept      time.Time            // when those that could not be any more were last forgotten
-	live       map[string]session   // by token
-	assertions []string
-	tokens     []string
-	faults     map[endpoint]*ordered
-	quirk      Quirk
-	offset     time.Duration
-	tokenTTL   time.Duration
-	conns      int               // opened so far
-	open       int               // of those, still
-	idle       map[net.Conn]bool // open, between two requests
-	redirected int
+	mu           sync.Mutex         // guards all below; nothing is sent under it
+	apiKeys      map[string]*apiKey // by client ID
+	stale        bool               // every second request meets a machine that has not seen the last change
+	requests     int
+	seen         map[string]time.Time // iss and jti, until when they could be replayed
+	swept        time.Time            // when those that could not be any more were last forgotten
+	live         map[string]session   // by token
+	assertions   []string
+	tokens       []string
+	faults       map[endpoint]*ordered
+	quirk        Quirk
+	offset       time.Duration
+	tokenTTL     time.Duration
+	conns        int               // opened so far
+	open         int               // of those, still
+	idle         map[net.Conn]bool // open, between two requests
+	redirected   int
+	unauthorized int
 }
 
 // Start listens and serves at once. The error is the listener's.
@@ -119,6 +120,28 @@ type session struct {
 func (s *Sandbox) Live(token string) bool {
 	_, live := s.session(token)
 	return live
+}
+
+// Left returns for how long from now on they will accept token, if nothing
+// happens to it.
+func (s *Sandbox) Left(token string) time.Duration {
+	found, _ := s.session(token)
+	return max(0, found.until.Sub(s.now()))
+}
+
+// RevokeTokens ends all tokens that were issued so far.
+func (s *Sandbox) RevokeTokens() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.live)
+}
+
+// Unauthorized returns how many requests the API endpoints refused because of
+// their token.
+func (s *Sandbox) Unauthorized() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unauthorized
 }
 
 func (s *Sandbox) session(token string) (session, bool) {

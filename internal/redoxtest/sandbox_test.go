@@ -159,11 +159,20 @@ func TestToken(t *testing.T) {
 			}
 		}
 	}
-	if now = now.Add(7*time.Second - 1); !s.Live(token) {
-		t.Error("the token died early")
+	if s.Unauthorized() != 4 {
+		t.Errorf("%d requests were refused, want 4", s.Unauthorized())
 	}
-	if now = now.Add(1); s.Live(token) {
-		t.Error("the token outlived its time")
+	if now = now.Add(7*time.Second - 1); !s.Live(token) || s.Left(token) != 1 {
+		t.Errorf("the token died early, %v are left", s.Left(token))
+	}
+	if now = now.Add(1); s.Live(token) || s.Left(token) != 0 {
+		t.Errorf("the token outlived its time, %v are left", s.Left(token))
+	}
+	if now = now.Add(-1); !s.Live(token) {
+		t.Error("a token that had not ended is refused")
+	}
+	if s.RevokeTokens(); s.Live(token) || s.Left(token) != 0 {
+		t.Error("a revoked token is accepted")
 	}
 	if leaks := redoxtest.Leaks(map[string]string{"log": log.String()}, s.Secrets()); len(leaks) > 0 {
 		t.Errorf("the log shows %v", leaks)

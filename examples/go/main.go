@@ -1,0 +1,111 @@
+// Command go searches patients at Redox, with access tokens that it reads from
+// Vault: for each family name on standard input it prints how many were found.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+// redox is for one goroutine; for several, put a mutex around accessToken.
+type redox struct {
+	http       http.Client
+	token      string
+	renew, end time.Time // when to read the next token, and when Redox refuses this one
+}
+
+// accessToken returns the token that was read last, until it is time for the next.
+func (r *redox) accessToken(ctx context.Context) (string, error) {
+	for pause := time.Second; time.Now().After(r.renew); pause *= 2 {
+		status, err := r.read(ctx)
+		mayPass := status == 0 || status == http.StatusTooManyRequests || status >= 500
+		if err == nil || mayPass && time.Now().Before(r.end) {
+			break // without a new one, the old one does as long as it lives
+		} else if !mayPass || pause > 8*time.Second {
+			return "", err
+		}
+		time.Sleep(pause)
+	}
+	return r.token, nil
+}
+
+// read reads a token from Vault.
+func (r *redox) read(ctx context.Context) (status int, err error) {
+	token := []byte(os.Getenv("VAULT_TOKEN"))
+	if file := os.Getenv("VAULT_TOKEN_FILE"); file != "" { // each time, as Vault Agent replaces it
+		if token, err = os.ReadFile(file); err != nil {
+			log.Fatal(err)
+		}
+	}
+	asked := time.Now() // the token's life may begin at once
+	header := http.Header{"X-Vault-Token": {strings.TrimSpace(string(token))}}
+	status, a, err := r.send(ctx, "GET", os.Getenv("VAULT_ADDR")+"/v1/redox/token", header, "")
+	if err == nil {
+		r.token = a.Data.AccessToken
+		r.renew, r.end = asked.Add(a.Data.TTL*time.Second), asked.Add(a.Data.ExpiresIn*time.Second)
+	}
+	return status, err
+}
+
+// patients counts those of a family. A token that Redox refuses is replaced once.
+func (r *redox) patients(ctx context.Context, family string) (total int, err error) {
+	for try := 1; ; try++ {
+		token, err := r.accessToken(ctx)
+		if err != nil {
+			return 0, err
+		}
+		header := http.Header{"Authorization": {"Bearer " + token}, "Content-Type": {"application/x-www-form-urlencoded"}}
+		status, a, err := r.send(ctx, "POST", os.Getenv("REDOX_FHIR_BASE")+"/Patient/_search", header, url.Values{"family": {family}}.Encode())
+		if status != http.StatusUnauthorized || try > 1 {
+			return a.Total, err
+		}
+		r.renew, r.end = time.Time{}, time.Time{}
+	}
+}
+
+type answer struct {
+	Errors []string // of Vault: what to mend
+	Data   struct {
+		AccessToken string        `json:"access_token"`
+		TTL         time.Duration // in seconds
+		ExpiresIn   time.Duration `json:"expires_in"` // likewise
+	}
+	Total int // of Redox
+}
+
+// send makes a request. The status is 0 unless something came that makes sense.
+func (r *redox) send(ctx context.Context, method, url string, header http.Header, body string) (status int, a answer, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		return 0, a, err
+	}
+	req.Header = header
+	resp, err := r.http.Do(req)
+	if err != nil {
+		return 0, a, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if err = json.NewDecoder(resp.Body).Decode(&a); resp.StatusCode != http.StatusOK {
+		return resp.StatusCode, a, fmt.Errorf("%s: %s %s", url, resp.Status, strings.Join(a.Errors, "; "))
+	}
+	return 0, a, err
+}
+
+func main() {
+	r := &redox{http: http.Client{Timeout: 30 * time.Second}}
+	for names := bufio.NewScanner(os.Stdin); names.Scan(); {
+		total, err := r.patients(context.Background(), names.Text())
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s: %d found\n", names.Text(), total)
+	}
+}

@@ -1,0 +1,76 @@
+// Searches patients at Redox, with access tokens that it reads from Vault: for
+// each family name on standard input it prints how many were found.
+import { readFile } from "node:fs/promises";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+
+const { VAULT_ADDR, VAULT_TOKEN = "", VAULT_TOKEN_FILE, REDOX_FHIR_BASE } = process.env;
+
+let token; // the one that was read last: { value, renewAt, endsAt }
+
+// accessToken returns the token that was read last, until it is time for the next.
+async function accessToken() {
+  for (let pause = 1; !token || performance.now() >= token.renewAt; pause *= 2) {
+    try {
+      token = await readToken();
+      break;
+    } catch (error) {
+      if (!error.mayPass) throw error;
+      if (token && performance.now() < token.endsAt) break; // the old one does as long as it lives
+      if (pause > 8) throw error;
+    }
+    await sleep(pause * 1000);
+  }
+  return token.value;
+}
+
+// readToken reads a token from Vault. Its error tells in mayPass whether to try again.
+async function readToken() {
+  // The file is read each time, as Vault Agent replaces it.
+  const vaultToken = VAULT_TOKEN_FILE ? await readFile(VAULT_TOKEN_FILE, "utf8") : VAULT_TOKEN;
+  const asked = performance.now(); // the token's life may begin at once
+  const { status, answer } = await send(`${VAULT_ADDR}/v1/redox/token`, { "X-Vault-Token": vaultToken.trim() });
+  if (status === 200 && answer) {
+    const { access_token, ttl, expires_in } = answer.data;
+    return { value: access_token, renewAt: asked + ttl * 1000, endsAt: asked + expires_in * 1000 };
+  }
+  const reason = answer?.errors?.join("; ") ?? "no answer that makes sense"; // Vault says what to mend
+  throw Object.assign(new Error(`reading redox/token: HTTP ${status}: ${reason}`), {
+    mayPass: status === 200 || status === 429 || !(status < 500),
+  });
+}
+
+// patients searches by family name. A token that Redox refuses is replaced once.
+async function patients(family) {
+  for (let attempt = 1; ; attempt++) {
+    const { status, answer } = await send(`${REDOX_FHIR_BASE}/Patient/_search`,
+      { Authorization: `Bearer ${await accessToken()}` }, new URLSearchParams({ family }));
+    if (status === 200 && answer) return answer;
+    if (status !== 401 || attempt > 1) throw new Error(`searching patients: HTTP ${status}`);
+    token = undefined;
+  }
+}
+
+// send makes a request: a POST if there is a form. Without an answer there is no status.
+async function send(url, headers, form) {
+  let status;
+  try {
+    const response = await fetch(url, {
+      method: form ? "POST" : "GET", body: form, headers, signal: AbortSignal.timeout(30_000),
+    });
+    status = response.status;
+    return { status, answer: await response.json() };
+  } catch {
+    return { status };
+  }
+}
+
+try {
+  if (!VAULT_ADDR || !REDOX_FHIR_BASE) throw new Error("set VAULT_ADDR and REDOX_FHIR_BASE");
+  for await (const family of createInterface({ input: process.stdin })) {
+    console.log(`${family}: ${(await patients(family)).total} found`);
+  }
+} catch (error) {
+  console.error(`redox.mjs: ${error.message}`);
+  process.exit(1);
+}

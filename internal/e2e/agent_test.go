@@ -1,0 +1,164 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// agent is a Vault Agent that runs in a directory of its own, and somebody who
+// looks at what it renders as often as a program could.
+type agent struct {
+	name string
+	stop func()
+
+	mu       sync.Mutex // guards all below
+	token    string     // the one in the file, empty before the first
+	renewals int
+	looks    int
+	bad      []string      // what a program could not have used
+	least    time.Duration // that a token had left when it was replaced
+}
+
+// agentCmd starts Vault Agent with examples/agent in a new directory, where it
+// finds the IDs of an AppRole, perhaps with further settings:
+// agent <name> <file of role ID> <file of secret ID> [<HCL>].
+func agentCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.Mkdir(dir, 0o700))
+	for _, name := range []string{"agent.hcl", "token.ctmpl"} {
+		path, err := filepath.Abs(filepath.Join(repository, "examples/agent", name))
+		ts.Check(err)
+		ts.Check(os.Symlink(path, filepath.Join(dir, name)))
+	}
+	for name, from := range map[string]string{"role-id": args[1], "secret-id": args[2]} {
+		ts.Check(os.WriteFile(filepath.Join(dir, name), []byte(ts.ReadFile(from)), 0o600))
+	}
+	flags := []string{"agent", "-config=agent.hcl"}
+	if len(args) > 3 {
+		ts.Check(os.WriteFile(filepath.Join(dir, "more.hcl"), []byte(args[3]), 0o600))
+		flags = append(flags, "-config=more.hcl")
+	}
+	var said bytes.Buffer
+	cmd := exec.CommandContext(context.Background(), w.cli, flags...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &said, &said
+	cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "VAULT_ADDR=" + w.vault.addr}
+	ts.Check(cmd.Start())
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &agent{name: args[0], least: time.Hour}
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		for ctx.Err() == nil {
+			a.look(w, filepath.Join(dir, "redox-token"))
+			wait(ctx, 20*time.Millisecond)
+		}
+	})
+	a.stop = sync.OnceFunc(func() {
+		cancel()
+		looking.Wait()
+		_ = cmd.Process.Signal(os.Interrupt) // it may have ended
+		_ = cmd.Wait()                       // likewise
+		w.record("agent "+a.name, said.String())
+		if len(a.bad) > 0 {
+			ts.Logf("%s: %s", a.name, said.String())
+		}
+	})
+	ts.Defer(a.stop)
+	w.agents = append(w.agents, a)
+}
+
+// look does what a program does that has a request to send.
+func (a *agent) look(w *world, path string) {
+	info, err := os.Stat(path)
+	raw, readErr := os.ReadFile(path)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if errors.Is(err, fs.ErrNotExist) && a.token == "" {
+		return
+	}
+	a.looks++
+	token := string(raw)
+	switch {
+	case err != nil || readErr != nil:
+		a.bad = append(a.bad, fmt.Sprint(err, readErr))
+	case info.Mode().Perm() != 0o600:
+		a.bad = append(a.bad, "mode "+info.Mode().String())
+	case !w.sandbox.Live(token):
+		a.bad = append(a.bad, fmt.Sprintf("%s: Redox refuses the token of renewal %d", time.Now().Format("15:04:05.000"), a.renewals))
+	}
+	if a.token != "" && a.token != token {
+		a.renewals++
+		a.least = min(a.least, w.sandbox.Left(a.token))
+	}
+	a.token = token
+}
+
+// agentsCmd waits until each agent has renewed its token so many times more, and
+// prints how it went: agents <n>.
+func agentsCmd(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	enough := map[*agent]int{}
+	for _, a := range worldOf(ts).agents {
+		a.mu.Lock()
+		enough[a] = a.renewals + n
+		a.mu.Unlock()
+	}
+	for a, want := range enough {
+		ts.Check(until(time.Duration(n+2)*30*time.Second, func() error {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if a.renewals < want && len(a.bad) == 0 {
+				return fmt.Errorf("agent %s has renewed its token %d times, not %d", a.name, a.renewals, want)
+			}
+			return nil
+		}))
+	}
+	for _, a := range worldOf(ts).agents {
+		a.mu.Lock()
+		_, _ = fmt.Fprintf(ts.Stdout(), "%s: %d looks, %d bad, %d renewals, the least that a token had left then: %.1f s\n", a.name, a.looks, len(a.bad), a.renewals, a.least.Seconds())
+		for _, bad := range a.bad[:min(3, len(a.bad))] {
+			_, _ = fmt.Fprintf(ts.Stdout(), "%s: %s\n", a.name, bad)
+		}
+		a.mu.Unlock()
+	}
+}
+
+// outageCmd stops Vault's process when the first agent's token has no more than
+// so much left, and has it go on after so long: outage <left> <for>.
+func outageCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	left, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	length, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	a := w.agents[0]
+	before := ""
+	ts.Check(until(time.Minute, func() error {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		before = a.token
+		if w.sandbox.Left(before) > left {
+			return errors.New("the token has much left still")
+		}
+		return nil
+	}))
+	ts.Check(w.vault.cmd.Process.Signal(syscall.SIGSTOP))
+	wait(context.Background(), length)
+	a.mu.Lock()
+	_, _ = fmt.Fprintf(ts.Stdout(), "the token was renewed while Vault was away: %v\n", a.token != before)
+	a.mu.Unlock()
+	ts.Check(w.vault.cmd.Process.Signal(syscall.SIGCONT))
+}
