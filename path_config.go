@@ -23,7 +23,7 @@ const (
 	fieldRotationPeriod = "rotation_period"
 	fieldPublishWindow  = "publish_window"
 	fieldRetireAfter    = "retire_after"
-	fieldReuseTokens    = "reuse_tokens"
+	fieldReuseTokens    = "reuse_tokens" //nolint:gosec // is a name
 	fieldPlatformClient = "platform_client"
 	fieldManages        = "manages"
 )

@@ -54,7 +54,7 @@ func newShelf() *shelf { return &shelf{slots: map[string]*slot{}, flights: map[*
 // which does not end with the reader who caused it. While Redox cannot be had,
 // a token is handed out to its last second, and trouble says why.
 func (b *backend) reused(ctx context.Context, r *request, v *view) (t *issued, trouble, err error) {
-	t, trouble, f := b.tokens.take(r.client, v.shape, b.now, func(ctx context.Context, news bool) (*issued, error) {
+	t, f, trouble := b.tokens.take(r.client, v.shape, b.now, func(ctx context.Context, news bool) (*issued, error) {
 		return b.renew(ctx, r, v, news)
 	})
 	if f == nil {
@@ -99,7 +99,7 @@ func (t *issued) good(now time.Time) bool { return t.left(now) >= time.Second }
 // request for the next one when it is due. f is what to wait for, nil when the
 // token is to be used as it is; trouble is why that is one in its margin: that
 // there is no other has just been seen.
-func (s *shelf) take(client, shape string, clock func() time.Time, ask renewal) (t *issued, trouble error, f *flight) {
+func (s *shelf) take(client, shape string, clock func() time.Time, ask renewal) (t *issued, f *flight, trouble error) {
 	now := clock()
 	begin := func(at *slot) *flight { return s.askLocked(at, clock, ask) }
 	s.mu.Lock()
@@ -110,7 +110,7 @@ func (s *shelf) take(client, shape string, clock func() time.Time, ask renewal) 
 		s.slots[client] = at
 	}
 	if at.token == nil || !at.token.good(now) {
-		return nil, nil, begin(at)
+		return nil, begin(at), nil
 	}
 	left, margin := at.token.left(now), at.token.margin()
 	rested := at.failure == nil || now.Sub(at.failed).Abs() >= margin/restPart
@@ -121,9 +121,9 @@ func (s *shelf) take(client, shape string, clock func() time.Time, ask renewal) 
 		}
 		return at.token, nil, nil
 	case passes(at.failure) && !rested:
-		return at.token, at.failure, nil
+		return at.token, nil, at.failure
 	}
-	return at.token, nil, begin(at)
+	return at.token, begin(at), nil
 }
 
 // askLocked begins the request for a slot's next token, unless one is under
