@@ -270,6 +270,9 @@ func TestNextIn(t *testing.T) {
 		life *= time.Second
 		token := &issued{accessToken: &accessToken{Lifetime: life, RequestedAt: now}}
 		margin := token.margin()
+		if want := min(life/5, time.Minute); margin != want {
+			t.Errorf("life %v: margin %v, want %v", life, margin, want)
+		}
 		for age := time.Duration(0); age < life; age += life / 64 {
 			for range 50 {
 				ttl := time.Duration(token.nextIn(now.Add(age))) * time.Second
