@@ -137,7 +137,7 @@ func (s *shelf) askLocked(at *slot, clock func() time.Time, ask renewal) *flight
 	f := &flight{cancel: cancel, landed: make(chan struct{})}
 	if s.closed {
 		cancel()
-		f.err = &upstreamError{Kind: overloaded, What: "the engine is being stopped"}
+		f.err = &upstreamError{Kind: overloaded, What: "the engine is being stopped or reloaded: try again"}
 		close(f.landed)
 		return f
 	}
