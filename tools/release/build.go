@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"debug/buildinfo"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	plugin = "vault-plugin-secrets-redox"
+	module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
+	main_  = module + "/cmd/" + plugin
+)
+
+// fileName is what the plugin is called in an archive.
+func fileName(p platform) string {
+	if p.os == "windows" {
+		return plugin + ".exe"
+	}
+	return plugin
+}
+
+// goEnv is the environment of everything that asks Go: nothing that the caller
+// has set may change a byte, but where modules come from and are kept.
+func goEnv(p platform) []string {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains([]string{"GOEXPERIMENT", "GODEBUG", "GOWORK", "GOOS", "GOARCH"}, name) || strings.HasPrefix(name, "CGO_")
+	})
+	return append(env, "CGO_ENABLED=0", "GOOS="+p.os, "GOARCH="+p.arch, "GOAMD64=v1", "GOARM64=v8.0",
+		"GOFLAGS=-mod=readonly", "GOFIPS140=off", "GOWORK=off")
+}
+
+// build compiles the plugin, and looks whether it is what was asked for. It
+// returns the processor time that it took, which depends less on what else a
+// machine does than the time on the clock.
+func build(ctx context.Context, s source, p platform, file string) (time.Duration, error) {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
+		"-ldflags", "-s -w -X "+module+".Version="+s.version, "-o", file, main_)
+	cmd.Dir, cmd.Env = s.repository, goEnv(p)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("building for %s: %w\n%s", p, err, out)
+	}
+	if err := checkBinary(ctx, s.version, p, file); err != nil {
+		return 0, fmt.Errorf("the binary for %s %w", p, err)
+	}
+	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), nil
+}
+
+// checkBinary fails where a flag had no effect: -X sets nothing, and says
+// nothing, when a variable has another name.
+func checkBinary(ctx context.Context, version string, p platform, file string) error {
+	info, err := buildinfo.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	for key, want := range map[string]string{"CGO_ENABLED": "0", "-trimpath": "true", "GOOS": p.os, "GOARCH": p.arch} {
+		got := ""
+		for _, setting := range info.Settings {
+			if setting.Key == key {
+				got = setting.Value
+			}
+		}
+		if got != want {
+			return fmt.Errorf("was built with %s=%s, not %s", key, got, want)
+		}
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if !bytes.Contains(raw, []byte(version)) {
+		return fmt.Errorf("does not know that it is %s", version)
+	}
+	if p.os == "linux" {
+		if err := checkELF(raw); err != nil {
+			return err
+		}
+	}
+	if p != (platform{runtime.GOOS, runtime.GOARCH}) {
+		return nil
+	}
+	out, err := exec.CommandContext(ctx, file, "-version").Output()
+	if err != nil {
+		return fmt.Errorf("does not run: %w%s", err, said(err))
+	}
+	if got := strings.TrimSpace(string(out)); got != version {
+		return fmt.Errorf("says that it is %s, not %s", got, version)
+	}
+	return nil
+}
+
+// checkELF tells whether a binary runs where nothing else is, as in an empty
+// container, and holds no symbols.
+func checkELF(raw []byte) error {
+	f, err := elf.NewFile(bytes.NewReader(raw))
+	if err != nil {
+		return err
+	}
+	for _, program := range f.Progs {
+		if program.Type == elf.PT_INTERP || program.Type == elf.PT_DYNAMIC {
+			return errors.New("is not static")
+		}
+	}
+	if f.Section(".symtab") != nil || f.Section(".debug_info") != nil {
+		return errors.New("is not stripped")
+	}
+	return nil
+}
+
+// emptied makes dir anew, if it is a former release or not there.
+func emptied(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if len(entries) > 0 {
+		if _, err := os.Stat(filepath.Join(dir, binarySums)); err != nil {
+			return fmt.Errorf("%s holds something that is no release: remove it yourself", dir)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	return os.MkdirAll(dir, 0o755)
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// A binary that is not what it should be is no release.
+func TestCheckBinary(t *testing.T) {
+	host := platform{runtime.GOOS, runtime.GOARCH}
+	for _, c := range []struct {
+		name, ldflags, version string
+		more                   []string
+		platform               platform
+		wants                  string
+	}{
+		{"right", "-s -w -X main.version=v1.2.3", "v1.2.3", []string{"-trimpath"}, host, ""},
+		{"another variable", "-s -w -X main.Version=v1.2.3", "v1.2.3", []string{"-trimpath"}, host, "does not know that it is v1.2.3"},
+		{"another version", "-s -w -X main.version=v1.2.3-rc.1", "v1.2.3", []string{"-trimpath"}, host, "says that it is v1.2.3-rc.1, not v1.2.3"},
+		{"paths of this machine", "-s -w -X main.version=v1.2.3", "v1.2.3", nil, host, "was built with -trimpath=, not true"},
+		{"symbols", "-X main.version=v1.2.3", "v1.2.3", []string{"-trimpath"}, platform{"linux", "amd64"}, "is not stripped"},
+		{"position", "-s -w -X main.version=v1.2.3", "v1.2.3", []string{"-trimpath", "-buildmode=pie"}, platform{"linux", "amd64"}, "is not static"},
+		{"another system", "-s -w -X main.version=v1.2.3", "v1.2.3", []string{"-trimpath"}, platform{"freebsd", "arm64"}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			code := "package main\n\nimport \"os\"\n\nvar version = \"none\"\n\nfunc main() { _, _ = os.Stdout.WriteString(version + \"\\n\") }\n"
+			for name, content := range map[string]string{"main.go": code, "go.mod": "module hello\n\ngo 1.25\n"} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			args := append([]string{"build", "-buildvcs=false", "-ldflags", c.ldflags, "-o", "hello"}, c.more...)
+			cmd := exec.CommandContext(t.Context(), "go", args...)
+			cmd.Dir, cmd.Env = dir, goEnv(c.platform)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			err := checkBinary(t.Context(), c.version, c.platform, filepath.Join(dir, "hello"))
+			if c.wants == "" && err != nil || c.wants != "" && (err == nil || !strings.Contains(err.Error(), c.wants)) {
+				t.Errorf("%v, not %q", err, c.wants)
+			}
+		})
+	}
+}
+
+// What a caller has in his environment changes no byte of a build.
+func TestEnvironment(t *testing.T) {
+	for _, name := range []string{"GOFLAGS", "GOEXPERIMENT", "CGO_CFLAGS", "GOOS", "GOAMD64", "GODEBUG", "GOWORK"} {
+		t.Setenv(name, "of-the-caller")
+	}
+	effective := map[string]string{} // the last one counts
+	for _, v := range goEnv(platform{"linux", "amd64"}) {
+		name, value, _ := strings.Cut(v, "=")
+		effective[name] = value
+	}
+	for name, value := range effective {
+		if value == "of-the-caller" {
+			t.Errorf("%s is let through", name)
+		}
+	}
+	if effective["GOOS"] != "linux" || effective["CGO_ENABLED"] != "0" {
+		t.Error(effective)
+	}
+}
+
+func TestEmptied(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dist")
+	if err := emptied(dir); err != nil {
+		t.Fatal(err)
+	}
+	mine := filepath.Join(dir, "thesis.txt")
+	if err := os.WriteFile(mine, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := emptied(dir); err == nil || !strings.Contains(err.Error(), "holds something that is no release") {
+		t.Error(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, binarySums), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := emptied(dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(mine); err == nil {
+		t.Error("a former release is still there")
+	}
+}
+
+func TestSame(t *testing.T) {
+	fill := func(files map[string]string) string {
+		dir := t.TempDir()
+		for name, content := range files {
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return dir
+	}
+	one := fill(map[string]string{"a": "1", "b/c": "23"})
+	if files, bytes, err := same(one, fill(map[string]string{"a": "1", "b/c": "23"})); files != 2 || bytes != 3 || err != nil {
+		t.Errorf("%d files, %d bytes, %v", files, bytes, err)
+	}
+	for name, other := range map[string]string{
+		"b/c": fill(map[string]string{"a": "1", "b/c": "24"}),
+		"a":   fill(map[string]string{"b/c": "23"}),
+		"d":   fill(map[string]string{"a": "1", "b/c": "23", "d": ""}),
+	} {
+		if _, _, err := same(one, other); err == nil || !strings.HasSuffix(err.Error(), "differ in "+name) {
+			t.Errorf("%v, but they differ in %s", err, name)
+		}
+	}
+	if _, _, err := same(t.TempDir(), t.TempDir()); err == nil {
+		t.Error("nothing is the same as nothing")
+	}
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+var someSource = source{version: "v0.3.0-rc.1", commit: "0123456789abcdef0123456789abcdef01234567", date: day}
+
+func TestLayout(t *testing.T) {
+	dir := t.TempDir()
+	binaries := map[platform][]byte{{"linux", "amd64"}: []byte("for amd64"), {"linux", "arm64"}: []byte("for arm64"), {"darwin", "arm64"}: []byte("for none")}
+	images, err := layout{dir, someSource}.write(binaries, []member{{name: "LICENSE", content: []byte("free")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := readLayout(t, dir)
+	if len(seen) != 2 || len(images) != 2 {
+		t.Fatalf("%d images, %d said", len(seen), len(images))
+	}
+	for i, arch := range []string{"amd64", "arm64"} {
+		img := seen[arch]
+		if string(img.files[plugin]) != "for "+arch || string(img.files["usr/share/doc/"+plugin+"/LICENSE"]) != "free" {
+			t.Errorf("the image for %s holds %q", arch, img.files)
+		}
+		c := img.config
+		if len(c.Config.Entrypoint) != 1 || c.Config.Entrypoint[0] != "/"+plugin || c.Config.User != "" || c.Config.Cmd != nil || c.OS != "linux" || c.Architecture != arch {
+			t.Errorf("its configuration is %+v", c)
+		}
+		if c.Config.Labels[v1.AnnotationVersion] != "0.3.0-rc.1" || c.Config.Labels[v1.AnnotationRevision] != someSource.commit || !c.Created.Equal(day) {
+			t.Errorf("its labels are %v", c.Config.Labels)
+		}
+		if images[i].config != img.id {
+			t.Errorf("%s is said to have the ID %s, and has %s", arch, images[i].config, img.id)
+		}
+		// An empty image has no certificates, and Redox could not be trusted.
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(img.files["etc/ssl/certs/ca-certificates.crt"]) || bytes.Count(img.files["etc/ssl/certs/ca-certificates.crt"], []byte("BEGIN CERTIFICATE")) < 50 {
+			t.Error("it trusts nobody")
+		}
+	}
+	other := t.TempDir()
+	if _, err := (layout{other, someSource}).write(binaries, []member{{name: "LICENSE", content: []byte("free")}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := same(dir, other); err != nil {
+		t.Error(err)
+	}
+}
+
+// read is an image as a container program sees it.
+type read struct {
+	id     digest.Digest
+	config v1.Image
+	files  map[string][]byte
+}
+
+// readLayout follows a layout from its index to each file, checks each sum on
+// the way, and that nothing else lies there.
+func readLayout(t *testing.T, dir string) map[string]read {
+	t.Helper()
+	used := map[string]bool{}
+	blob := func(d v1.Descriptor, into any) []byte {
+		t.Helper()
+		raw, err := os.ReadFile(filepath.Join(dir, "blobs", d.Digest.Algorithm().String(), d.Digest.Encoded()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if digest.FromBytes(raw) != d.Digest || int64(len(raw)) != d.Size {
+			t.Errorf("a blob is not %s of %d bytes", d.Digest, d.Size)
+		}
+		used[d.Digest.Encoded()] = true
+		if into != nil {
+			if err := json.Unmarshal(raw, into); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return raw
+	}
+	var marker v1.ImageLayout
+	var top, index v1.Index
+	for name, into := range map[string]any{v1.ImageLayoutFile: &marker, v1.ImageIndexFile: &top} {
+		raw, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(raw, into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if marker.Version != "1.0.0" || len(top.Manifests) != 1 || top.Manifests[0].MediaType != v1.MediaTypeImageIndex {
+		t.Fatalf("the layout is %+v, %+v", marker, top)
+	}
+	blob(top.Manifests[0], &index)
+	images := map[string]read{}
+	for _, d := range index.Manifests {
+		var m v1.Manifest
+		blob(d, &m)
+		img := read{id: m.Config.Digest}
+		blob(m.Config, &img.config)
+		if d.MediaType != v1.MediaTypeImageManifest || len(m.Layers) != 1 || img.config.Architecture != d.Platform.Architecture {
+			t.Fatalf("the manifest is %+v", m)
+		}
+		img.files = readLayer(t, blob(m.Layers[0], nil), img.config.RootFS.DiffIDs)
+		images[d.Platform.Architecture] = img
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "blobs/sha256"))
+	if err != nil || len(entries) != len(used) {
+		t.Errorf("%d blobs lie there, %d are used, %v", len(entries), len(used), err)
+	}
+	return images
+}
+
+func readLayer(t *testing.T, packed []byte, ids []digest.Digest) map[string][]byte {
+	t.Helper()
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(ids) != 1 || digest.FromBytes(plain) != ids[0] {
+		t.Errorf("the layer is %s, the configuration says %v", digest.FromBytes(plain), ids)
+	}
+	files := map[string][]byte{}
+	for r := tar.NewReader(bytes.NewReader(plain)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if files[h.Name], err = io.ReadAll(r); err != nil {
+			t.Fatal(err)
+		}
+		if h.Name == plugin && h.Mode != 0o755 {
+			t.Errorf("the plugin has mode %o", h.Mode)
+		}
+	}
+}
