@@ -122,6 +122,8 @@ func condition(name string) (bool, error) {
 		return *long, nil
 	case "promtool":
 		return *promtool, nil
+	case "dist":
+		return *dist != "", nil
 	}
 	return false, fmt.Errorf("there is no condition %s", name)
 }
@@ -165,6 +167,11 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"agent":  agentCmd,
 	"agents": agentsCmd,
 	"outage": outageCmd,
+
+	"download":  downloadCmd,
+	"steps":     stepsCmd,
+	"useragent": userAgentCmd,
+	"schema":    schemaCmd,
 
 	"example":  exampleCmd,
 	"programs": programsCmd,

@@ -52,6 +52,7 @@ type Sandbox struct {
 	idle         map[net.Conn]bool // open, between two requests
 	redirected   int
 	unauthorized int
+	userAgent    string // of the last token request
 }
 
 // Start listens and serves at once. The error is the listener's.

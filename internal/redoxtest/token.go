@@ -34,6 +34,9 @@ func documented(description string) error { return &refused{description, descrip
 func blank(reason string) error { return &refused{"", reason} }
 
 func (s *Sandbox) token(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.userAgent = r.UserAgent()
+	s.mu.Unlock()
 	if s.meetFault(tokenEndpoint, w, r) {
 		return
 	}
@@ -53,6 +56,13 @@ func (s *Sandbox) token(w http.ResponseWriter, r *http.Request) {
 		answer["scope"] = scope
 	}
 	s.answer(w, r, http.StatusOK, answer, "token issued")
+}
+
+// UserAgent is what the last token request said of who sent it.
+func (s *Sandbox) UserAgent() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.userAgent
 }
 
 func (s *Sandbox) refuse(w http.ResponseWriter, r *http.Request, description, reason string) {

@@ -1,0 +1,92 @@
+package e2e
+
+import (
+	"encoding/json"
+	"flag"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var dist = flag.String("dist", "", "a folder that scripts/release has filled for this machine, to install from")
+
+// downloadCmd lays the files of a release where a user has downloaded them to,
+// and sets the variables that docs/release.md tells to set.
+func downloadCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	platform := runtime.GOOS + "_" + runtime.GOARCH
+	archives, err := filepath.Glob(filepath.Join(*dist, pluginName+"_*_"+platform+".tar.gz"))
+	ts.Check(err)
+	if len(archives) != 1 {
+		ts.Fatalf("%s holds %d archives for %s", *dist, len(archives), platform)
+	}
+	version := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(archives[0]), pluginName+"_"), "_"+platform+".tar.gz")
+	for _, name := range []string{filepath.Base(archives[0]), "SHA256SUMS", "BINARY_SHA256SUMS"} {
+		raw, err := os.ReadFile(filepath.Join(*dist, name))
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(name), raw, 0o600))
+	}
+	ts.Setenv("VERSION", version)
+	ts.Setenv("PLATFORM", platform)
+	ts.Setenv("PLUGINS", pluginDir)
+}
+
+// stepsCmd runs the code block of docs/release.md that begins with "# <name>",
+// as a user's shell does: steps <name>.
+func stepsCmd(ts *testscript.TestScript, neg bool, args []string) {
+	raw, err := os.ReadFile(filepath.Join(repository, "docs/release.md"))
+	ts.Check(err)
+	_, block, found := strings.Cut(string(raw), "\n# "+args[0]+"\n")
+	if !found {
+		ts.Fatalf("docs/release.md has no block that begins with # %s", args[0])
+	}
+	block, _, _ = strings.Cut(block, "\n```")
+	if _, err := exec.LookPath("sha256sum"); err != nil { // as the page says of macOS
+		block = strings.ReplaceAll(block, "sha256sum ", "shasum -a 256 ")
+	}
+	err = ts.Exec("bash", "-euc", block)
+	if neg == (err == nil) {
+		ts.Fatalf("%s: %v", args[0], err)
+	}
+}
+
+// userAgentCmd fails unless the last token request said that it was from <name>.
+func userAgentCmd(ts *testscript.TestScript, _ bool, args []string) {
+	if got := worldOf(ts).sandbox.UserAgent(); got != args[0] {
+		ts.Fatalf("the last request was from %s", got)
+	}
+}
+
+// schemaCmd makes what a mount has stored an entry of another schema version,
+// as another version of the plugin would write it: schema <mount> <key> <version>.
+func schemaCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	_, answer, err := w.call(http.MethodGet, "sys/mounts/"+strings.TrimSuffix(args[0], "/"), "")
+	ts.Check(err)
+	var mount struct{ Data struct{ UUID string } }
+	ts.Check(json.Unmarshal(answer, &mount))
+	path := "sys/raw/logical/" + mount.Data.UUID + "/" + args[1]
+	_, answer, err = w.call(http.MethodGet, path, "")
+	ts.Check(err)
+	var stored struct{ Data struct{ Value string } }
+	ts.Check(json.Unmarshal(answer, &stored))
+	version := regexp.MustCompile(`^\{"version":\d+,`)
+	if !version.MatchString(stored.Data.Value) {
+		ts.Fatalf("%s does not begin with its version", args[1])
+	}
+	_, err = strconv.Atoi(args[2])
+	ts.Check(err)
+	body, err := json.Marshal(map[string]string{"value": version.ReplaceAllString(stored.Data.Value, `{"version":`+args[2]+`,`)})
+	ts.Check(err)
+	status, _, err := w.call(http.MethodPut, path, string(body))
+	ts.Check(err)
+	if status != http.StatusNoContent {
+		ts.Fatalf("writing %s: HTTP %d", args[1], status)
+	}
+}

@@ -1,0 +1,46 @@
+package redox
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// docs/release.md tells what was tested, and how much is in the binary: of what
+// is built and listed here, not of a former state.
+func TestReleasePage(t *testing.T) {
+	file := func(path string) string {
+		t.Helper()
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	one := func(pattern, text string) string {
+		t.Helper()
+		found := regexp.MustCompile(pattern).FindStringSubmatch(text)
+		if found == nil {
+			t.Fatalf("there is no %s", pattern)
+		}
+		return found[1]
+	}
+	page := file("docs/release.md")
+	_, table, _ := strings.Cut(page, "<!-- compat -->\n")
+	table, _, _ = strings.Cut(table, "<!-- /compat -->")
+	oldest := "\n| Go " + one(`(?m)^go (\S+)$`, file("go.mod")) + ", the oldest "
+	pinned := "\n| Vault " + strings.TrimPrefix(one(`(?m)^require github.com/hashicorp/vault (\S+)$`, file("tools/vault/go.mod")), "v") + " | "
+	for _, row := range []string{oldest, pinned} {
+		if !strings.Contains(table, row) {
+			t.Errorf("no row begins with %q: run scripts/compat --write", strings.TrimSpace(row))
+		}
+	}
+	_, list, _ := strings.Cut(file(budget), "\n# ours\n")
+	ours, forced, _ := strings.Cut(list, "\n# forced")
+	n, m := strings.Count(strings.TrimSpace(ours), "\n")+1, strings.Count(strings.TrimSpace(forced), "\n")
+	if want := fmt.Sprintf("<!-- modules -->\nCode of %d modules is compiled in on one system or another: %d that we want, and %d that", n+m, n, m); !strings.Contains(page, want) {
+		t.Errorf("it does not say: %s", want)
+	}
+}
