@@ -176,6 +176,9 @@ func TestReadmeCommands(t *testing.T) {
 			continue
 		}
 		commands++
+		if strings.Contains(line, " -oci_image=") { // no container program is here, so Vault refuses it
+			line = "! " + line
+		}
 		if !shapes[shape(line)] {
 			t.Errorf("no script runs: %s", line)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -59,6 +60,9 @@ func TestSBOM(t *testing.T) {
 	}
 	if got := (*(*bom.Components)[0].Licenses)[0].Expression; got != "Apache-2.0 AND MIT" {
 		t.Errorf("the licence of two is %q", got)
+	}
+	if !regexp.MustCompile(`^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(bom.SerialNumber) {
+		t.Errorf("%s is no UUID of version 8", bom.SerialNumber)
 	}
 	if serial(digest) == serial(strings.Repeat("0b", 32)) {
 		t.Error("two binaries have one serial number")

@@ -139,3 +139,10 @@ func TestPlatforms(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What this repository says of itself can be released.
+func TestComingVersion(t *testing.T) {
+	if version, err := comingVersion("../.."); err != nil || semver.Canonical(version) != version {
+		t.Errorf("%s, %v", version, err)
+	}
+}
