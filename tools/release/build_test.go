@@ -22,7 +22,8 @@ func TestCheckBinary(t *testing.T) {
 		{"another variable", "-s -w -X main.Version=v1.2.3", "v1.2.3", []string{"-trimpath"}, host, "does not know that it is v1.2.3"},
 		{"another version", "-s -w -X main.version=v1.2.3-rc.1", "v1.2.3", []string{"-trimpath"}, host, "says that it is v1.2.3-rc.1, not v1.2.3"},
 		{"paths of this machine", "-s -w -X main.version=v1.2.3", "v1.2.3", nil, host, "was built with -trimpath=, not true"},
-		{"symbols", "-X main.version=v1.2.3", "v1.2.3", []string{"-trimpath"}, platform{"linux", "amd64"}, "is not stripped"},
+		{"symbols", "-w -X main.version=v1.2.3", "v1.2.3", []string{"-trimpath"}, platform{"linux", "amd64"}, "is not stripped"},
+		{"what debuggers want", "-s -w=0 -X main.version=v1.2.3", "v1.2.3", []string{"-trimpath"}, platform{"linux", "amd64"}, "is not stripped"},
 		{"position", "-s -w -X main.version=v1.2.3", "v1.2.3", []string{"-trimpath", "-buildmode=pie"}, platform{"linux", "amd64"}, "is not static"},
 		{"another system", "-s -w -X main.version=v1.2.3", "v1.2.3", []string{"-trimpath"}, platform{"freebsd", "arm64"}, ""},
 	} {

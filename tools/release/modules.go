@@ -67,12 +67,12 @@ func takeStock(ctx context.Context, s source, p platform, file string) (inventor
 	}
 	inv := inventory{goVersion: info.GoVersion}
 	for _, dep := range found {
-		switch {
-		case dep.path == module:
+		switch dep.path {
+		case module:
 			dep.version = s.version
 			inv.main = *dep
 			continue
-		case dep.path == library:
+		case library:
 			dep.version = strings.TrimPrefix(info.GoVersion, "go")
 		default:
 			dep.sum = sums[dep.path+" "+dep.version]
