@@ -81,7 +81,7 @@ func (b *backend) renew(ctx context.Context, r *request, v *view, news bool) (t 
 		}
 	}()
 	if t, err = b.issue(ctx, r, v.config, v.ring); err != nil && news {
-		b.Logger().Warn("there is no new token to hand out again", "mount", r.MountPoint, "client", r.client, "request_id", r.ID, "error", err)
+		b.log(r).Warn("there is no new token to hand out again", "error", err)
 	}
 	return t, err
 }

@@ -132,6 +132,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"engine":   engineCmd,
 	"publish":  publishCmd,
 	"sandbox":  sandboxCmd,
+	"logged":   loggedCmd,
 	"capture":  captureCmd,
 	"http":     httpCmd,
 	"overload": overloadCmd,

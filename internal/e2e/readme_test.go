@@ -55,6 +55,7 @@ var variable = []struct {
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "HOST"},
 	{regexp.MustCompile(`(expires_in|rotation_period|ttl)( +)[0-9ms]+`), "$1$2LEFT"},
 	{regexp.MustCompile(`(clock_skew) +-?[0-9]+s`), "$1 SKEW"},
+	{regexp.MustCompile(`(took) +[0-9.]+m?s`), "$1 DURATION"},
 }
 
 func normal(text string) string {
