@@ -169,6 +169,11 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 
 	"example":  exampleCmd,
 	"programs": programsCmd,
+
+	"issuers":   issuersCmd,
+	"idtoken":   idTokenCmd,
+	"githubjob": githubJobCmd,
+	"gitlabjob": gitlabJobCmd,
 }
 
 type worldKey struct{}

@@ -44,10 +44,13 @@ type world struct {
 	retrying  *retryingReaders
 	agents    []*agent
 	programs  programs
+	issuers   map[string]*issuer
 
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong
 	keys  map[string]string // parts of the private keys that were ever stored
+
+	others map[string]string // further secrets, by what they are
 }
 
 // server is a Vault in development mode.
@@ -60,7 +63,7 @@ type server struct {
 }
 
 func newWorld(dir string) (*world, error) {
-	w := &world{dir: dir, rootToken: "root", texts: map[string]string{}, keys: map[string]string{}}
+	w := &world{dir: dir, rootToken: "root", texts: map[string]string{}, keys: map[string]string{}, others: map[string]string{}}
 	bin := filepath.Join(dir, ".bin")
 	if err := os.Mkdir(bin, 0o700); err != nil {
 		return nil, err
