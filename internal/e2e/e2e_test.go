@@ -166,6 +166,11 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"agents": agentsCmd,
 	"outage": outageCmd,
 
+	"kubernetes":      kubernetesCmd,
+	"operator":        operatorCmd,
+	"externalsecrets": externalSecretsCmd,
+	"edit":            editCmd,
+
 	"example":  exampleCmd,
 	"programs": programsCmd,
 }
