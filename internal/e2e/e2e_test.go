@@ -170,6 +170,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"operator":        operatorCmd,
 	"externalsecrets": externalSecretsCmd,
 	"edit":            editCmd,
+	"terraform":       terraformCmd,
+	"rights":          rightsCmd,
 
 	"example":  exampleCmd,
 	"programs": programsCmd,

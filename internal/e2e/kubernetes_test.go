@@ -98,10 +98,7 @@ func (w *world) asPod(account serviceAccount, mount, role string, audiences []st
 	if err := json.Unmarshal(answer, &login); err != nil {
 		return nil, err
 	}
-	root := w.rootToken
-	w.rootToken = login.Auth.ClientToken
-	defer func() { w.rootToken = root }()
-	status, answer, err = w.call(http.MethodGet, path, "")
+	status, answer, err = w.callAs(login.Auth.ClientToken, http.MethodGet, path, "")
 	w.record(path, string(answer))
 	if err != nil || status != http.StatusOK {
 		return nil, fmt.Errorf("reading %s: HTTP %d, %s %w", path, status, answer, err)
