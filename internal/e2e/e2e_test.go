@@ -167,6 +167,13 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"agents": agentsCmd,
 	"outage": outageCmd,
 
+	"kubernetes":      kubernetesCmd,
+	"operator":        operatorCmd,
+	"externalsecrets": externalSecretsCmd,
+	"edit":            editCmd,
+	"terraform":       terraformCmd,
+	"rights":          rightsCmd,
+
 	"example":  exampleCmd,
 	"programs": programsCmd,
 
