@@ -44,6 +44,7 @@ type world struct {
 	retrying  *retryingReaders
 	agents    []*agent
 	programs  programs
+	gateway   *gateway // nil without a proxy
 
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong
