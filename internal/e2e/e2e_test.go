@@ -102,6 +102,7 @@ func TestScripts(t *testing.T) {
 				"VAULT_ADDR="+w.vault.addr, "VAULT_TOKEN=root", "VAULT_MAX_RETRIES=0", "HOME="+env.WorkDir, "NO_PROXY=127.0.0.1",
 				"PATH="+filepath.Dir(w.cli)+string(os.PathListSeparator)+os.Getenv("PATH"),
 				"REDOX="+w.sandbox.URL(), "EXAMPLES="+examples, "REDOX_TLS="+w.stranger.URL, "SHA256="+checksum(t, pluginName), "SHA256_NEXT="+checksum(t, pluginName+"-9.9.9"),
+				"PLUGINS="+pluginDir, "OPERATIONS=operations-"+pluginName,
 			)
 			return nil
 		},
@@ -161,7 +162,9 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 
 	"clusterreaders": clusterReadersCmd,
 	"unseal":         unsealCmd,
+	"lose":           loseCmd,
 	"readme":         readmeCmd,
+	"proxy":          proxyCmd,
 
 	"agent":  agentCmd,
 	"agents": agentsCmd,
@@ -189,7 +192,7 @@ func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*w
 
 // vaultCmd is the CLI: vault args…
 func vaultCmd(ts *testscript.TestScript, neg bool, args []string) {
-	if args[0] == "delete" || args[0] == "secrets" {
+	if args[0] == "delete" || args[0] == "secrets" || args[0] == "operator" {
 		ts.Check(worldOf(ts).keepKeys())
 	}
 	err := ts.Exec("vault", args...)
@@ -216,14 +219,18 @@ func captureCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 }
 
-// readmeCmd writes the README's code block that begins with "# <name>" to a
-// file of that name.
+// readmeCmd writes the code block of the README, or of a file in docs, that
+// begins with "# <name>" to a file of that name: readme <name> [<file in docs>].
 func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
-	raw, err := os.ReadFile(filepath.Join(repository, "README.md"))
+	path := "README.md"
+	if len(args) > 1 {
+		path = "docs/" + args[1]
+	}
+	raw, err := os.ReadFile(filepath.Join(repository, path))
 	ts.Check(err)
 	_, block, found := strings.Cut(string(raw), "\n# "+args[0]+"\n")
 	if !found {
-		ts.Fatalf("the README has no block that begins with # %s", args[0])
+		ts.Fatalf("%s has no block that begins with # %s", path, args[0])
 	}
 	block, _, _ = strings.Cut(block, "\n```")
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(block+"\n"), 0o600))

@@ -45,6 +45,7 @@ type world struct {
 	agents    []*agent
 	programs  programs
 	issuers   map[string]*issuer
+	gateway   *gateway // nil without a proxy
 
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong
