@@ -45,6 +45,8 @@ type world struct {
 	agents    []*agent
 	programs  programs
 
+	prometheus *prometheus // nil unless one was started
+
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong
 	keys  map[string]string // parts of the private keys that were ever stored
