@@ -166,6 +166,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"agents": agentsCmd,
 	"outage": outageCmd,
 
+	"consultemplate": consulTemplateCmd,
+
 	"example":  exampleCmd,
 	"programs": programsCmd,
 

@@ -46,6 +46,7 @@ type world struct {
 	programs  programs
 
 	prometheus *prometheus // nil unless one was started
+	door       *door       // by which agents come
 
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong
@@ -87,6 +88,9 @@ func newWorld(dir string) (*world, error) {
 		w.sandbox.Close()
 		return nil, err
 	}
+	if w.door, err = newDoor(strings.TrimPrefix(w.vault.addr, "http://")); err != nil {
+		return nil, err
+	}
 	return w, w.enableAudit()
 }
 
@@ -106,6 +110,7 @@ func (w *world) close() {
 		w.crowd.all.Wait()
 	}
 	w.stranger.Close()
+	_ = w.door.shut() // it may be
 	for _, node := range w.nodes() {
 		node.stop()
 	}
