@@ -137,7 +137,10 @@ func runPrometheus(ts *testscript.TestScript, dir string) (*prometheus, error) {
 		<-ended
 		worldOf(ts).record("prometheus", said.String())
 	}
-	if _, err = p.get("/-/ready", nil); err != nil {
+	if err == nil { // it may have ended
+		_, err = p.get("/-/ready", nil)
+	}
+	if err != nil {
 		stop()
 		return nil, fmt.Errorf("%w: %s", err, said.String())
 	}
