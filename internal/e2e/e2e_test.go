@@ -22,7 +22,7 @@ const module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 
 var (
 	long     = flag.Bool("long", false, "also run what takes minutes")
-	promtool = flag.Bool("promtool", false, "also check what is for Prometheus with promtool, which is on PATH")
+	promtool = flag.Bool("promtool", false, "also check what is for Prometheus with promtool and with a Prometheus, both on PATH")
 )
 
 // What the tests share: binaries that are built once.
@@ -176,14 +176,17 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"edit":            editCmd,
 	"terraform":       terraformCmd,
 	"rights":          rightsCmd,
+	"consultemplate":  consulTemplateCmd,
 
 	"example":  exampleCmd,
 	"programs": programsCmd,
 
-	"issuers":   issuersCmd,
-	"idtoken":   idTokenCmd,
-	"githubjob": githubJobCmd,
-	"gitlabjob": gitlabJobCmd,
+	"issuers":    issuersCmd,
+	"idtoken":    idTokenCmd,
+	"githubjob":  githubJobCmd,
+	"gitlabjob":  gitlabJobCmd,
+	"prometheus": prometheusCmd,
+	"documented": documentedCmd,
 }
 
 type worldKey struct{}

@@ -47,6 +47,9 @@ type world struct {
 	issuers   map[string]*issuer
 	gateway   *gateway // nil without a proxy
 
+	prometheus *prometheus // nil unless one was started
+	door       *door       // by which agents come
+
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong
 	keys  map[string]string // parts of the private keys that were ever stored
@@ -89,6 +92,9 @@ func newWorld(dir string) (*world, error) {
 		w.sandbox.Close()
 		return nil, err
 	}
+	if w.door, err = newDoor(strings.TrimPrefix(w.vault.addr, "http://")); err != nil {
+		return nil, err
+	}
 	return w, w.enableAudit()
 }
 
@@ -108,6 +114,7 @@ func (w *world) close() {
 		w.crowd.all.Wait()
 	}
 	w.stranger.Close()
+	_ = w.door.shut() // it may be
 	for _, node := range w.nodes() {
 		node.stop()
 	}
