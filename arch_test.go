@@ -58,6 +58,7 @@ var mayImport = map[string][]string{
 	".": {
 		"github.com/hashicorp/vault/sdk/framework", "github.com/hashicorp/vault/sdk/logical",
 		"github.com/prometheus/client_golang/prometheus", "github.com/prometheus/common/expfmt",
+		"github.com/hashicorp/go-hclog", "golang.org/x/time/rate",
 		module + "/internal/assertion", module + "/internal/keyring", module + "/internal/store",
 	},
 }

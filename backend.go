@@ -46,6 +46,7 @@ var _ logical.Factory = Factory
 type backend struct {
 	*framework.Backend
 	now      func() time.Time
+	logbook  *logbook
 	metrics  *metrics
 	memory   *memory
 	pool     *pool
@@ -68,7 +69,9 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 }
 
 func newBackend() *backend {
-	b := &backend{now: time.Now, metrics: newMetrics(), memory: newMemory(), pool: newPool(), tokens: newShelf(), rotation: newRotator()}
+	b := &backend{
+		now: time.Now, logbook: newLogbook(), metrics: newMetrics(), memory: newMemory(), pool: newPool(), tokens: newShelf(), rotation: newRotator(),
+	}
 	b.Backend = &framework.Backend{
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
@@ -139,8 +142,9 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 			resp, err = nil, b.recovered(req, p)
 		}
 	}()
+	b.logbook.at(req.MountPoint)
 	if err := b.checkInput(req); err != nil {
-		return b.respond(req, err)
+		return b.respond(&request{Request: req}, err)
 	}
 	return b.Backend.HandleRequest(ctx, req)
 }
@@ -174,13 +178,13 @@ func (b *backend) serve(h handler) framework.OperationFunc {
 		r := &request{Request: req, client: defaultClient, paths: req.MountPoint, fields: d}
 		if captured, _ := d.Raw[fieldClient].(string); captured != "" {
 			if err := checkClientName(captured, req.MountPoint); err != nil {
-				return b.respond(req, err)
+				return b.respond(r, err)
 			}
 			r.client, r.paths = captured, req.MountPoint+clientsPrefix+captured+"/"
 		}
 		resp, err := h(ctx, r)
 		if err != nil {
-			return b.respond(req, err)
+			return b.respond(r, err)
 		}
 		return resp, nil
 	}

@@ -285,6 +285,7 @@ func newTransport(caPEM string) (*http.Transport, error) {
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
+		OnProxyConnectResponse: proxyConnected,
 		TLSClientConfig:        tlsConfig,
 		Protocols:              protocols,
 		MaxConnsPerHost:        maxInFlight + maxProofsInFlight,

@@ -90,7 +90,7 @@ func TestConnectionErrors(t *testing.T) {
 		"nobody listens":       {newLane(t, "").http, "http://" + closed, "connection to " + closed + ": connection refused"},
 		"no such name":         {newLane(t, "").http, "https://redox.invalid/", "the name of redox.invalid (or of the proxy) cannot be resolved"},
 		"the proxy is down":    {through("http://user:canary@" + closed), "https://redox.example/", "the proxy on the way to redox.example cannot be reached"},
-		"the proxy says no":    {through(strings.Replace(proxy.URL, "http://", "http://user:canary@", 1)), "https://redox.example/", "the connection to redox.example broke"},
+		"the proxy says no":    {through(strings.Replace(proxy.URL, "http://", "http://user:canary@", 1)), "https://redox.example/", "on the way to redox.example the proxy refuses with HTTP 407; proxy settings"},
 		"the URL is no URL":    {newLane(t, "").http, "http://[::1", "cannot be requested"},
 		"the proxy is unknown": {through("http://user:canary@proxy.invalid:1"), "https://redox.example/", "redox.example"},
 	} {

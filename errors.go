@@ -88,7 +88,7 @@ func isUnknownKey(err error) bool {
 // place that knows an HTTP status. Vault's clients repeat 429 and 5xx by
 // themselves and never 400, so what lasts is 400 and what passes is not.
 // A coded error must be returned bare: wrapped, gRPC makes it a 500.
-func (b *backend) respond(req *logical.Request, err error) (*logical.Response, error) {
+func (b *backend) respond(r *request, err error) (*logical.Response, error) {
 	var (
 		rule    keyring.Rule
 		user    userError
@@ -99,13 +99,17 @@ func (b *backend) respond(req *logical.Request, err error) (*logical.Response, e
 	switch {
 	case errors.As(err, &missing):
 		return nil, logical.CodedError(http.StatusNotFound, err.Error())
-	case errors.As(err, &user), errors.As(err, &rule), errors.As(err, &refused):
+	case errors.As(err, &user), errors.As(err, &rule):
+		return logical.ErrorResponse("%s", err), nil
+	case errors.As(err, &refused):
+		b.logFailure(r, err)
 		return logical.ErrorResponse("%s", err), nil
 	case errors.As(err, &up):
+		b.logFailure(r, err)
 		return nil, logical.CodedError(up.Kind.httpStatus(), err.Error())
 	}
-	b.Logger().Error("request failed", "mount", req.MountPoint, "path", req.Path, "request_id", req.ID, "error", err)
-	return nil, fmt.Errorf("%w (request ID %s)", err, req.ID)
+	b.log(r).Error("request failed", "path", r.Path, "error", err)
+	return nil, fmt.Errorf("%w (request ID %s)", err, r.ID)
 }
 
 func (k kind) httpStatus() int {

@@ -1,7 +1,6 @@
 package redox
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -59,35 +58,19 @@ func TestHelp(t *testing.T) {
 
 // The operations that generated clients and documentation are named by.
 func TestOperationIDs(t *testing.T) {
-	m := newMount(t)
-	resp, err := m.backend.HandleRequest(t.Context(), &logical.Request{
-		Operation: logical.HelpOperation, Path: "", MountPoint: "redox/", Data: map[string]any{"requestResponsePrefix": "redox"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := json.Marshal(resp.Data["openapi"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	var document struct {
-		Paths map[string]map[string]json.RawMessage
-	}
-	if err := json.Unmarshal(raw, &document); err != nil {
-		t.Fatal(err)
-	}
 	var lines []string
-	for path, operations := range document.Paths {
-		for method, operation := range operations {
-			var named struct{ OperationID string }
-			if json.Unmarshal(operation, &named) == nil && named.OperationID != "" {
-				lines = append(lines, fmt.Sprintf("%-6s %-38s %s", method, path, named.OperationID))
-			}
+	for path, item := range openAPI(t).Paths {
+		for method, operation := range item.operations() {
+			lines = append(lines, fmt.Sprintf("%-6s %-38s %s", method, path, operation.OperationID))
 		}
 	}
 	slices.SortFunc(lines, func(a, b string) int { return strings.Compare(a[7:], b[7:]) })
-	got := strings.Join(lines, "\n") + "\n"
-	const file = "testdata/operations.txt"
+	golden(t, "testdata/operations.txt", strings.Join(lines, "\n")+"\n")
+}
+
+// golden compares with a file, which -update writes anew.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
 	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
 			t.Fatal(err)

@@ -117,7 +117,7 @@ func proxyCases(certificate tls.Certificate) map[string]proxyCase {
 		noProxy:                {nil, 502, "the name of " + noProxy + " (or of the proxy) cannot be resolved" + settings},
 		"good.redox.invalid":   {[]step{tunnel, inside, hears, says(ok200(`{"access_token":"t"}`))}, 200, ""},
 		"other.redox.invalid":  {[]step{tunnel, inside, hears}, 502, "it is for another host"},
-		"no.redox.invalid":     {[]step{says("HTTP/1.1 407 " + canary + "\r\nProxy-Authenticate: Basic realm=" + canary + "\r\n\r\n")}, 502, "no.redox.invalid " + notHTTP},
+		"no.redox.invalid":     {[]step{says("HTTP/1.1 407 " + canary + "\r\nProxy-Authenticate: Basic realm=" + canary + "\r\n\r\n")}, 502, "on the way to no.redox.invalid the proxy refuses with HTTP 407" + settings},
 		"stall.redox.invalid":  {[]step{stalls}, 504, "no answer from stall.redox.invalid in time" + settings},
 		"silent.redox.invalid": {[]step{tunnel, stalls}, 504, "no answer from silent.redox.invalid in time" + settings},
 		"cut.redox.invalid":    {[]step{tunnel, ends}, 502, notHTTP},

@@ -80,8 +80,7 @@ func (b *backend) issue(ctx context.Context, r *request, c *config, ring *keyrin
 	}
 	if second.State == keyring.Retiring {
 		way.noteUnknown(string(first.ID), b.now())
-		b.Logger().Warn("Redox does not know the active key everywhere yet: the one before it signs", "mount", r.MountPoint,
-			"client", r.client, "key_id", first.ID, "signed_with", second.ID, "request_id", r.ID)
+		b.log(r).Warn("Redox does not know the active key everywhere yet: the one before it signs", "key_id", first.ID, "signed_with", second.ID)
 	}
 	return &issued{t, c.ClientID, second.ID}, nil
 }

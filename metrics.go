@@ -31,7 +31,7 @@ func newMetrics() *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "redox_token_reads_total", Help: "Reads of token. issued: a fresh one; reused: from memory; held: from memory in its margin, as Redox gave no other; all others failed.",
+			Name: "redox_token_reads_total", Help: "Reads of token. issued: had a token requested; reused: got one that was requested before; held: one in its margin, as Redox gave no other; all others failed.",
 		}, []string{labelClient, labelOutcome}),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "redox_request_duration_seconds", Help: "Token requests to Redox, each attempt, however it ended.",
@@ -55,6 +55,32 @@ func newMetrics() *metrics {
 	return m
 }
 
+// The outcomes of a read of token.
+const (
+	outcomeIssued      = "issued"
+	outcomeReused      = "reused"
+	outcomeHeld        = "held"
+	outcomeRefused     = "refused"
+	outcomeLimited     = "limited"
+	outcomeOverloaded  = "overloaded"
+	outcomeTimeout     = "timeout"
+	outcomeUnavailable = "unavailable"
+	outcomeError       = "error"
+)
+
+// begin gives a client all that is counted, at zero: Prometheus sees a counter
+// grow only from a value that it has seen, so it would miss the first refusal of
+// all if the label came with it.
+func (m *metrics) begin(client string) {
+	for _, outcome := range []string{
+		outcomeIssued, outcomeReused, outcomeHeld, outcomeRefused, outcomeLimited, outcomeOverloaded, outcomeTimeout, outcomeUnavailable, outcomeError,
+	} {
+		m.reads.WithLabelValues(client, outcome)
+	}
+	m.requests.WithLabelValues(client)
+	m.retries.WithLabelValues(client)
+}
+
 // outcomeOf names how a read of token failed.
 func outcomeOf(err error) string {
 	var (
@@ -63,23 +89,23 @@ func outcomeOf(err error) string {
 	)
 	switch {
 	case errors.As(err, &no):
-		return "refused"
+		return outcomeRefused
 	case errors.As(err, &up):
 		return up.Kind.outcome()
 	}
-	return "error"
+	return outcomeError
 }
 
 func (k kind) outcome() string {
 	switch k {
 	case limited:
-		return "limited"
+		return outcomeLimited
 	case overloaded:
-		return "overloaded"
+		return outcomeOverloaded
 	case timedOut:
-		return "timeout"
+		return outcomeTimeout
 	}
-	return "unavailable"
+	return outcomeUnavailable
 }
 
 // answered notes one attempt at the token endpoint.

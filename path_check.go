@@ -10,7 +10,9 @@ import (
 
 const checkHelp = `
 Tries the whole way to Redox: asks for a real token and throws it away. Says
-what works and how far this clock is ahead of Redox's; on failure, what to mend.
+what Redox accepted, how long it took, how far this clock is ahead of Redox's,
+and how rotation and publication get on; on failure, what to mend. What does
+not stop tokens yet, but will, is a warning.
 `
 
 func (b *backend) pathCheck() []*framework.Path {
@@ -20,7 +22,10 @@ func (b *backend) pathCheck() []*framework.Path {
 		"token_url":  {Type: framework.TypeString, Required: true, Description: "Token URL that answered"},
 		"expires_in": {Type: framework.TypeInt64, Required: true, Description: "Seconds a token lives"},
 		"clock_skew": {Type: framework.TypeString, Required: true, Description: "How far the clock here is ahead of Redox's (negative: behind), or unknown"},
+		"took":       {Type: framework.TypeString, Required: true, Description: "How long Redox took, with repeated attempts"},
+		"rotation":   {Type: framework.TypeString, Required: true, Description: "What a rotation waits for, or when the next one begins, and when replaced keys are deleted"},
 
+		"publication":  {Type: framework.TypeString, Required: true, Description: "How Redox gets to know the keys, and with platform_client whether it lists them all"},
 		"foreign_keys": {Type: framework.TypeStringSlice, Description: "With platform_client: keys that Redox lists for this API key and that are not of the ring. Remove in the dashboard those that nobody uses."},
 	})
 	return b.path("check", "check access", nil, checkHelp, map[logical.Operation]framework.OperationHandler{
@@ -33,7 +38,7 @@ func (b *backend) readCheck(ctx context.Context, r *request) (*logical.Response,
 	if err != nil {
 		return nil, err
 	}
-	k := ring.Active()
+	k, began := ring.Active(), b.now()
 	t, err := b.prove(ctx, r, c, k)
 	if err != nil {
 		return nil, err
@@ -48,6 +53,10 @@ func (b *backend) readCheck(ctx context.Context, r *request) (*logical.Response,
 		"token_url":  c.tokenURL(),
 		"expires_in": int64(t.Lifetime / time.Second),
 		"clock_skew": clock,
+		"took":       b.now().Sub(began).Round(time.Millisecond).String(),
+		"rotation":   outlook(r, c, ring) + retirements(c, ring),
+
+		"publication": publication(r, c, ring),
 	}}
 	if next := ring.Pending(); next != nil && next.Proofs.Refusals > 0 {
 		resp.AddWarning("the rotation to key " + string(next.ID) + " does not get on: " + waitsFor(r, c, next))

@@ -31,7 +31,10 @@ func TestCheck(t *testing.T) {
 		t.Errorf("warnings %v", resp.Warnings)
 	}
 	delete(resp.Data, "clock_skew")
-	want := map[string]any{"client_id": clientID, "key_id": keyID, "token_url": m.sandbox.TokenURL(), "expires_in": 300.0}
+	want := map[string]any{
+		"client_id": clientID, "key_id": keyID, "token_url": m.sandbox.TokenURL(), "expires_in": 300.0, "took": "0s",
+		"rotation": "off: there is no rotation_period", "publication": "by hand: paste jwks into Redox's dashboard and press Save Changes",
+	}
 	if diff := cmp.Diff(want, resp.Data); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -101,5 +101,9 @@ func (b *backend) deleteClient(ctx context.Context, r *request) (*logical.Respon
 	if err := b.deleteConfigEntry(ctx, r); err != nil {
 		return nil, err
 	}
-	return nil, b.putRing(ctx, r, &keyring.Ring{})
+	if err := b.putRing(ctx, r, &keyring.Ring{}); err != nil {
+		return nil, err
+	}
+	b.log(r).Info("client deleted", "keys", len(ring.Keys))
+	return nil, nil
 }

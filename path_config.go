@@ -3,6 +3,8 @@ package redox
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -137,6 +139,7 @@ func (b *backend) writeConfig(ctx context.Context, r *request) (*logical.Respons
 		return nil, err
 	}
 	b.rotation.wake()
+	b.log(r).Info("config written", "fields", slices.Sorted(maps.Keys(r.Data)))
 	resp := c.response()
 	if _, given := r.fields.Raw[fieldRegion]; given && c.TokenURL != "" {
 		resp.AddWarning("region has no effect while token_url is set: write token_url=\"\" to use the region's")
@@ -165,5 +168,9 @@ func (b *backend) deleteConfig(ctx context.Context, r *request) (*logical.Respon
 	defer b.mu.Unlock()
 	defer b.forget(r.client)
 	defer b.metrics.forget(r.client)
-	return nil, b.deleteConfigEntry(ctx, r)
+	if err := b.deleteConfigEntry(ctx, r); err != nil {
+		return nil, err
+	}
+	b.log(r).Info("config deleted")
+	return nil, nil
 }

@@ -115,7 +115,11 @@ func (b *backend) deleteKey(ctx context.Context, r *request) (*logical.Response,
 	}
 	defer b.rotation.wake()  // when it is gone
 	defer b.forget(r.client) // its memory may hold the key
-	return nil, b.putRing(ctx, r, ring)
+	if err := b.putRing(ctx, r, ring); err != nil {
+		return nil, err
+	}
+	b.log(r).Info("key deleted", "key_id", k.ID, "state", k.State)
+	return nil, nil
 }
 
 func (b *backend) activateKey(ctx context.Context, r *request) (*logical.Response, error) {
@@ -163,7 +167,7 @@ func (b *backend) promote(ctx context.Context, r *request, k *keyring.Key, prove
 			return nil, err
 		}
 		b.rotation.wake()
-		b.Logger().Info("signing key changed", "mount", r.MountPoint, "client", r.client, "key_id", k.ID, "proved", proved != nil, "request_id", r.ID)
+		b.log(r).Info("signing key changed", "key_id", k.ID, "proved", proved != nil)
 	}
 	data := describe(now, nil)
 	data[fieldKeyID] = string(now.ID)

@@ -102,6 +102,7 @@ func (b *backend) addKey(ctx context.Context, r *request, k *keyring.Key) (*logi
 			return nil, err
 		}
 		b.rotation.wake()
+		b.log(r).Info("key added", "key_id", k.ID, "state", k.State, "origin", k.Origin)
 	}
 	data := describe(k, nil)
 	data[fieldKeyID] = string(k.ID)

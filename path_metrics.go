@@ -83,7 +83,7 @@ func (b *backend) standing(ctx context.Context, r *request) (*prometheus.Registr
 	}
 	for _, name := range names {
 		client := strings.TrimSuffix(name, "/")
-		c, ring, err := stored(ctx, &request{Request: r.Request, client: client})
+		c, ring, err := b.counted(ctx, &request{Request: r.Request, client: client})
 		if err != nil {
 			return nil, err
 		}
@@ -109,6 +109,18 @@ func (b *backend) standing(ctx context.Context, r *request) (*prometheus.Registr
 		}
 	}
 	return registry, nil
+}
+
+// counted reads a client's config and ring, and begins to count what it does if
+// it has a config. The lock keeps whoever deletes that from coming in between.
+func (b *backend) counted(ctx context.Context, r *request) (*config, *keyring.Ring, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c, ring, err := stored(ctx, r)
+	if err == nil && c != nil {
+		b.metrics.begin(r.client)
+	}
+	return c, ring, err
 }
 
 func unix(t time.Time) float64 {

@@ -101,10 +101,52 @@ func TestMetricsOfReuse(t *testing.T) {
 	m.sandbox.SetFault(redoxtest.FaultUnavailable, -1)
 	m.later(250 * time.Second)
 	m.expect(map[string]float64{
-		"redox_token_reads_total{client=default,outcome=reused}": 2,
+		"redox_token_reads_total{client=default,outcome=issued}": 1,
+		"redox_token_reads_total{client=default,outcome=reused}": 1,
 		"redox_token_reads_total{client=default,outcome=held}":   1,
 		"redox_request_duration_seconds{client=default}":         2,
 	})
+}
+
+// Of many who wait for one request, one is counted as who asked.
+func TestMetricsOfSharedRequest(t *testing.T) {
+	m := reusing(t)
+	m.sandbox.SetFault(redoxtest.FaultSlow, 1)
+	done := make(chan error)
+	for range 16 {
+		go func() {
+			_, err := m.request(t.Context(), logical.ReadOperation, "token", nil)
+			done <- err
+		}()
+	}
+	for range 16 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	m.expect(map[string]float64{
+		"redox_token_reads_total{client=default,outcome=issued}": 1,
+		"redox_token_reads_total{client=default,outcome=reused}": 15,
+		"redox_request_duration_seconds{client=default}":         1,
+	})
+}
+
+// What a client has not done yet is there at zero from the first scrape on, or
+// the first refusal would come with its label, and no increase.
+func TestMetricsBeginAtZero(t *testing.T) {
+	m := newMount(t)
+	m.ready("clients/acme/", nil)
+	want := map[string]float64{"redox_request_duration_seconds{client=acme}": 0, "redox_retries_total{client=acme}": 0}
+	for _, outcome := range []string{"issued", "reused", "held", "refused", "limited", "overloaded", "timeout", "unavailable", "error"} {
+		want["redox_token_reads_total{client=acme,outcome="+outcome+"}"] = 0
+	}
+	m.expect(want)
+	m.expect(want) // and another scrape begins nothing anew
+	m.sandbox.SetFault(redoxtest.FaultBlank, 1)
+	m.fails(400, logical.ReadOperation, "clients/acme/token", nil)
+	want["redox_token_reads_total{client=acme,outcome=refused}"] = 1
+	want["redox_request_duration_seconds{client=acme}"] = 1
+	m.expect(want)
 }
 
 // The state of the keys is that of storage, also of a process that has done nothing.
@@ -179,6 +221,7 @@ func TestMetricsLabels(t *testing.T) {
 	m.ready("clients/bare/", nil)
 	m.read("clients/gone/token")
 	m.read("clients/bare/check")
+	m.metrics()
 	m.must(logical.DeleteOperation, "clients/gone", map[string]any{"force": true})
 	m.must(logical.DeleteOperation, "clients/bare/config", nil)
 	m.fails(400, logical.ReadOperation, "clients/nobody/token", nil)

@@ -69,7 +69,7 @@ func (b *backend) beginRotation(ctx context.Context, r *request, k *keyring.Key)
 		return nil, err
 	}
 	b.rotation.wake()
-	b.Logger().Info("rotation begins", "mount", r.MountPoint, "client", r.client, "key_id", k.ID, "request_id", r.ID)
+	b.log(r).Info("rotation begins", "key_id", k.ID)
 	data := describe(k, c)
 	data[fieldKeyID] = string(k.ID)
 	data["next"] = waitsFor(r, c, k)

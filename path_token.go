@@ -61,11 +61,11 @@ func (b *backend) freshToken(ctx context.Context, r *request, v *view) (resp *lo
 		return nil, "", err
 	}
 	left := t.secondsLeft(b.now())
-	return t.response(left, comeBack(left)), "issued", nil
+	return t.response(left, comeBack(left)), outcomeIssued, nil
 }
 
 func (b *backend) reusedToken(ctx context.Context, r *request, v *view) (resp *logical.Response, outcome string, err error) {
-	t, trouble, err := b.reused(ctx, r, v)
+	t, asked, trouble, err := b.reused(ctx, r, v)
 	if err != nil {
 		return nil, "", err
 	}
@@ -73,9 +73,12 @@ func (b *backend) reusedToken(ctx context.Context, r *request, v *view) (resp *l
 	resp = t.response(t.secondsLeft(now), t.nextIn(now))
 	if trouble != nil {
 		resp.AddWarning("this token is near its end, and there is no newer one: " + trouble.Error())
-		return resp, "held", nil
+		return resp, outcomeHeld, nil
 	}
-	return resp, "reused", nil
+	if asked {
+		return resp, outcomeIssued, nil
+	}
+	return resp, outcomeReused, nil
 }
 
 // secondsLeft returns the whole seconds that the token has left at least.

@@ -120,7 +120,7 @@ func (b *backend) updateList(ctx context.Context, r *request, c, p *config, ring
 	if err := api.update(ctx, c.ClientID, merged); err != nil {
 		return nil, added, err
 	}
-	b.Logger().Info("public keys sent to Redox", "client", r.client, "client_id", c.ClientID, "added", added, "listed", len(merged))
+	b.log(r).Info("public keys sent to Redox", "client_id", c.ClientID, "added", added, "listed", len(merged))
 	if found, err = api.read(ctx, c.ClientID); err != nil {
 		return nil, added, fmt.Errorf("the public keys were sent, and cannot be read back: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -85,6 +86,20 @@ func (e *upstreamError) transient() bool {
 	return false
 }
 
+// proxyRefusal is the HTTP status with which a proxy denies the way to Redox.
+type proxyRefusal int
+
+func (s proxyRefusal) Error() string { return "the proxy refuses with HTTP " + strconv.Itoa(int(s)) }
+
+// proxyConnected reads what a proxy answers to CONNECT. The standard library
+// would tell the status by the proxy's own words alone, which are not shown.
+func proxyConnected(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+	if answer.StatusCode != http.StatusOK {
+		return proxyRefusal(answer.StatusCode)
+	}
+	return nil
+}
+
 // connectionError classifies what http.Client returned. Its text is not passed
 // on: a proxy's URL in it may hold a password.
 func connectionError(host string, err error) error {
@@ -95,6 +110,7 @@ func connectionError(host string, err error) error {
 		certErr *tls.CertificateVerificationError
 		noTLS   tls.RecordHeaderError
 		errno   syscall.Errno
+		denied  proxyRefusal
 	)
 	const proxies = "; proxy settings come from the environment of the Vault server (HTTPS_PROXY, NO_PROXY)"
 	switch {
@@ -106,6 +122,8 @@ func connectionError(host string, err error) error {
 		return &upstreamError{Kind: unreachable, What: "the name of " + host + " (or of the proxy) cannot be resolved" + proxies}
 	case errors.As(err, &opErr) && opErr.Op == "proxyconnect":
 		return &upstreamError{Kind: unreachable, What: "the proxy on the way to " + host + " cannot be reached" + proxies}
+	case errors.As(err, &denied):
+		return &upstreamError{Kind: unreachable, What: "on the way to " + host + " " + denied.Error() + proxies}
 	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
 		return &upstreamError{Kind: unreachable, What: "what answers at " + host + " does not speak TLS" + proxies}
 	case errors.As(err, &opErr) && opErr.Op == "remote error": // an alert, in crypto/tls's words

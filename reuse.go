@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -40,6 +41,7 @@ type slot struct {
 type flight struct {
 	cancel context.CancelFunc
 	landed chan struct{} // closed when the two below are there
+	taken  atomic.Bool   // one of those who waited for it counts it
 	token  *issued
 	err    error
 }
@@ -52,23 +54,24 @@ func newShelf() *shelf { return &shelf{slots: map[string]*slot{}, flights: map[*
 // reused returns the client's token in memory while it has more life than its
 // margin, else a new one. All who need that at the same time share one request,
 // which does not end with the reader who caused it. While Redox cannot be had,
-// a token is handed out to its last second, and trouble says why.
-func (b *backend) reused(ctx context.Context, r *request, v *view) (t *issued, trouble, err error) {
+// a token is handed out to its last second, and trouble says why. asked is true
+// for one of those who waited for a token, so that a request counts once.
+func (b *backend) reused(ctx context.Context, r *request, v *view) (t *issued, asked bool, trouble, err error) {
 	t, f, trouble := b.tokens.take(r.client, v.shape, b.now, func(ctx context.Context, news bool) (*issued, error) {
 		return b.renew(ctx, r, v, news)
 	})
 	if f == nil {
-		return t, trouble, nil
+		return t, false, trouble, nil
 	}
 	select {
 	case <-f.landed:
 	case <-ctx.Done():
-		return nil, nil, &upstreamError{Kind: timedOut, What: "the request was given up while it waited for a token"}
+		return nil, false, nil, &upstreamError{Kind: timedOut, What: "the request was given up while it waited for a token"}
 	}
 	if t != nil && passes(f.err) && t.good(b.now()) {
-		return t, f.err, nil
+		return t, false, f.err, nil
 	}
-	return f.token, nil, f.err
+	return f.token, f.err == nil && f.taken.CompareAndSwap(false, true), nil, f.err
 }
 
 // renew issues a token for the shelf. It runs in a goroutine of its own, whose
@@ -81,7 +84,7 @@ func (b *backend) renew(ctx context.Context, r *request, v *view, news bool) (t 
 		}
 	}()
 	if t, err = b.issue(ctx, r, v.config, v.ring); err != nil && news {
-		b.Logger().Warn("there is no new token to hand out again", "mount", r.MountPoint, "client", r.client, "request_id", r.ID, "error", err)
+		b.log(r).Warn("there is no new token to hand out again", "error", err)
 	}
 	return t, err
 }

@@ -16,7 +16,7 @@ func (b *backend) rotateOne(ctx context.Context, s logical.Storage, client strin
 	if !b.WriteSafeReplicationState() {
 		return time.Time{}, nil // another node does it
 	}
-	r := &request{Request: &logical.Request{Storage: s}, client: client}
+	r := &request{Request: &logical.Request{Storage: s, MountPoint: b.logbook.mountPoint()}, client: client}
 	c, ring, step, err := b.nextStep(ctx, r)
 	if err != nil || c == nil {
 		return time.Time{}, err
@@ -140,7 +140,7 @@ func (b *backend) finish(ctx context.Context, r *request, decided *config, step 
 
 // report logs what a step has made of the ring, now that it is stored.
 func (b *backend) report(r *request, step keyring.Step, ring *keyring.Ring) {
-	log := b.Logger().With("client", r.client)
+	log := b.log(r)
 	switch step.Action {
 	case keyring.Add:
 		log.Info("rotation begins", "key_id", ring.Pending().ID, "replaces", ring.Active().ID)

@@ -206,13 +206,13 @@ func (b *backend) rotateSafely(ctx context.Context, s logical.Storage, client st
 func (b *backend) safely(ctx context.Context, client string, step func() (time.Time, error)) (look time.Time) {
 	defer func() {
 		if p := recover(); p != nil {
-			b.Logger().Error("panic in a rotation: please report this", "client", client, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			b.Logger().Error("panic in a rotation: please report this", "mount", b.logbook.mountPoint(), "client", client, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 			look = b.now().Add(lookAgain)
 		}
 	}()
 	look, err := step()
 	if err != nil && ctx.Err() == nil {
-		b.Logger().Error("rotation: tried again in a minute", "client", client, "error", err)
+		b.Logger().Error("rotation: tried again in a minute", "mount", b.logbook.mountPoint(), "client", client, "error", err)
 		look = b.now().Add(lookAgain)
 	}
 	return look

@@ -17,8 +17,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// agent is a Vault Agent that runs in a directory of its own, and somebody who
-// looks at what it renders as often as a program could.
+// agent is a Vault Agent, or consul-template, that runs in a directory of its
+// own, and somebody who looks at what it renders as often as a program could.
 type agent struct {
 	name string
 	stop func()
@@ -51,13 +51,41 @@ func agentCmd(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(os.WriteFile(filepath.Join(dir, "more.hcl"), []byte(args[3]), 0o600))
 		flags = append(flags, "-config=more.hcl")
 	}
+	w.watch(ts, args[0], exec.CommandContext(context.Background(), w.cli, flags...))
+}
+
+// consulTemplateCmd does the same with consul-template, and the file of a Vault
+// token: consultemplate <name> <file of token>.
+func consulTemplateCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.Mkdir(dir, 0o700))
+	for _, name := range []string{"consul-template.hcl", "token.ctmpl"} {
+		path, err := filepath.Abs(filepath.Join(repository, "examples/agent", name))
+		ts.Check(err)
+		ts.Check(os.Symlink(path, filepath.Join(dir, name)))
+	}
+	ts.Check(os.WriteFile(filepath.Join(dir, "vault-token"), []byte(ts.ReadFile(args[1])), 0o600))
+	program := filepath.Join(dir, "consul-template")
+	build := exec.CommandContext(context.Background(), "go", "build", "-o", program, "github.com/hashicorp/consul-template")
+	build.Dir = filepath.Join(repository, "tools/consul-template")
+	build.Env = os.Environ() // the script's HOME has no build cache
+	if out, err := build.CombinedOutput(); err != nil {
+		ts.Fatalf("building consul-template: %v: %s", err, out)
+	}
+	w.watch(ts, args[0], exec.CommandContext(context.Background(), program, "-config=consul-template.hcl", "-vault-addr=http://"+w.door.addr))
+}
+
+// watch starts what renders in the directory name, and looks at that until the
+// script ends.
+func (w *world) watch(ts *testscript.TestScript, name string, cmd *exec.Cmd) {
+	dir := ts.MkAbs(name)
 	var said bytes.Buffer
-	cmd := exec.CommandContext(context.Background(), w.cli, flags...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &said, &said
-	cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "VAULT_ADDR=" + w.vault.addr}
+	cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "VAULT_ADDR=http://" + w.door.addr}
 	ts.Check(cmd.Start())
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &agent{name: args[0], least: time.Hour}
+	a := &agent{name: name, least: time.Hour}
 	var looking sync.WaitGroup
 	looking.Go(func() {
 		for ctx.Err() == nil {
@@ -136,8 +164,9 @@ func agentsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// outageCmd stops Vault's process when the first agent's token has no more than
-// so much left, and has it go on after so long: outage <left> <for>.
+// outageCmd begins when the first agent's token has no more than so much left,
+// and lasts so long: Vault's process is stopped, or whoever comes is refused:
+// outage <left> <for> stopped|refused.
 func outageCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	left, err := time.ParseDuration(args[0])
@@ -146,7 +175,7 @@ func outageCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	a := w.agents[0]
 	before := ""
-	ts.Check(until(time.Minute, func() error {
+	ts.Check(until(3*time.Minute, func() error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		before = a.token
@@ -155,10 +184,16 @@ func outageCmd(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		return nil
 	}))
-	ts.Check(w.vault.cmd.Process.Signal(syscall.SIGSTOP))
+	end := func() error { return w.vault.cmd.Process.Signal(syscall.SIGCONT) }
+	if args[2] == "refused" {
+		ts.Check(w.door.shut())
+		end = w.door.open
+	} else {
+		ts.Check(w.vault.cmd.Process.Signal(syscall.SIGSTOP))
+	}
 	wait(context.Background(), length)
 	a.mu.Lock()
 	_, _ = fmt.Fprintf(ts.Stdout(), "the token was renewed while Vault was away: %v\n", a.token != before)
 	a.mu.Unlock()
-	ts.Check(w.vault.cmd.Process.Signal(syscall.SIGCONT))
+	ts.Check(end())
 }

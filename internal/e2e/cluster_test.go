@@ -7,18 +7,20 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// cluster is three Vaults with raft storage in place of the one in development
-// mode. Node 0 is the one that the script talks to.
+// cluster is one Vault with raft storage, or three, in place of the one in
+// development mode. Node 0 is the one that the script talks to.
 type cluster struct {
 	nodes  []*server
 	unseal string  // key
 	dead   *server // the one that was killed
+	lost   lost
 }
 
 const nodeConfig = `
@@ -100,12 +102,19 @@ func (w *world) waitHealth(s *server, want ...int) error {
 	})
 }
 
-// clusterCmd replaces the script's Vault by a cluster of three: cluster.
-func clusterCmd(ts *testscript.TestScript, _ bool, _ []string) {
+// clusterCmd replaces the script's Vault by a cluster of three, or of so many:
+// cluster [<n>].
+func clusterCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	w.vault.stop()
 	w.cluster = &cluster{}
-	for i := range 3 {
+	n := 3
+	if len(args) > 0 {
+		var err error
+		n, err = strconv.Atoi(args[0])
+		ts.Check(err)
+	}
+	for i := range n {
 		node, err := w.startNode(i)
 		ts.Check(err)
 		w.cluster.nodes = append(w.cluster.nodes, node)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -21,4 +22,15 @@ func exampleCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg == (err == nil) {
 		ts.Fatalf("%s: %v", strings.Join(program, " "), err)
 	}
+}
+
+// editCmd writes a file that is an example but for one thing, wherever that
+// stands: edit <file> <example> <old> <new>.
+func editCmd(ts *testscript.TestScript, _ bool, args []string) {
+	raw, err := os.ReadFile(filepath.Join(repository, "examples", args[1]))
+	ts.Check(err)
+	if !strings.Contains(string(raw), args[2]) {
+		ts.Fatalf("%s has no %q", args[1], args[2])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(string(raw), args[2], args[3])), 0o600))
 }

@@ -22,7 +22,7 @@ const module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 
 var (
 	long     = flag.Bool("long", false, "also run what takes minutes")
-	promtool = flag.Bool("promtool", false, "also check what is for Prometheus with promtool, which is on PATH")
+	promtool = flag.Bool("promtool", false, "also check what is for Prometheus with promtool and with a Prometheus, both on PATH")
 )
 
 // What the tests share: binaries that are built once.
@@ -102,6 +102,7 @@ func TestScripts(t *testing.T) {
 				"VAULT_ADDR="+w.vault.addr, "VAULT_TOKEN=root", "VAULT_MAX_RETRIES=0", "HOME="+env.WorkDir, "NO_PROXY=127.0.0.1",
 				"PATH="+filepath.Dir(w.cli)+string(os.PathListSeparator)+os.Getenv("PATH"),
 				"REDOX="+w.sandbox.URL(), "EXAMPLES="+examples, "REDOX_TLS="+w.stranger.URL, "SHA256="+checksum(t, pluginName), "SHA256_NEXT="+checksum(t, pluginName+"-9.9.9"),
+				"PLUGINS="+pluginDir, "OPERATIONS=operations-"+pluginName,
 			)
 			return nil
 		},
@@ -134,6 +135,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"engine":   engineCmd,
 	"publish":  publishCmd,
 	"sandbox":  sandboxCmd,
+	"logged":   loggedCmd,
 	"capture":  captureCmd,
 	"http":     httpCmd,
 	"overload": overloadCmd,
@@ -162,19 +164,33 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 
 	"clusterreaders": clusterReadersCmd,
 	"unseal":         unsealCmd,
+	"lose":           loseCmd,
 	"readme":         readmeCmd,
+	"proxy":          proxyCmd,
 
 	"agent":  agentCmd,
 	"agents": agentsCmd,
 	"outage": outageCmd,
 
-	"download":  downloadCmd,
-	"steps":     stepsCmd,
-	"useragent": userAgentCmd,
-	"schema":    schemaCmd,
+	"download": downloadCmd, "steps": stepsCmd, "useragent": userAgentCmd, "schema": schemaCmd,
+
+	"kubernetes":      kubernetesCmd,
+	"operator":        operatorCmd,
+	"externalsecrets": externalSecretsCmd,
+	"edit":            editCmd,
+	"terraform":       terraformCmd,
+	"rights":          rightsCmd,
+	"consultemplate":  consulTemplateCmd,
 
 	"example":  exampleCmd,
 	"programs": programsCmd,
+
+	"issuers":    issuersCmd,
+	"idtoken":    idTokenCmd,
+	"githubjob":  githubJobCmd,
+	"gitlabjob":  gitlabJobCmd,
+	"prometheus": prometheusCmd,
+	"documented": documentedCmd,
 }
 
 type worldKey struct{}
@@ -183,7 +199,7 @@ func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*w
 
 // vaultCmd is the CLI: vault args…
 func vaultCmd(ts *testscript.TestScript, neg bool, args []string) {
-	if args[0] == "delete" || args[0] == "secrets" {
+	if args[0] == "delete" || args[0] == "secrets" || args[0] == "operator" {
 		ts.Check(worldOf(ts).keepKeys())
 	}
 	err := ts.Exec("vault", args...)
@@ -210,14 +226,18 @@ func captureCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 }
 
-// readmeCmd writes the README's code block that begins with "# <name>" to a
-// file of that name.
+// readmeCmd writes the code block of the README, or of a file in docs, that
+// begins with "# <name>" to a file of that name: readme <name> [<file in docs>].
 func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
-	raw, err := os.ReadFile(filepath.Join(repository, "README.md"))
+	path := "README.md"
+	if len(args) > 1 {
+		path = "docs/" + args[1]
+	}
+	raw, err := os.ReadFile(filepath.Join(repository, path))
 	ts.Check(err)
 	_, block, found := strings.Cut(string(raw), "\n# "+args[0]+"\n")
 	if !found {
-		ts.Fatalf("the README has no block that begins with # %s", args[0])
+		ts.Fatalf("%s has no block that begins with # %s", path, args[0])
 	}
 	block, _, _ = strings.Cut(block, "\n```")
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(block+"\n"), 0o600))

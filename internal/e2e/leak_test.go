@@ -61,6 +61,7 @@ func (w *world) leaks() (found []string, summary string, err error) {
 	}
 	secrets := w.sandbox.Secrets()
 	maps.Copy(secrets, w.keys)
+	maps.Copy(secrets, w.others)
 	secrets["the proxy's password"] = canary
 	summary = fmt.Sprintf("%d secrets, %d texts, %d entries in storage", len(secrets), len(texts), entries)
 	return redoxtest.Leaks(texts, secrets), summary, nil

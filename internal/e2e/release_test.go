@@ -34,7 +34,6 @@ func downloadCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 	ts.Setenv("VERSION", version)
 	ts.Setenv("PLATFORM", platform)
-	ts.Setenv("PLUGINS", pluginDir)
 }
 
 // stepsCmd runs the code block of docs/release.md that begins with "# <name>",

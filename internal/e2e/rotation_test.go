@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -245,13 +244,4 @@ func field(answer []byte, name string) (string, error) {
 		return "", fmt.Errorf("no field %s in %s", name, answer)
 	}
 	return value, nil
-}
-
-// unsealCmd opens Vault again, with the key that its log has of development mode.
-func unsealCmd(ts *testscript.TestScript, _ bool, _ []string) {
-	raw, err := os.ReadFile(worldOf(ts).vault.log)
-	ts.Check(err)
-	_, rest, _ := strings.Cut(string(raw), "Unseal Key: ")
-	key, _, _ := strings.Cut(rest, "\n")
-	vaultCmd(ts, false, []string{"operator", "unseal", strings.TrimSpace(key)})
 }

@@ -44,10 +44,17 @@ type world struct {
 	retrying  *retryingReaders
 	agents    []*agent
 	programs  programs
+	issuers   map[string]*issuer
+	gateway   *gateway // nil without a proxy
+
+	prometheus *prometheus // nil unless one was started
+	door       *door       // by which agents come
 
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong
 	keys  map[string]string // parts of the private keys that were ever stored
+
+	others map[string]string // further secrets, by what they are
 }
 
 // server is a Vault in development mode.
@@ -60,7 +67,7 @@ type server struct {
 }
 
 func newWorld(dir string) (*world, error) {
-	w := &world{dir: dir, rootToken: "root", texts: map[string]string{}, keys: map[string]string{}}
+	w := &world{dir: dir, rootToken: "root", texts: map[string]string{}, keys: map[string]string{}, others: map[string]string{}}
 	bin := filepath.Join(dir, ".bin")
 	if err := os.Mkdir(bin, 0o700); err != nil {
 		return nil, err
@@ -85,6 +92,9 @@ func newWorld(dir string) (*world, error) {
 		w.sandbox.Close()
 		return nil, err
 	}
+	if w.door, err = newDoor(strings.TrimPrefix(w.vault.addr, "http://")); err != nil {
+		return nil, err
+	}
 	return w, w.enableAudit()
 }
 
@@ -104,6 +114,7 @@ func (w *world) close() {
 		w.crowd.all.Wait()
 	}
 	w.stranger.Close()
+	_ = w.door.shut() // it may be
 	for _, node := range w.nodes() {
 		node.stop()
 	}

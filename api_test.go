@@ -1,0 +1,185 @@
+package redox
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// document is what is used of OpenAPI 3.0.
+type document struct {
+	Paths      map[string]pathItem
+	Components struct{ Schemas map[string]schemaObject }
+}
+
+type pathItem struct {
+	Description              string
+	Unauthenticated          bool `json:"x-vault-unauthenticated"`
+	Parameters               []parameter
+	Get, Post, Patch, Delete *apiOperation
+}
+
+func (i pathItem) operations() map[string]*apiOperation {
+	all := map[string]*apiOperation{"get": i.Get, "post": i.Post, "patch": i.Patch, "delete": i.Delete}
+	maps.DeleteFunc(all, func(_ string, o *apiOperation) bool { return o == nil })
+	return all
+}
+
+type apiOperation struct {
+	Summary, OperationID string
+	Parameters           []parameter
+	RequestBody          content
+	Responses            map[string]content
+}
+
+type parameter struct {
+	Name, Description, In string
+	Required              bool
+	Schema                schemaObject
+}
+
+type content struct {
+	Description string
+	Content     map[string]struct {
+		Schema struct {
+			Ref string `json:"$ref"`
+		}
+	}
+}
+
+type schemaObject struct {
+	Type, Format, Description string
+	Default                   any
+	Required                  []string
+	Properties                map[string]schemaObject
+}
+
+// openAPI is the document that the engine gives of itself.
+func openAPI(t *testing.T) document {
+	t.Helper()
+	resp, err := newMount(t).backend.HandleRequest(t.Context(), &logical.Request{
+		Operation: logical.HelpOperation, Path: "", MountPoint: "redox/", Data: map[string]any{"requestResponsePrefix": "redox"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := json.Marshal(resp.Data["openapi"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d document
+	if err := json.Unmarshal(raw, &d); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+const apiHead = `# API
+
+Written by ` + "`go test -run TestAPIDocument -update .`" + ` from the engine's own OpenAPI document, which Vault serves as well, with those of all
+mounts, at ` + "`sys/internal/specs/openapi`" + `. Do not edit it.
+
+The mount is at ` + "`redox/`" + ` here. Every request but of ` + "`jwks`" + ` needs a Vault token whose policy allows it: read for GET, update for POST, patch,
+delete, and list for LIST. Fields of a POST or PATCH are JSON, those of a DELETE stand in the query; a PATCH has the content type
+` + "`application/merge-patch+json`" + `. Durations are seconds, or as ` + "`90s`, `15m`, `24h`" + `. Answers have their fields in ` + "`data`" + `. The
+errors are in [operations.md](operations.md).
+`
+
+// docs/api.md says what the engine says of itself.
+func TestAPIDocument(t *testing.T) {
+	d := openAPI(t)
+	var text strings.Builder
+	text.WriteString(apiHead)
+	for _, path := range slices.Sorted(maps.Keys(d.Paths)) {
+		if strings.HasPrefix(path, "/clients/{client}/") {
+			continue // told of with the bare path
+		}
+		if bare := strings.TrimSuffix(path, "/"); bare == path || d.Paths[bare].Get == nil {
+			d.introduce(&text, path)
+		}
+		d.describe(&text, path)
+	}
+	golden(t, "docs/api.md", text.String())
+}
+
+func (d document) introduce(text *strings.Builder, path string) {
+	item := d.Paths[path]
+	twin := "/clients/{client}" + path
+	fmt.Fprintf(text, "\n## %s\n\n%s", strings.Trim(path, "/"), item.Description)
+	if _, has := d.Paths[twin]; has {
+		fmt.Fprintf(text, " Also at `redox%s`, for a further client.", twin)
+	}
+	if item.Unauthenticated {
+		text.WriteString(" Needs no Vault token.")
+	}
+	text.WriteString("\n")
+}
+
+func (d document) describe(text *strings.Builder, path string) {
+	item, shown := d.Paths[path], map[string]string{}
+	for _, method := range []string{"get", "post", "patch", "delete"} {
+		o := item.operations()[method]
+		if o == nil {
+			continue
+		}
+		verb := strings.ToUpper(method)
+		fields := slices.Concat(item.Parameters, d.fields(o.RequestBody))
+		for _, p := range o.Parameters {
+			switch {
+			case p.Name == "list":
+				verb = "LIST"
+			case method == "delete":
+				fields = append(fields, p) // one of a query; a GET takes none
+			}
+		}
+		fmt.Fprintf(text, "\n**`%s /v1/redox%s`** %s Operation ID `%s`.\n", verb, path, o.Summary, o.OperationID)
+		table(text, shown, verb, "takes", fields)
+		for _, status := range slices.Sorted(maps.Keys(o.Responses)) {
+			fmt.Fprintf(text, "\nAnswers %s: %s.\n", status, o.Responses[status].Description)
+			table(text, shown, verb, "returns", d.fields(o.Responses[status]))
+		}
+	}
+}
+
+// fields are those of the JSON object that c has.
+func (d document) fields(c content) []parameter {
+	body := d.Components.Schemas[strings.TrimPrefix(c.Content["application/json"].Schema.Ref, "#/components/schemas/")]
+	var all []parameter
+	for _, name := range slices.Sorted(maps.Keys(body.Properties)) {
+		field := body.Properties[name]
+		all = append(all, parameter{Name: name, Description: field.Description, Schema: field, Required: slices.Contains(body.Required, name)})
+	}
+	return all
+}
+
+// table writes what an operation takes or returns, unless one of the same path
+// that is shown already has the same.
+func table(text *strings.Builder, shown map[string]string, verb, head string, fields []parameter) {
+	if len(fields) == 0 {
+		return
+	}
+	rows := fmt.Sprintf("\n| %s | type | |\n|---|---|---|\n", head)
+	for _, f := range fields {
+		kind, standard := f.Schema.Type, f.Schema.Default
+		if f.Schema.Format == "duration" {
+			kind = "duration"
+			standard = time.Duration(standard.(float64)) * time.Second
+		}
+		if standard != nil {
+			f.Description += fmt.Sprintf(" Default: `%v`.", standard)
+		}
+		rows += fmt.Sprintf("| `%s` | %s | %s |\n", f.Name, kind, strings.ReplaceAll(f.Description, "|", "\\|"))
+	}
+	if same := shown[rows]; same != "" {
+		rows = "\nIt " + head + " the same as " + same + ".\n"
+	} else {
+		shown[rows] = verb
+	}
+	text.WriteString(rows)
+}

@@ -1,0 +1,4 @@
+path "redox/config" { capabilities = ["read", "update", "patch", "delete"] }
+path "redox/keys"   { capabilities = ["read", "list"] }
+path "redox/keys/*" { capabilities = ["read", "list", "update", "delete"] }
+path "redox/check"  { capabilities = ["read"] }

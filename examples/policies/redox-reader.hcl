@@ -1,0 +1,1 @@
+path "redox/token" { capabilities = ["read"] }

@@ -1,0 +1,55 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// unsealCmd opens Vault again: with the key that its log has of development
+// mode, with the one that a cluster was made with, or, after a restore, with
+// that of the Vault which was lost: unseal [lost].
+func unsealCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	key := ""
+	switch {
+	case len(args) > 0:
+		key, w.rootToken = w.cluster.lost.unseal, w.cluster.lost.rootToken
+		ts.Setenv("VAULT_TOKEN", w.rootToken)
+	case w.cluster != nil:
+		key = w.cluster.unseal
+	default:
+		raw, err := os.ReadFile(w.vault.log)
+		ts.Check(err)
+		_, rest, _ := strings.Cut(string(raw), "Unseal Key: ")
+		key, _, _ = strings.Cut(rest, "\n")
+	}
+	vaultCmd(ts, false, []string{"operator", "unseal", strings.TrimSpace(key)})
+	ts.Check(w.waitHealth(w.vault, http.StatusOK))
+}
+
+// lost is what the operator of a Vault has kept that is no more.
+type lost struct{ unseal, rootToken string }
+
+// loseCmd does away with the one node there is and all that it has stored, and
+// starts an empty one in its place, with unseal keys of its own: lose.
+func loseCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	ts.Check(w.keepKeys())
+	gone := w.cluster
+	w.vault.stop()
+	log, err := os.ReadFile(w.vault.log)
+	ts.Check(err)
+	w.record("the log of the lost node", string(log))
+	node, err := w.startNode(len(gone.nodes))
+	ts.Check(err)
+	w.vault, w.cluster = node, &cluster{nodes: []*server{node}, lost: lost{gone.unseal, w.rootToken}}
+	ts.Check(w.initialize())
+	ts.Setenv("VAULT_ADDR", node.addr)
+	ts.Setenv("VAULT_TOKEN", w.rootToken)
+	ts.Check(w.enableAudit())
+	_, _ = fmt.Fprintln(ts.Stdout(), "an empty Vault takes its place")
+}

@@ -1,0 +1,107 @@
+package e2e
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// serviceAccount is what a Pod runs as.
+type serviceAccount struct{ namespace, name string }
+
+// subject is the name by which Kubernetes calls it.
+func (s serviceAccount) subject() string {
+	return "system:serviceaccount:" + s.namespace + ":" + s.name
+}
+
+// token is one that Kubernetes could have issued. Its signature is nonsense:
+// Vault leaves that to Kubernetes, which tokenReview stands for.
+func (s serviceAccount) token(audiences []string) (string, error) {
+	claims, err := json.Marshal(map[string]any{
+		"iss": "https://kubernetes.default.svc", "sub": s.subject(), "aud": audiences,
+		"iat": time.Now().Unix(), "exp": time.Now().Add(10 * time.Minute).Unix(),
+		"kubernetes.io": map[string]any{"namespace": s.namespace, "serviceaccount": map[string]string{"name": s.name, "uid": "uid-" + s.name}},
+	})
+	encode := base64.RawURLEncoding.EncodeToString
+	return encode([]byte(`{"alg":"RS256","kid":"1"}`)) + "." + encode(claims) + "." + encode(make([]byte, 256)), err
+}
+
+// kubernetesCmd starts what Vault asks about tokens of service accounts, and
+// puts its address into KUBERNETES: kubernetes.
+func kubernetesCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	server := httptest.NewServer(http.HandlerFunc(tokenReview))
+	ts.Defer(server.Close)
+	ts.Setenv("KUBERNETES", server.URL)
+}
+
+// tokenReview answers as Kubernetes does to who asks whether a token is good.
+func tokenReview(w http.ResponseWriter, r *http.Request) {
+	var review struct {
+		Spec struct {
+			Token     string
+			Audiences []string
+		}
+	}
+	var claims struct {
+		Sub string
+		Aud []string
+		K8s struct{ ServiceAccount struct{ UID string } } `json:"kubernetes.io"`
+	}
+	err := json.NewDecoder(r.Body).Decode(&review)
+	parts := strings.Split(review.Spec.Token, ".")
+	if err != nil || r.URL.Path != "/apis/authentication.k8s.io/v1/tokenreviews" || len(parts) != 3 {
+		http.Error(w, "a token review was expected", http.StatusBadRequest)
+		return
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(raw, &claims) != nil {
+		http.Error(w, "not a token", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusCreated)
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+		"status": map[string]any{
+			"authenticated": true, "audiences": claims.Aud,
+			"user": map[string]any{"username": claims.Sub, "uid": claims.K8s.ServiceAccount.UID},
+		},
+	})
+}
+
+// asPod reads a path as an operator does for a Pod: it logs in to the auth
+// method at mount, and reads with the token that Vault gives it.
+func (w *world) asPod(account serviceAccount, mount, role string, audiences []string, path string) (answer []byte, err error) {
+	token, err := account.token(audiences)
+	if err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(map[string]string{"role": role, "jwt": token})
+	if err != nil {
+		return nil, err
+	}
+	status, answer, err := w.call(http.MethodPut, "auth/"+mount+"/login", string(body))
+	if err != nil || status != http.StatusOK {
+		return nil, fmt.Errorf("logging in: HTTP %d, %s %w", status, answer, err)
+	}
+	var login struct {
+		Auth struct {
+			ClientToken string `json:"client_token"`
+		}
+	}
+	if err := json.Unmarshal(answer, &login); err != nil {
+		return nil, err
+	}
+	status, answer, err = w.callAs(login.Auth.ClientToken, http.MethodGet, path, "")
+	w.record(path, string(answer))
+	if err != nil || status != http.StatusOK {
+		return nil, fmt.Errorf("reading %s: HTTP %d, %s %w", path, status, answer, err)
+	}
+	return answer, nil
+}

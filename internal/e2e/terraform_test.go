@@ -1,0 +1,119 @@
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// terraformCmd applies or destroys examples/terraform with tools/terraform, and
+// writes each output to a file of its name: terraform apply|destroy <directory>
+// [<variable>=<value>…]. The state stays in terraform.tfstate.
+func terraformCmd(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	tool := ts.MkAbs(".terraform-tool")
+	if _, err := os.Stat(tool); err != nil {
+		build := exec.CommandContext(context.Background(), "go", "build", "-o", tool, ".")
+		build.Dir = filepath.Join(repository, "tools/terraform")
+		build.Env = os.Environ() // the script's HOME has no build cache
+		if out, err := build.CombinedOutput(); err != nil {
+			ts.Fatalf("%v: %s", err, out)
+		}
+	}
+	if args[0] == "destroy" {
+		ts.Check(w.keepKeys())
+	}
+	state := ts.MkAbs("terraform.tfstate")
+	err := ts.Exec(tool, append([]string{args[0], ts.MkAbs(args[1]), state}, args[2:]...)...)
+	said := ts.ReadFile("stdout")
+	w.record("terraform "+args[0], said, ts.ReadFile("stderr"))
+	if neg == (err == nil) {
+		ts.Fatalf("terraform %s: %v", strings.Join(args, " "), err)
+	}
+	raw, err := os.ReadFile(state)
+	ts.Check(err)
+	w.record("terraform's state", string(raw))
+	for _, output := range regexp.MustCompile(`(?m)^(\w+) = (.*)$`).FindAllStringSubmatch(said, -1) {
+		ts.Check(os.WriteFile(ts.MkAbs(output[1]), []byte(output[2]), 0o600))
+	}
+}
+
+// callAs asks Vault's API with another token than root's.
+func (w *world) callAs(token, method, path, body string) (status int, answer []byte, err error) {
+	root := w.rootToken
+	w.rootToken = token
+	defer func() { w.rootToken = root }()
+	return w.call(method, path, body)
+}
+
+// rightsCmd has each persona try all that a table names, in its order:
+//
+//	rights <table> <persona>=<token>…
+//
+// A row is <status> <method> <path> [<body>] : <personas>. Who stands there gets
+// that status, and who does not is denied. In a path, ACTIVE and PENDING are the
+// IDs of the keys that are so by then; in a body, KEY is a private key.
+func rightsCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	key, err := json.Marshal(ts.ReadFile("key.pem"))
+	ts.Check(err)
+	tried, allowed := 0, 0
+	for _, persona := range args[1:] {
+		name, token, _ := strings.Cut(persona, "=")
+		for row := range strings.Lines(ts.ReadFile(args[0])) {
+			request, who, found := strings.Cut(row, " : ")
+			words := strings.SplitN(request, " ", 4)
+			if !found || len(words) < 3 {
+				ts.Fatalf("not a row: %s", row)
+			}
+			want, err := strconv.Atoi(words[0])
+			ts.Check(err)
+			body := ""
+			if len(words) > 3 {
+				body = strings.Replace(words[3], "KEY", string(key), 1)
+			}
+			path := words[2]
+			if path != strings.ToLower(path) {
+				active, pending := w.ring(ts)
+				path = strings.NewReplacer("PENDING", pending, "ACTIVE", active).Replace(path)
+			}
+			if words[1] == http.MethodDelete {
+				ts.Check(w.keepKeys())
+			}
+			status, answer, err := w.callAs(token, words[1], path, body)
+			ts.Check(err)
+			w.record(path, string(answer))
+			tried++
+			denied := status == http.StatusForbidden && strings.Contains(string(answer), "permission denied")
+			if may := regexp.MustCompile(`(^| )` + name + `\s`).MatchString(who); !may && !denied || may && status != want {
+				ts.Fatalf("%s: %s %s: HTTP %d", name, words[1], path, status)
+			} else if may {
+				allowed++
+			}
+		}
+	}
+	_, _ = fmt.Fprintf(ts.Stdout(), "%d tried, %d allowed, %d denied\n", tried, allowed, tried-allowed)
+}
+
+// ring returns the IDs of the default client's active and pending key, or none.
+func (w *world) ring(ts *testscript.TestScript) (active, pending string) {
+	status, answer, err := w.call(http.MethodGet, "redox/keys", "")
+	ts.Check(err)
+	var keys struct {
+		Data struct{ Active, Pending string }
+	}
+	if err := json.Unmarshal(answer, &keys); err != nil || status != http.StatusOK {
+		ts.Fatalf("redox/keys: HTTP %d, %v", status, err)
+	}
+	return cmp.Or(keys.Data.Active, "none"), cmp.Or(keys.Data.Pending, "none")
+}

@@ -1,0 +1,159 @@
+package redox
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+// lines returns what do has logged, a line each, without the time.
+func (m *mount) lines(do func()) []string {
+	before := len(m.log.String())
+	do()
+	lines := []string{}
+	for line := range strings.Lines(m.log.String()[before:]) {
+		_, line, _ = strings.Cut(strings.TrimSpace(line), " ")
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// Each change leaves one line that says where it was made, and by which request.
+func TestLogOfChanges(t *testing.T) {
+	m := newMount(t)
+	const redoxDefault = " client=default mount=redox/ request_id=request-1 "
+	var key, next string
+	for _, step := range []struct {
+		do   func()
+		want func() string
+	}{
+		{func() { key = m.ready("", nil) }, func() string {
+			return "[INFO]  key added:" + redoxDefault + "key_id=" + key + " state=active origin=imported\n" +
+				"[INFO]  config written:" + redoxDefault + `fields=["client_id", "token_url"]`
+		}},
+		{func() { next = m.write("keys/generate", nil)["key_id"].(string) }, func() string {
+			return "[INFO]  key added:" + redoxDefault + "key_id=" + next + " state=pending origin=generated"
+		}},
+		{func() { m.publish(""); m.write("keys/"+next+"/activate", nil) }, func() string {
+			return "[INFO]  signing key changed:" + redoxDefault + "key_id=" + next + " proved=true"
+		}},
+		{func() { m.write("keys/"+key+"/activate", map[string]any{"force": true}) }, func() string {
+			return "[INFO]  signing key changed:" + redoxDefault + "key_id=" + key + " proved=false"
+		}},
+		{func() { m.must(logical.DeleteOperation, "keys/"+next, nil) }, func() string {
+			return "[INFO]  key deleted:" + redoxDefault + "key_id=" + next + " state=retiring"
+		}},
+		{func() { next = m.write("keys/rotate", nil)["key_id"].(string) }, func() string {
+			return "[INFO]  rotation begins:" + redoxDefault + "key_id=" + next
+		}},
+		{func() { m.publish(""); m.rotate() }, func() string {
+			return "[INFO]  signing key changed: client=default mount=redox/ key_id=" + next + " proved=true"
+		}},
+		{func() { m.must(logical.DeleteOperation, "config", nil) }, func() string {
+			return "[INFO]  config deleted: client=default mount=redox/ request_id=request-1"
+		}},
+		{func() { m.write("clients/acme/keys/generate", nil) }, func() string {
+			return "[INFO]  key added: client=acme mount=redox/ request_id=request-1 key_id=" + m.read("clients/acme/keys")["active"].(string) + " state=active origin=generated"
+		}},
+		{func() { m.must(logical.DeleteOperation, "clients/acme", map[string]any{"force": true}) }, func() string {
+			return "[INFO]  client deleted: client=acme mount=redox/ request_id=request-1 keys=1"
+		}},
+	} {
+		got := m.lines(step.do)
+		if diff := cmp.Diff(strings.Split(step.want(), "\n"), got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
+// Who only reads leaves no line, and neither does a mistake, which changes
+// nothing: what was asked is in Vault's audit log.
+func TestLogOfReads(t *testing.T) {
+	m := newMount(t)
+	key := m.ready("", map[string]any{"public_jwks": true})
+	got := m.lines(func() {
+		for _, path := range []string{"token", "check", "config", "keys", "keys/" + key, "jwks", "metrics"} {
+			m.read(path)
+		}
+		m.write("keys/"+key+"/activate", nil) // is active already
+		m.fails(http.StatusBadRequest, logical.UpdateOperation, "config", map[string]any{"assertion_ttl": "6m"})
+		m.fails(http.StatusBadRequest, logical.UpdateOperation, "keys/import", map[string]any{"private_key": "key.pem"})
+		m.fails(http.StatusNotFound, logical.ReadOperation, "keys/none", nil)
+		m.fails(http.StatusBadRequest, logical.ReadOperation, "clients/acme/token", nil)
+	})
+	if diff := cmp.Diff([]string{}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A request that Redox refuses, or does not answer, leaves one line with the
+// remedy that the reader got.
+func TestLogOfFailures(t *testing.T) {
+	m := newMount(t)
+	m.ready("clients/acme/", map[string]any{"max_retries": 0})
+	for _, c := range []struct {
+		fault  redoxtest.Fault
+		status int
+		path   string
+		want   string
+	}{
+		{redoxtest.FaultBlank, http.StatusBadRequest, "token", "[WARN]  Redox refused: "},
+		{redoxtest.FaultBlank, http.StatusBadRequest, "check", "[WARN]  Redox refused: "},
+		{redoxtest.FaultUnavailable, http.StatusBadGateway, "token", "[WARN]  no answer from Redox: "},
+	} {
+		m.sandbox.SetFault(c.fault, 1)
+		var said string
+		got := m.lines(func() { said = m.fails(c.status, logical.ReadOperation, "clients/acme/"+c.path, nil) })
+		want := c.want + "client=acme mount=redox/ path=clients/acme/" + c.path + " request_id=request-1 error="
+		if len(got) != 1 || !strings.HasPrefix(got[0], want) || !strings.HasSuffix(got[0], strings.Trim(strconv.Quote(said), `"`)+`"`) {
+			t.Errorf("said %q, and logged\n  %s\nwant one line that begins\n  %s", said, strings.Join(got, "\n  "), want)
+		}
+	}
+}
+
+// When Redox is down, thousands of readers do not fill the log.
+func TestLogOfAFlood(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	m.sandbox.SetFault(redoxtest.FaultBlank, -1)
+	flood := func() []string {
+		return m.lines(func() {
+			for range 80 {
+				m.fails(http.StatusBadRequest, logical.ReadOperation, "token", nil)
+			}
+		})
+	}
+	if got := flood(); len(got) != 50 {
+		t.Errorf("%d lines of 80 failures at once, want 50", len(got))
+	}
+	m.pass(time.Second)
+	got := flood()
+	if len(got) != 10 || !strings.Contains(got[0], " lines_skipped=30 ") || strings.Contains(got[1], "lines_skipped") {
+		t.Errorf("%d lines of 80 failures a second later, want 10, of which the first tells of 30 skipped:\n%s", len(got), strings.Join(got, "\n"))
+	}
+}
+
+// The rotator has no request to tell its mount by: it is known from the others.
+func TestLogKnowsTheMount(t *testing.T) {
+	m := newMount(t)
+	if at := m.backend.logbook.mountPoint(); at != "" {
+		t.Errorf("before any request: %q", at)
+	}
+	for _, mount := range []string{"redox/", "redox/", "health/redox/"} {
+		req := &logical.Request{Operation: logical.ReadOperation, Path: "config", MountPoint: mount, Storage: m.storage}
+		if _, err := m.backend.HandleRequest(context.Background(), req); err != nil {
+			t.Fatal(err)
+		}
+		if at := m.backend.logbook.mountPoint(); at != mount {
+			t.Errorf("mount %q after a request at %s", at, mount)
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package redox
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// literals calls see with each text in a Go file, and the name of the function
+// or field that it is handed to.
+func literals(t *testing.T, path string, see func(to, text string)) {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	walk := func(to string, n ast.Node) {
+		ast.Inspect(n, func(n ast.Node) bool {
+			if lit, is := n.(*ast.BasicLit); is && lit.Kind == token.STRING {
+				text, err := strconv.Unquote(lit.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				see(to, text)
+			}
+			return true
+		})
+	}
+	walk("", parsed)
+	ast.Inspect(parsed, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.KeyValueExpr:
+			if name, is := n.Key.(*ast.Ident); is {
+				walk(name.Name, n.Value)
+			}
+		case *ast.CallExpr:
+			if name, is := n.Fun.(*ast.Ident); is {
+				for _, arg := range n.Args {
+					walk(name.Name, arg)
+				}
+			}
+		}
+		return true
+	})
+}
+
+// said returns all that the engine can say, and what the scripts have seen
+// Vault say.
+func said(t *testing.T) string {
+	t.Helper()
+	var all strings.Builder
+	sources(t, func(path string) {
+		if !strings.HasSuffix(path, "_test.go") && !strings.HasPrefix(path, "examples/") {
+			literals(t, path, func(_, text string) { all.WriteString(text + "\n") })
+		}
+	})
+	scripts, err := filepath.Glob("internal/e2e/testdata/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatal(scripts, err)
+	}
+	for _, script := range scripts {
+		raw, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(raw)) {
+			if strings.HasPrefix(line, "stdout ") || strings.HasPrefix(line, "stderr ") {
+				all.WriteString(strings.NewReplacer(`\`, "", ".*", "…", "Redox.s", "Redox's").Replace(line))
+			}
+		}
+	}
+	return all.String()
+}
+
+func operations(t *testing.T) string {
+	t.Helper()
+	raw, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// Each message that the operator's guide quotes, in the first column of a table
+// and as the answer to a command, is one that the engine or Vault says: all
+// that stands between two … is found in one text.
+func TestOperationsMessages(t *testing.T) {
+	all := said(t)
+	quoted, quotes := 0, regexp.MustCompile("`([^`]+)`")
+	check := func(message string) {
+		found := 0
+		for part := range strings.SplitSeq(message, "…") {
+			if part = strings.TrimSpace(part); len(part) < 4 {
+				continue
+			}
+			if found++; !strings.Contains(all, part) {
+				t.Errorf("nobody says %q, of %q", part, message)
+			}
+		}
+		if found == 0 {
+			t.Errorf("%q says nothing", message)
+		}
+		quoted++
+	}
+	section, console := "", false
+	for line := range strings.Lines(operations(t)) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.HasPrefix(line, "#") && !console:
+			section = line
+		case strings.HasPrefix(line, "```"):
+			console = line == "```console"
+		case console && line != "" && !strings.HasPrefix(line, "$ "):
+			check(line)
+		case strings.HasPrefix(line, "| ") && (strings.HasPrefix(section, "###") || strings.HasPrefix(section, "## 1")):
+			cell, _, _ := strings.Cut(line[2:], " | ")
+			for _, quote := range quotes.FindAllStringSubmatch(cell, -1) {
+				check(quote[1])
+			}
+		}
+	}
+	if quoted < 80 {
+		t.Errorf("%d messages were found", quoted)
+	}
+}
+
+// The guide leaves out no reason why a token request fails, nothing that is not
+// there, and no refusal that Redox documents.
+func TestOperationsAreComplete(t *testing.T) {
+	guide := operations(t)
+	explained := 0
+	sources(t, func(path string) {
+		if strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		literals(t, path, func(to, text string) {
+			if to != "What" && to != "absent" && to != "documented" {
+				return
+			}
+			text, _, _ = strings.Cut(text, "%")
+			if text = strings.TrimSpace(text); len(text) < 10 || strings.HasPrefix(text, "keys/") {
+				return // what joins two parts
+			}
+			explained++
+			if !strings.Contains(guide, text) {
+				t.Errorf("docs/operations.md does not explain %q (%s)", text, path)
+			}
+		})
+	})
+	if explained < 40 {
+		t.Errorf("%d messages were found", explained)
+	}
+}
