@@ -2,9 +2,12 @@ package main
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"debug/buildinfo"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -71,50 +74,77 @@ func TestDistSums(t *testing.T) {
 	}
 }
 
-// An archive of a system with tar holds the binary whose sum is listed, and the
-// texts that go with it.
+// An archive holds the binary whose sum is listed, and the texts that go with it.
 func TestDistArchives(t *testing.T) {
 	requireDist(t)
 	for binary, sum := range sums(t, binarySums) {
 		folder := filepath.Dir(binary)
+		members := untar
+		file := folder + ".tar.gz"
 		if strings.Contains(folder, "_windows_") {
-			continue
+			members, file = unzip, folder+".zip"
 		}
-		packed, err := os.Open(filepath.Join(*dist, folder+".tar.gz"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		z, err := gzip.NewReader(packed)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out := t.TempDir()
 		var names []string
-		for r := tar.NewReader(z); ; {
-			h, err := r.Next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			names = append(names, strings.TrimPrefix(h.Name, folder+"/"))
-			if h.Name == binary {
-				if err := toFile(filepath.Join(out, "binary"), func(w io.Writer) error { _, err := io.Copy(w, r); return err }); err != nil {
-					t.Fatal(err)
-				}
+		for _, m := range members(t, filepath.Join(*dist, file)) {
+			names = append(names, m.name)
+			if got := sha256.Sum256(m.content); m.name == binary && (hex.EncodeToString(got[:]) != sum || !m.executable) {
+				t.Errorf("the archive's %s is %x, not %s, executable: %v", binary, got, sum, m.executable)
 			}
 		}
-		if err := packed.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff([]string{"", plugin, "THIRD_PARTY_LICENSES", "CHANGELOG.md", "LICENSE"}, names); diff != "" {
-			t.Errorf("the archive %s: %s", folder, diff)
-		}
-		if got, err := sumOf(filepath.Join(out, "binary")); err != nil || got != sum {
-			t.Errorf("the archive's %s is %s, not %s, %v", binary, got, sum, err)
+		if diff := cmp.Diff([]string{binary, folder + "/THIRD_PARTY_LICENSES", folder + "/CHANGELOG.md", folder + "/LICENSE"}, names); diff != "" {
+			t.Errorf("the archive %s: %s", file, diff)
 		}
 	}
+}
+
+func untar(t *testing.T, path string) (members []member) {
+	t.Helper()
+	packed, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = packed.Close() }()
+	z, err := gzip.NewReader(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return members
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Typeflag == tar.TypeReg {
+			members = append(members, member{h.Name, content, h.Mode == 0o755})
+		}
+	}
+}
+
+func unzip(t *testing.T, path string) (members []member) {
+	t.Helper()
+	z, err := zip.OpenReader(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = z.Close() }()
+	for _, f := range z.File {
+		r, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		members = append(members, member{f.Name, content, f.Mode() == 0o755})
+	}
+	return members
 }
 
 // The bill of materials says of a binary what go version -m says of it.
