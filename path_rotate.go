@@ -73,6 +73,9 @@ func (b *backend) beginRotation(ctx context.Context, r *request, k *keyring.Key)
 	data := describe(k, c)
 	data[fieldKeyID] = string(k.ID)
 	data["next"] = waitsFor(r, c, k)
+	if c.policy().Way != keyring.Pasted {
+		data["next"] = "nothing: " + waitsFor(r, c, k)
+	}
 	return &logical.Response{Data: data}, nil
 }
 
@@ -84,13 +87,13 @@ func waitsFor(r *request, c *config, k *keyring.Key) string {
 	case p.Way == keyring.Pasted:
 		text = "give Redox the public half (vault read -field=jwks " + r.paths + "keys) in the dashboard and press Save Changes; key " + string(k.ID) + " then signs by itself"
 	case !k.Published(p):
-		text = "nothing: the engine publishes key " + string(k.ID) + " at Redox (publication tells how that goes) and proves it " + p.Window.String() + " later"
+		text = "the engine publishes key " + string(k.ID) + " at Redox (publication tells how that goes) and proves it " + p.Window.String() + " later"
 	default:
 		where := r.paths + "jwks"
 		if p.Way == keyring.Pushed {
 			where = "Redox"
 		}
-		text = "nothing: key " + string(k.ID) + " is published at " + where + " since " + timestamp(k.PublishedAt) + " and is proved from " + k.ProvableFrom(p).Format(time.RFC3339)
+		text = "key " + string(k.ID) + " is published at " + where + " since " + timestamp(k.PublishedAt) + " and is proved from " + k.ProvableFrom(p).Format(time.RFC3339)
 	}
 	if k.Proofs.Failure != "" {
 		text += "; the last proof, at " + timestamp(k.Proofs.LastAt) + ", failed: " + k.Proofs.Failure + "; the next is at " + timestamp(k.Proofs.NextAt)

@@ -82,7 +82,7 @@ func TestPublish(t *testing.T) {
 		if got, want := m.listed(), "other "+active+" "+next; got != want {
 			t.Errorf("Redox lists %s, want %s", got, want)
 		}
-		if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "under way: nothing: key "+next+" is published at Redox since "+m.now.UTC().Format(time.RFC3339)+" and is proved from ") {
+		if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "under way: key "+next+" is published at Redox since "+m.now.UTC().Format(time.RFC3339)+" and is proved from ") {
 			t.Errorf("keys says %q", text)
 		}
 		m.pass(15*time.Minute - time.Second)

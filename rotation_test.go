@@ -118,6 +118,21 @@ func TestRotatePasted(t *testing.T) {
 	}
 }
 
+// Who begins a rotation that nobody has to paste for is told so, and who looks
+// at one is told what it waits for.
+func TestRotateNeedsNobody(t *testing.T) {
+	m := newMount(t)
+	m.ready("", map[string]any{"public_jwks": true})
+	begun := m.write("keys/rotate", nil)
+	waits := "key " + begun["key_id"].(string) + " is published at redox/jwks since "
+	if next := begun["next"].(string); !strings.HasPrefix(next, "nothing: "+waits) {
+		t.Errorf("next: %s", next)
+	}
+	if text := m.read("keys")["rotation"].(string); !strings.HasPrefix(text, "under way: "+waits) {
+		t.Errorf("rotation: %s", text)
+	}
+}
+
 // Fetched by Redox: with a period nobody does anything, round after round, and
 // no key signs before its window is over.
 func TestRotateFetched(t *testing.T) {
@@ -130,7 +145,7 @@ func TestRotateFetched(t *testing.T) {
 		}
 		m.signs(active)
 		next := m.read("keys")["pending"]
-		if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "under way: nothing: key "+next.(string)+" is published at redox/jwks since "+m.now.UTC().Format(time.RFC3339)+" and is proved from ") {
+		if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "under way: key "+next.(string)+" is published at redox/jwks since "+m.now.UTC().Format(time.RFC3339)+" and is proved from ") {
 			t.Errorf("keys says %q", text)
 		}
 		m.publish("") // Redox fetches

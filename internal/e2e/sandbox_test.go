@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// What the README says of the sandbox in one's own CI is run as a script, as CI
+// does: no command comes before the sandbox listens, and nothing is left behind.
+func TestReadmeSandbox(t *testing.T) {
+	_, text, _ := strings.Cut(readme(t), "## The sandbox, in your own CI")
+	_, text, _ = strings.Cut(text, "```sh\n")
+	script, _, found := strings.Cut(text, "```")
+	if !found {
+		t.Fatal("the README has no script")
+	}
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"jwks.json": `{"keys":[]}`,
+		"late":      "#!/bin/sh\nsleep 1\nexec " + dir + "/redox-sandbox \"$@\"\n", // on a busy machine
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil { //nolint:gosec // is run
+			t.Fatal(err)
+		}
+	}
+	script = strings.NewReplacer(
+		"-o redox-sandbox", "-o "+dir+"/redox-sandbox", "./redox-sandbox", dir+"/late",
+		"jwks.json", dir+"/jwks.json", "127.0.0.1:8080", "127.0.0.1:"+port,
+	).Replace(script)
+	before, after, found := strings.Cut(script, "# your tests here")
+	if !found {
+		t.Fatal("the README's script has no place for tests")
+	}
+	script = before + "curl -sS -o /dev/null -w 'answers %{http_code}\\n' -d grant_type=none http://127.0.0.1:" + port + "/v2/auth/token\n#" + after
+	cmd := exec.CommandContext(t.Context(), "bash", "-ec", script)
+	cmd.Dir = repository
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	log, err := os.Create(filepath.Join(dir, "log")) // a pipe would wait for a sandbox that is left
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	err = cmd.Run()
+	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // there is none when all is well
+	out, readErr := os.ReadFile(log.Name())
+	if err != nil || readErr != nil {
+		t.Fatalf("%v, %v\n%s", err, readErr, out)
+	}
+	for _, want := range []string{"sandbox listening on http://127.0.0.1:" + port, "PUT /dashboard/apikeys 204", "answers 400"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("it does not say %q:\n%s", want, out)
+		}
+	}
+	for range 200 {
+		if exec.CommandContext(t.Context(), "curl", "-s", "http://127.0.0.1:"+port).Run() != nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Error("the sandbox still runs")
+}

@@ -1,0 +1,144 @@
+package redox
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// page is what a Markdown file links to, and what can be linked to in it.
+type page struct {
+	links   []string
+	anchors map[string]bool
+}
+
+var (
+	mdCode    = regexp.MustCompile("`[^`]*`")
+	mdLink    = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	mdHeading = regexp.MustCompile(`^#{1,6} +(.*)$`)
+	notInSlug = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+)
+
+// readPage reads a file as GitHub does; code has neither links nor headings.
+func readPage(text string) page {
+	p := page{anchors: map[string]bool{}}
+	fenced := false
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		if strings.HasPrefix(strings.TrimSpace(line), "```") {
+			fenced = !fenced
+		}
+		if fenced {
+			continue
+		}
+		if heading := mdHeading.FindStringSubmatch(line); heading != nil {
+			title := regexp.MustCompile(`\[([^]]*)\]\([^)]*\)`).ReplaceAllString(heading[1], "$1")
+			slug := strings.ReplaceAll(notInSlug.ReplaceAllString(strings.ToLower(title), ""), " ", "-")
+			unique := slug
+			for n := 1; p.anchors[unique]; n++ {
+				unique = fmt.Sprintf("%s-%d", slug, n)
+			}
+			p.anchors[unique] = true
+		}
+		// Code in a link's text goes, so that its brackets do not count.
+		for _, link := range mdLink.FindAllStringSubmatch(mdCode.ReplaceAllString(line, ""), -1) {
+			p.links = append(p.links, link[1])
+		}
+	}
+	return p
+}
+
+// brokenLinks returns what the file links to in this repository that is not there.
+func brokenLinks(path, text string) (broken []string, relative int) {
+	for _, link := range readPage(text).links {
+		u, err := url.Parse(link)
+		if err != nil {
+			broken = append(broken, link+": "+err.Error())
+			continue
+		}
+		if u.Scheme != "" {
+			continue
+		}
+		relative++
+		target := path
+		if u.Path != "" {
+			target = filepath.Join(filepath.Dir(path), u.Path)
+		}
+		info, err := os.Stat(target)
+		switch {
+		case err != nil || strings.HasPrefix(target, "..") || filepath.IsAbs(u.Path):
+			broken = append(broken, link+": there is no such file")
+		case u.Fragment == "":
+		case info.IsDir():
+			broken = append(broken, link+": a folder has no headings")
+		default:
+			there := []byte(text)
+			if u.Path != "" {
+				if there, err = os.ReadFile(target); err != nil {
+					broken = append(broken, link+": "+err.Error())
+					continue
+				}
+			}
+			if !readPage(string(there)).anchors[u.Fragment] {
+				broken = append(broken, link+": there is no such heading")
+			}
+		}
+	}
+	return broken, relative
+}
+
+// What is linked to in this repository is there, and so is the heading.
+func TestLinks(t *testing.T) {
+	files := []string{"README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md"}
+	for _, pattern := range []string{"docs/*.md", "examples/*/README.md"} {
+		more, err := filepath.Glob(pattern)
+		if err != nil || len(more) == 0 {
+			t.Fatal(pattern, more, err)
+		}
+		files = append(files, more...)
+	}
+	links := 0
+	for _, path := range files {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		broken, relative := brokenLinks(path, string(raw))
+		links += relative
+		for _, link := range broken {
+			t.Errorf("%s links to %s", path, link)
+		}
+	}
+	if links < 60 {
+		t.Errorf("%d links were found", links)
+	}
+}
+
+// The check of links finds what is broken, and nothing else.
+func TestLinksFindsWhatIsBroken(t *testing.T) {
+	heading := "# A `b_c` (d), e\n# A `b_c` (d), e\n```\n# not one\n```\n"
+	for text, want := range map[string]bool{
+		"[a](docs/api.md) [b](docs) [c](#a-b_c-d-e) [`[d]`](#a-b_c-d-e-1) [e](https://example.org/#x)": false,
+		"[a](docs/nothing.md)":     true,
+		"[a](../README.md)":        true,
+		"[a](docs#api)":            true,
+		"[a](#not-one)":            true,
+		"[a](#a-b_c-d-e-2)":        true,
+		"[a](docs/api.md#nothing)": true,
+		"[a](docs/api.md#token)":   false,
+		"`[a](nothing.md)`":        false,
+		"```\n[a](nothing)\n```":   false,
+		"[a](/docs/api.md)":        true,
+		"[`a`](nothing.md)":        true,
+	} {
+		broken, _ := brokenLinks("README.md", heading+text+"\n")
+		if (len(broken) > 0) != want {
+			t.Errorf("%s: %q", text, broken)
+		}
+	}
+}
