@@ -32,7 +32,8 @@ func issuersCmd(ts *testscript.TestScript, _ bool, _ []string) {
 		key, err := rsa.GenerateKey(rand.Reader, 2048)
 		ts.Check(err)
 		one := &issuer{key: key}
-		one.server = httptest.NewServer(one)
+		one.server = httptest.NewUnstartedServer(one) // it reads server
+		one.server.Start()
 		ts.Defer(one.server.Close)
 		w.issuers[name] = one
 		ts.Setenv(strings.ToUpper(name), one.server.URL)
