@@ -233,15 +233,15 @@ func isScope(text string) bool {
 
 func unprintable(r rune) bool { return r <= ' ' || r > '~' }
 
-// lifetime reads expires_in, which some servers send as a string. What makes
-// no sense counts as missing.
+// lifetime reads expires_in, which some servers send as a string. What is no
+// number of seconds counts as missing; less than one is a token that has ended.
 func lifetime(expiresIn json.RawMessage) (d time.Duration, assumed bool) {
 	const most = 24 * 60 * 60
 	seconds, err := strconv.ParseFloat(strings.Trim(string(expiresIn), `"`), 64)
-	if err != nil || math.IsNaN(seconds) || seconds < 1 || seconds > most {
+	if err != nil || math.IsNaN(seconds) || math.IsInf(seconds, 0) || seconds > most {
 		return defaultLifetime, true
 	}
-	return time.Duration(seconds) * time.Second, false
+	return time.Duration(max(seconds, 0)) * time.Second, false
 }
 
 // readRefusal reads a 4xx answer: Redox's {error, error_description,

@@ -89,20 +89,23 @@ func TestExchangeRequest(t *testing.T) {
 }
 
 func TestExchangeLifetimes(t *testing.T) {
+	const assumed = -1
 	for expires, want := range map[string]time.Duration{
 		`300`: 300 * time.Second, `"300"`: 300 * time.Second, `1`: time.Second, `299.9`: 299 * time.Second, `"1e2"`: 100 * time.Second, `86400`: 24 * time.Hour,
-		`null`: 0, `0`: 0, `-1`: 0, `"soon"`: 0, `""`: 0, `true`: 0, `[300]`: 0, `{}`: 0, `0.5`: 0, `86401`: 0, `1e300`: 0, `"NaN"`: 0, `"Inf"`: 0, `"-Inf"`: 0,
+		`0`: 0, `0.5`: 0, `-1`: 0, `-1e300`: 0,
+		`null`: assumed, `"soon"`: assumed, `""`: assumed, `true`: assumed, `[300]`: assumed, `{}`: assumed,
+		`86401`: assumed, `1e300`: assumed, `"NaN"`: assumed, `"Inf"`: assumed, `"-Inf"`: assumed,
 	} {
 		got, err := ask(t, body(200, `{"access_token":"t","expires_in":`+expires+`}`))
 		if err != nil {
 			t.Errorf("expires_in %s: %v", expires, err)
 			continue
 		}
-		assumed := want == 0
-		if assumed {
+		guessed := want == assumed
+		if guessed {
 			want = 5 * time.Minute
 		}
-		if got.Lifetime != want || got.Assumed != assumed {
+		if got.Lifetime != want || got.Assumed != guessed {
 			t.Errorf("expires_in %s: %v, assumed %v", expires, got.Lifetime, got.Assumed)
 		}
 	}
