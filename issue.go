@@ -63,7 +63,7 @@ func (b *backend) issue(ctx context.Context, r *request, c *config, ring *keyrin
 	}
 	t, err := b.request(ctx, r, c, first, way, way.reads)
 	if err == nil {
-		return &issued{t, c.ClientID, first.ID}, nil
+		return b.signed(r, c, first, t), nil
 	}
 	if !isUnknownKey(err) {
 		return nil, err
@@ -82,7 +82,16 @@ func (b *backend) issue(ctx context.Context, r *request, c *config, ring *keyrin
 		way.noteUnknown(string(first.ID), b.now())
 		b.log(r).Warn("Redox does not know the active key everywhere yet: the one before it signs", "key_id", first.ID, "signed_with", second.ID)
 	}
-	return &issued{t, c.ClientID, second.ID}, nil
+	return b.signed(r, c, second, t), nil
+}
+
+// signed is the token of a request that k signed, which is counted if k is not
+// the active key.
+func (b *backend) signed(r *request, c *config, k *keyring.Key, t *accessToken) *issued {
+	if k.State == keyring.Retiring {
+		b.metrics.retiring.WithLabelValues(r.client).Inc()
+	}
+	return &issued{t, c.ClientID, k.ID}
 }
 
 // prove asks Redox for a token to throw away.

@@ -16,6 +16,7 @@ type metrics struct {
 	reads    *prometheus.CounterVec   // by client and outcome
 	requests *prometheus.HistogramVec // by client
 	retries  *prometheus.CounterVec   // by client
+	retiring *prometheus.CounterVec   // by client
 	tokenAt  *prometheus.GaugeVec     // by client
 	skew     *prometheus.GaugeVec     // by client
 }
@@ -40,6 +41,9 @@ func newMetrics() *metrics {
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "redox_retries_total", Help: "Token requests that were made again after a passing failure.",
 		}, []string{labelClient}),
+		retiring: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "redox_retiring_key_tokens_total", Help: "Tokens that a retiring key signed for, as Redox did not know the active one everywhere yet.",
+		}, []string{labelClient}),
 		tokenAt: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "redox_last_token_timestamp_seconds", Help: "When Redox issued a token last, also one for check or a proof.",
 		}, []string{labelClient}),
@@ -51,7 +55,7 @@ func newMetrics() *metrics {
 		Name: "redox_build_info", Help: "Version of the plugin; always 1.",
 	}, []string{"version"})
 	build.WithLabelValues(Version).Set(1)
-	m.registry.MustRegister(m.reads, m.requests, m.retries, m.tokenAt, m.skew, build)
+	m.registry.MustRegister(m.reads, m.requests, m.retries, m.retiring, m.tokenAt, m.skew, build)
 	return m
 }
 
@@ -79,6 +83,7 @@ func (m *metrics) begin(client string) {
 	}
 	m.requests.WithLabelValues(client)
 	m.retries.WithLabelValues(client)
+	m.retiring.WithLabelValues(client)
 }
 
 // outcomeOf names how a read of token failed.
@@ -130,7 +135,7 @@ func (m *metrics) noteSkew(client string, s skew) {
 // forget ends all that a client has labels for.
 func (m *metrics) forget(client string) {
 	of := prometheus.Labels{labelClient: client}
-	for _, vec := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.reads, m.requests, m.retries, m.tokenAt, m.skew} {
+	for _, vec := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.reads, m.requests, m.retries, m.retiring, m.tokenAt, m.skew} {
 		vec.DeletePartialMatch(of)
 	}
 }

@@ -26,12 +26,14 @@ func TestSecondTry(t *testing.T) {
 	sent := len(m.sandbox.Assertions())
 	m.signs(old)
 	m.signs(old)
+	m.expect(map[string]float64{"redox_retiring_key_tokens_total{client=default}": 3})
 	if n := len(m.sandbox.Assertions()) - sent; n != 2 {
 		t.Errorf("two reads sent %d assertions: the refusal is not remembered", n)
 	}
 	m.sandbox.SetStale(false)
 	m.pass(time.Minute)
 	m.signs(next)
+	m.expect(map[string]float64{"redox_retiring_key_tokens_total{client=default}": 3})
 
 	// The old key is gone at Redox: the new one is asked, whatever was remembered.
 	m.sandbox.SetStale(true)
