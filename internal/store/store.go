@@ -21,9 +21,19 @@ type entry[T any] struct {
 	Data    *T  `json:"data"`
 }
 
-// Get returns the entry at key, nil when there is none. An entry of a version
-// newer than [Version] is an error, never a reset: an older plugin must not
-// overwrite what a newer one wrote.
+// UnreadableError is an entry that is there and cannot be read: it is damaged,
+// or a newer plugin wrote it. The text says which, and quotes nothing of it.
+type UnreadableError string
+
+func (e UnreadableError) Error() string { return string(e) }
+
+func unreadable(format string, args ...any) error {
+	return UnreadableError(fmt.Sprintf(format, args...))
+}
+
+// Get returns the entry at key, nil when there is none. An entry that is not of
+// a version up to [Version] is an [UnreadableError], never a reset: an older
+// plugin must not overwrite what a newer one wrote.
 func Get[T any](ctx context.Context, s logical.Storage, key string) (*T, error) {
 	raw, err := s.Get(ctx, key)
 	if err != nil {
@@ -37,14 +47,14 @@ func Get[T any](ctx context.Context, s logical.Storage, key string) (*T, error) 
 	}
 	if err := json.Unmarshal(raw.Value, &version); err != nil {
 		// The decoder's message may quote what it read, which may be a key.
-		return nil, fmt.Errorf("reading %s: the stored entry is not the JSON this plugin writes", key)
+		return nil, unreadable("reading %s: the stored entry is not the JSON this plugin writes", key)
 	}
 	if version.Version > Version {
-		return nil, fmt.Errorf("reading %s: stored by a newer plugin (schema version %d, this one knows %d): install that plugin version again", key, version.Version, Version)
+		return nil, unreadable("reading %s: stored by a newer plugin (schema version %d, this one knows %d): install that plugin version again", key, version.Version, Version)
 	}
 	var e entry[T]
 	if err := json.Unmarshal(raw.Value, &e); err != nil || e.Version < 1 || e.Data == nil {
-		return nil, fmt.Errorf("reading %s: the stored entry is not of schema version %d", key, version.Version)
+		return nil, unreadable("reading %s: the stored entry is not of schema version %d", key, version.Version)
 	}
 	return e.Data, nil
 }
