@@ -233,6 +233,52 @@ func TestMetricsLabels(t *testing.T) {
 	}
 }
 
+// A read that fails before Redox is asked is counted, too; of a client without
+// config it is not, as the label would stay.
+func TestMetricsOfErrors(t *testing.T) {
+	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+	m := newMountOn(t, storage, systemView(0))
+	id := m.ready("", nil)
+	errors := func(want float64) {
+		t.Helper()
+		m.expect(map[string]float64{"redox_token_reads_total{client=default,outcome=error}": want, "redox_request_duration_seconds{client=default}": 1})
+	}
+	m.read("token")
+	errors(0)
+	m.pass(rereadAfter)
+	storage.countdown = 0
+	m.fails(500, logical.ReadOperation, "token", nil, "the storage is gone")
+	storage.countdown = -1
+	errors(1)
+	m.must(logical.DeleteOperation, "keys/"+id, map[string]any{"force": true})
+	m.fails(400, logical.ReadOperation, "token", nil, "no signing key")
+	errors(2)
+}
+
+// A client that cannot be read is told as that, and hides no other.
+func TestMetricsOfUnreadable(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	m.ready("clients/acme/", nil)
+	m.expect(map[string]float64{"redox_client_unreadable{client=default}": 0, "redox_client_unreadable{client=acme}": 0})
+	for key, value := range map[string]string{
+		configKey("acme"):  `{"version":2,"data":{}}`,
+		keyringKey("acme"): `{"version":1,"data":null}`,
+	} {
+		was, err := m.storage.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}); err != nil {
+			t.Fatal(err)
+		}
+		m.expect(map[string]float64{"redox_client_unreadable{client=default}": 0, "redox_client_unreadable{client=acme}": 1, "redox_publish_window_seconds{client=default}": 900})
+		if err := m.storage.Put(t.Context(), was); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Storage that fails is an error, and not a scrape with gaps.
 func TestMetricsWithoutStorage(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}

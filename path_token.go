@@ -37,10 +37,14 @@ func (b *backend) pathToken() []*framework.Path {
 
 func (b *backend) readToken(ctx context.Context, r *request) (*logical.Response, error) {
 	v, err := b.recall(ctx, r)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = complete(r, v.config, v.ring)
 	}
-	if err := complete(r, v.config, v.ring); err != nil {
+	if err != nil {
+		// Counted only where there is a config, or any name would become a label.
+		if known, _ := b.memory.get(r.client); known != nil {
+			b.metrics.reads.WithLabelValues(r.client, outcomeError).Inc()
+		}
 		return nil, err
 	}
 	read := b.freshToken
