@@ -78,10 +78,10 @@ resource "vault_generic_endpoint" "config" {
   depends_on = [vault_generic_endpoint.key]
 }
 
-# Who may do what: see ../policies.
+# Who may do what: see ../policies, which are for a mount at redox/.
 resource "vault_policy" "persona" {
   for_each = toset(["reader", "key-officer", "admin", "auditor"])
 
   name   = "redox-${each.key}"
-  policy = file("${path.module}/../policies/redox-${each.key}.hcl")
+  policy = replace(file("${path.module}/../policies/redox-${each.key}.hcl"), "\"redox/", "\"${vault_mount.redox.path}/")
 }

@@ -172,7 +172,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"agents": agentsCmd,
 	"outage": outageCmd,
 
-	"download": downloadCmd, "steps": stepsCmd, "useragent": userAgentCmd, "schema": schemaCmd,
+	"download": downloadCmd, "steps": stepsCmd, "useragent": userAgentCmd, "schema": schemaCmd, "crontab": crontabCmd,
 
 	"kubernetes":      kubernetesCmd,
 	"operator":        operatorCmd,

@@ -14,7 +14,7 @@ var byHand = map[string]string{
 	"vault operator unseal":       "asks for the key on a terminal: unsealCmd has it",
 	"umask 077":                   "a shell's own",
 	"unset VAULT_TOKEN":           "likewise: env does it",
-	"crontab redox-check.crontab": "changes the machine: operations.txtar runs what stands in it",
+	"crontab redox-check.crontab": "changes the machine: operations.txtar runs what stands in it, as cron would",
 }
 
 // Each command in a console block of the operator's guide is typed by a script.

@@ -73,6 +73,7 @@ func (m *module) context(each cty.Value) *hcl.EvalContext {
 	}
 	return &hcl.EvalContext{Variables: all, Functions: map[string]function.Function{
 		"jsonencode": stdlib.JSONEncodeFunc,
+		"replace":    stdlib.ReplaceFunc, // Terraform's takes /…/ for a pattern besides
 		"toset":      stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType)),
 		"nonsensitive": function.New(&function.Spec{
 			Params: []function.Parameter{{Name: "value", Type: cty.DynamicPseudoType}},
