@@ -11,7 +11,7 @@ import (
 var (
 	uses = regexp.MustCompile(`(?m)^[^#\n]*\buses\b.*$`)
 	// A commit cannot be moved, as a tag can; the comment says to people which it is.
-	pinned = regexp.MustCompile(`^ *(?:- )?uses: ([\w.-]+/[\w./-]+)@([0-9a-f]{40} # v\d+\.\d+\.\d+)$`)
+	pinned = regexp.MustCompile(`^ *(?:- )?uses: ([\w.-]+/[\w.-]+)(?:/[\w./-]+)?@([0-9a-f]{40} # v\d+\.\d+\.\d+)$`)
 	local  = regexp.MustCompile(`^ *(?:- )?uses: \./[\w./-]+$`)
 )
 
@@ -70,6 +70,7 @@ func TestUnpinned(t *testing.T) {
 		"      - \"uses\": a/b@v1":                       false,
 		"      - uses: docker://a/b:1":                   false,
 		"      - uses: k/n@" + other + " # v1.2.3":       false,
+		"      - uses: k/n/o@" + other + " # v1.2.3":     false,
 		"      - uses: k/n@" + commit + " # v1.2.4":      false,
 		"      - uses: k/n@" + commit + " # v1.2.3":      true,
 	} {
