@@ -54,7 +54,28 @@ func TestWorkflowsArePinned(t *testing.T) {
 	}
 }
 
-// The test above would notice each of these.
+// Each run is in a bash that sees a pipe fail, and no checkout leaves a token for
+// what runs after it.
+func TestWorkflowsAreCareful(t *testing.T) {
+	files, err := filepath.Glob(".github/workflows/*.y*ml")
+	if err != nil || len(files) < 4 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), "\ndefaults:\n  run:\n    shell: bash\n") {
+			t.Errorf("%s does not name bash as the shell of all runs", file)
+		}
+		if n, safe := strings.Count(string(text), "actions/checkout@"), strings.Count(string(text), "persist-credentials: false\n"); n != safe {
+			t.Errorf("%s: %d of %d checkouts say persist-credentials: false", file, safe, n)
+		}
+	}
+}
+
+// TestWorkflowsArePinned would notice each of these.
 func TestUnpinned(t *testing.T) {
 	commit, other := strings.Repeat("a1", 20), strings.Repeat("b2", 20)
 	for line, is := range map[string]bool{
