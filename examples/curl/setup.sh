@@ -73,7 +73,11 @@ if [ -z "${REDOX_CLIENT_ID:-}" ]; then
 	exit
 fi
 api POST "$mount/config" "$(jq -n 'env | {client_id: .REDOX_CLIENT_ID} + if .REDOX_TOKEN_URL then {token_url: .REDOX_TOKEN_URL} else {} end')" >/dev/null
-api PUT sys/policies/acl/redox-reader "$(jq -n --arg mount "$mount" '{policy: "path \"\($mount)/token\" { capabilities = [\"read\"] }"}')" >/dev/null
+# Each mount has a policy of its own: one for all would cut off the readers of
+# the mount before. Its name may have a slash, as a mount's may.
+if missing "sys/policies/acl/$mount-reader"; then
+	api PUT "sys/policies/acl/$mount-reader" "$(jq -n --arg mount "$mount" '{policy: "path \"\($mount)/token\" { capabilities = [\"read\"] }"}')" >/dev/null
+fi
 
 # A real token request. The token is thrown away.
 api GET "$mount/check" | jq .data
