@@ -24,6 +24,7 @@ import (
 type programs struct {
 	running []*program
 	counted [3]int // what count saw last
+	stub    *stub  // nil unless there is one
 }
 
 type program struct {
