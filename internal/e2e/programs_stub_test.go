@@ -27,9 +27,10 @@ type stub struct {
 //
 //	stub vault <JSON>  what it answers to who reads a token; # is the token's number
 //	stub redox <JSON>  what it answers to a search
-//	stub refuses all   refuses each token
+//	stub refuses none  refuses no token
+//	stub refuses all   refuses each
 //	stub refuses late  refuses token-1 alone: once at once, and then when another was accepted
-//	stub asked <n>     how many tokens were read since it was last asked
+//	stub asked <n>     how many tokens were read since stub refuses
 func stubCmd(ts *testscript.TestScript, _ bool, args []string) {
 	p := &worldOf(ts).programs
 	if p.stub == nil {
@@ -47,12 +48,11 @@ func stubCmd(ts *testscript.TestScript, _ bool, args []string) {
 	case "redox":
 		s.redox = args[1]
 	case "refuses":
-		s.refuses = args[1]
+		s.refuses, s.refused, s.asked, s.accepted, s.once = args[1], 0, 0, make(chan struct{}), sync.Once{}
 	case "asked":
 		if got := fmt.Sprint(s.asked); got != args[1] {
 			ts.Fatalf("%s tokens were read, want %s", got, args[1])
 		}
-		s.asked = 0
 	}
 }
 
