@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -55,6 +56,9 @@ func (r *redox) read(ctx context.Context) (status int, err error) {
 	asked := time.Now() // the token's life may begin at once
 	header := http.Header{"X-Vault-Token": {strings.TrimSpace(string(token))}}
 	status, a, err := r.send(ctx, "GET", os.Getenv("VAULT_ADDR")+"/v1/redox/token", header, "")
+	if err == nil && a.Data.AccessToken == "" {
+		err = errors.New("Vault's answer holds no token")
+	}
 	if err == nil {
 		r.token = a.Data.AccessToken
 		r.renew, r.end = asked.Add(a.Data.TTL*time.Second), asked.Add(a.Data.ExpiresIn*time.Second)

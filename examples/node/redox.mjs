@@ -42,11 +42,11 @@ async function readToken() {
   }
   const asked = performance.now(); // the token's life may begin at once
   const { status, answer } = await send(`${VAULT_ADDR}/v1/redox/token`, { "X-Vault-Token": vaultToken.trim() });
-  if (status === 200 && answer) {
-    const { access_token, ttl, expires_in } = answer.data;
+  const { access_token, ttl, expires_in } = answer?.data ?? {};
+  if (status === 200 && access_token) {
     return { value: access_token, renewAt: asked + ttl * 1000, endsAt: asked + expires_in * 1000 };
   }
-  const reason = answer?.errors?.join("; ") ?? "no answer that makes sense"; // Vault says what to mend
+  const reason = answer?.errors?.join?.("; ") ?? "no answer that makes sense"; // Vault says what to mend
   const mayPass = status === 200 || status === 429 || !(status < 500);
   throw Object.assign(new Error(`reading redox/token: HTTP ${status}: ${reason}`), { mayPass, keepsOld: mayPass });
 }
@@ -57,7 +57,7 @@ async function patients(family) {
     const value = await accessToken();
     const { status, answer } = await send(`${REDOX_FHIR_BASE}/Patient/_search`,
       { Authorization: `Bearer ${value}` }, new URLSearchParams({ family }));
-    if (status === 200 && answer) return answer;
+    if (status === 200 && answer?.total >= 0) return answer;
     if (status !== 401 || attempt > 1) throw new Error(`searching patients: HTTP ${status}`);
     if (token?.value === value) token = undefined; // another search may have replaced it already
   }
