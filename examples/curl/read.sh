@@ -11,9 +11,10 @@ fail() {
 }
 command -v jq >/dev/null || fail "jq is missing"
 [ -n "${VAULT_ADDR:+set}" ] || fail "set VAULT_ADDR to the address of Vault, such as https://vault.example.org:8200"
-[ -n "${VAULT_TOKEN:+set}" ] || fail "set VAULT_TOKEN to a token with the policy redox-reader"
-[ -n "${REDOX_FHIR_BASE:-}" ] || fail "set REDOX_FHIR_BASE, such as https://api.redoxengine.com/fhir/R4/redox-fhir-sandbox/Development"
 mount=${REDOX_MOUNT:-redox}
+mount=${mount%/}
+[ -n "${VAULT_TOKEN:+set}" ] || fail "set VAULT_TOKEN to a token with the policy $mount-reader"
+[ -n "${REDOX_FHIR_BASE:-}" ] || fail "set REDOX_FHIR_BASE, such as https://api.redoxengine.com/fhir/R4/redox-fhir-sandbox/Development"
 
 # Both tokens go from file to file. A command line can be seen by everybody on
 # the machine, and bash -x shows the value of each variable that is set.

@@ -11,32 +11,57 @@ command -v jq >/dev/null || fail "jq is missing"
 [ -n "${VAULT_ADDR:+set}" ] || fail "set VAULT_ADDR to the address of Vault, such as https://vault.example.org:8200"
 [ -n "${VAULT_TOKEN:+set}" ] || fail "set VAULT_TOKEN to a token that may mount secrets engines"
 mount=${REDOX_MOUNT:-redox}
+mount=${mount%/}
 
-# api <method> <path> [<JSON>] asks Vault, and prints its answer or its error.
+# ask <method> <path> [<JSON>] asks Vault, and sets status and answer.
 # The token comes from standard input: a command line can be seen by everybody
 # on the machine, and bash -x shows commands, but not what is fed to them.
-api() {
-	local answer
+ask() {
 	if answer=$(
-		curl --silent --show-error --fail-with-body --request "$1" ${3:+--data "$3"} --config - "$VAULT_ADDR/v1/$2" <<-END
+		curl --silent --show-error --write-out '\n%{http_code}' --request "$1" ${3:+--data "$3"} --config - "$VAULT_ADDR/v1/$2" <<-END
 			header = "X-Vault-Token: $VAULT_TOKEN"
 		END
 	); then
-		printf '%s\n' "$answer"
+		status=${answer##*$'\n'}
 	else
-		echo "setup.sh: $1 $2: $(jq -r '.errors | join("; ")' <<<"$answer" 2>/dev/null || echo "$answer")" >&2
-		return 1
+		status=000 # an answer that broke off has a good status too
 	fi
+	answer=${answer%$'\n'*}
+}
+
+# refused <method> <path> ends the script with Vault's reason.
+refused() {
+	fail "$1 $2: HTTP $status: $(jq -r '.errors | join("; ")' <<<"$answer" 2>/dev/null || echo "$answer")"
+}
+
+# api asks Vault as ask does, and prints its answer or its error.
+api() {
+	ask "$@"
+	case $status in
+	2??) printf '%s\n' "$answer" ;;
+	*) refused "$@" ;;
+	esac
+}
+
+# missing <path> [<status>] tells whether Vault answers that there is no such
+# thing. Any other error is none of an answer: what is there would be made anew.
+missing() {
+	ask GET "$1"
+	case $status in
+	404 | "${2:-404}") return 0 ;;
+	2??) return 1 ;;
+	*) refused GET "$1" ;;
+	esac
 }
 
 plugin=vault-plugin-secrets-redox
 if [ -n "${PLUGIN_SHA256:-}" ]; then
 	api POST "sys/plugins/catalog/secret/$plugin" "$(jq -n --arg command $plugin '{$command, sha256: env.PLUGIN_SHA256}')" >/dev/null
 fi
-if ! api GET "sys/mounts/$mount" >/dev/null 2>&1; then
+if missing "sys/mounts/$mount" 400; then # Vault has no 404 for a mount
 	api POST "sys/mounts/$mount" "{\"type\": \"$plugin\"}" >/dev/null
 fi
-if ! api GET "$mount/keys" >/dev/null 2>&1; then
+if missing "$mount/keys"; then
 	api POST "$mount/keys/generate" >/dev/null
 fi
 
@@ -48,7 +73,11 @@ if [ -z "${REDOX_CLIENT_ID:-}" ]; then
 	exit
 fi
 api POST "$mount/config" "$(jq -n 'env | {client_id: .REDOX_CLIENT_ID} + if .REDOX_TOKEN_URL then {token_url: .REDOX_TOKEN_URL} else {} end')" >/dev/null
-api PUT sys/policies/acl/redox-reader "$(jq -n --arg mount "$mount" '{policy: "path \"\($mount)/token\" { capabilities = [\"read\"] }"}')" >/dev/null
+# Each mount has a policy of its own: one for all would cut off the readers of
+# the mount before. Its name may have a slash, as a mount's may.
+if missing "sys/policies/acl/$mount-reader"; then
+	api PUT "sys/policies/acl/$mount-reader" "$(jq -n --arg mount "$mount" '{policy: "path \"\($mount)/token\" { capabilities = [\"read\"] }"}')" >/dev/null
+fi
 
 # A real token request. The token is thrown away.
 api GET "$mount/check" | jq .data

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -27,27 +28,37 @@ func (r *redox) accessToken(ctx context.Context) (string, error) {
 	for pause := time.Second; time.Now().After(r.renew); pause *= 2 {
 		status, err := r.read(ctx)
 		mayPass := status == 0 || status == http.StatusTooManyRequests || status >= 500
-		if err == nil || mayPass && time.Now().Before(r.end) {
+		if err == nil || (mayPass || status == notAsked) && time.Now().Before(r.end) {
 			break // without a new one, the old one does as long as it lives
 		} else if !mayPass || pause > 8*time.Second {
 			return "", err
 		}
-		time.Sleep(pause)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return "", fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
 	}
 	return r.token, nil
 }
+
+// notAsked is the status if there is nothing to ask Vault with: waiting does not mend that.
+const notAsked = -1
 
 // read reads a token from Vault.
 func (r *redox) read(ctx context.Context) (status int, err error) {
 	token := []byte(os.Getenv("VAULT_TOKEN"))
 	if file := os.Getenv("VAULT_TOKEN_FILE"); file != "" { // each time, as Vault Agent replaces it
 		if token, err = os.ReadFile(file); err != nil {
-			log.Fatal(err)
+			return notAsked, fmt.Errorf("VAULT_TOKEN_FILE: %w", err)
 		}
 	}
 	asked := time.Now() // the token's life may begin at once
 	header := http.Header{"X-Vault-Token": {strings.TrimSpace(string(token))}}
 	status, a, err := r.send(ctx, "GET", os.Getenv("VAULT_ADDR")+"/v1/redox/token", header, "")
+	if err == nil && a.Data.AccessToken == "" {
+		err = errors.New("Vault's answer holds no token")
+	}
 	if err == nil {
 		r.token = a.Data.AccessToken
 		r.renew, r.end = asked.Add(a.Data.TTL*time.Second), asked.Add(a.Data.ExpiresIn*time.Second)
@@ -100,6 +111,9 @@ func (r *redox) send(ctx context.Context, method, url string, header http.Header
 }
 
 func main() {
+	if os.Getenv("VAULT_ADDR") == "" || os.Getenv("REDOX_FHIR_BASE") == "" {
+		log.Fatal("set VAULT_ADDR and REDOX_FHIR_BASE")
+	}
 	r := &redox{http: http.Client{Timeout: 30 * time.Second}}
 	for names := bufio.NewScanner(os.Stdin); names.Scan(); {
 		total, err := r.patients(context.Background(), names.Text())

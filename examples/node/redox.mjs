@@ -7,47 +7,59 @@ import { setTimeout as sleep } from "node:timers/promises";
 const { VAULT_ADDR, VAULT_TOKEN = "", VAULT_TOKEN_FILE, REDOX_FHIR_BASE } = process.env;
 
 let token; // the one that was read last: { value, renewAt, endsAt }
+let reading; // the promise of the next one: whoever waits for it shares it
 
 // accessToken returns the token that was read last, until it is time for the next.
 async function accessToken() {
-  for (let pause = 1; !token || performance.now() >= token.renewAt; pause *= 2) {
+  if (token && performance.now() < token.renewAt) return token.value;
+  reading ??= nextToken().finally(() => (reading = undefined));
+  return (await reading).value;
+}
+
+// nextToken reads until there is a token.
+async function nextToken() {
+  for (let pause = 1; ; pause *= 2) {
     try {
-      token = await readToken();
-      break;
+      return (token = await readToken());
     } catch (error) {
-      if (!error.mayPass) throw error;
-      if (token && performance.now() < token.endsAt) break; // the old one does as long as it lives
-      if (pause > 8) throw error;
+      if (error.keepsOld && token && performance.now() < token.endsAt) return token; // it does as long as it lives
+      if (!error.mayPass || pause > 8) throw error;
     }
     await sleep(pause * 1000);
   }
-  return token.value;
 }
 
-// readToken reads a token from Vault. Its error tells in mayPass whether to try again.
+// readToken reads a token from Vault. Its error tells in keepsOld whether the old one may
+// be used, and in mayPass whether to try again.
 async function readToken() {
-  // The file is read each time, as Vault Agent replaces it.
-  const vaultToken = VAULT_TOKEN_FILE ? await readFile(VAULT_TOKEN_FILE, "utf8") : VAULT_TOKEN;
+  let vaultToken = VAULT_TOKEN;
+  if (VAULT_TOKEN_FILE) { // each time, as Vault Agent replaces it
+    try {
+      vaultToken = await readFile(VAULT_TOKEN_FILE, "utf8");
+    } catch (error) {
+      throw Object.assign(new Error(`VAULT_TOKEN_FILE: ${error.message}`), { keepsOld: true });
+    }
+  }
   const asked = performance.now(); // the token's life may begin at once
   const { status, answer } = await send(`${VAULT_ADDR}/v1/redox/token`, { "X-Vault-Token": vaultToken.trim() });
-  if (status === 200 && answer) {
-    const { access_token, ttl, expires_in } = answer.data;
+  const { access_token, ttl, expires_in } = answer?.data ?? {};
+  if (status === 200 && access_token) {
     return { value: access_token, renewAt: asked + ttl * 1000, endsAt: asked + expires_in * 1000 };
   }
-  const reason = answer?.errors?.join("; ") ?? "no answer that makes sense"; // Vault says what to mend
-  throw Object.assign(new Error(`reading redox/token: HTTP ${status}: ${reason}`), {
-    mayPass: status === 200 || status === 429 || !(status < 500),
-  });
+  const reason = answer?.errors?.join?.("; ") ?? "no answer that makes sense"; // Vault says what to mend
+  const mayPass = status === 200 || status === 429 || !(status < 500);
+  throw Object.assign(new Error(`reading redox/token: HTTP ${status}: ${reason}`), { mayPass, keepsOld: mayPass });
 }
 
 // patients searches by family name. A token that Redox refuses is replaced once.
 async function patients(family) {
   for (let attempt = 1; ; attempt++) {
+    const value = await accessToken();
     const { status, answer } = await send(`${REDOX_FHIR_BASE}/Patient/_search`,
-      { Authorization: `Bearer ${await accessToken()}` }, new URLSearchParams({ family }));
-    if (status === 200 && answer) return answer;
+      { Authorization: `Bearer ${value}` }, new URLSearchParams({ family }));
+    if (status === 200 && answer?.total >= 0) return answer;
     if (status !== 401 || attempt > 1) throw new Error(`searching patients: HTTP ${status}`);
-    token = undefined;
+    if (token?.value === value) token = undefined; // another search may have replaced it already
   }
 }
 

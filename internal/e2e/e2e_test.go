@@ -183,7 +183,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"consultemplate":  consulTemplateCmd,
 
 	"example":  exampleCmd,
-	"programs": programsCmd,
+	"programs": programsCmd, "stub": stubCmd,
 
 	"issuers":    issuersCmd,
 	"idtoken":    idTokenCmd,

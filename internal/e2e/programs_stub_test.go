@@ -1,0 +1,82 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// stub is a Vault and a Redox in one that answer the examples what a real one
+// answers rarely, or at no certain time.
+type stub struct {
+	mu           sync.Mutex
+	vault, redox string
+	asked        int    // how many tokens were read
+	refuses      string // see stubCmd
+	refused      int
+	accepted     chan struct{} // closed when a token was
+	once         sync.Once
+}
+
+// stubCmd commands it; its address is in STUB:
+//
+//	stub vault <JSON>  what it answers to who reads a token; # is the token's number
+//	stub redox <JSON>  what it answers to a search
+//	stub refuses none  refuses no token
+//	stub refuses all   refuses each
+//	stub refuses late  refuses token-1 alone: once at once, and then when another was accepted
+//	stub asked <n>     how many tokens were read since stub refuses
+func stubCmd(ts *testscript.TestScript, _ bool, args []string) {
+	p := &worldOf(ts).programs
+	if p.stub == nil {
+		p.stub = &stub{redox: `{"total":1}`, accepted: make(chan struct{})}
+		server := httptest.NewServer(p.stub)
+		ts.Defer(server.Close)
+		ts.Setenv("STUB", server.URL)
+	}
+	s := p.stub
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch args[0] {
+	case "vault":
+		s.vault = args[1]
+	case "redox":
+		s.redox = args[1]
+	case "refuses":
+		s.refuses, s.refused, s.asked, s.accepted, s.once = args[1], 0, 0, make(chan struct{}), sync.Once{}
+	case "asked":
+		if got := fmt.Sprint(s.asked); got != args[1] {
+			ts.Fatalf("%s tokens were read, want %s", got, args[1])
+		}
+	}
+}
+
+func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.Method == http.MethodGet {
+		s.asked++
+		_, _ = fmt.Fprint(w, strings.ReplaceAll(s.vault, "#", fmt.Sprint(s.asked)))
+		return
+	}
+	isFirst := strings.HasSuffix(r.Header.Get("Authorization"), " token-1")
+	if s.refuses == "all" || s.refuses == "late" && isFirst {
+		if s.refused++; s.refuses == "late" && s.refused > 1 {
+			s.mu.Unlock()
+			select {
+			case <-s.accepted:
+			case <-time.After(10 * time.Second): // the script fails, by the count
+			}
+			s.mu.Lock()
+		}
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	s.once.Do(func() { close(s.accepted) })
+	_, _ = fmt.Fprint(w, s.redox)
+}
