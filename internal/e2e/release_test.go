@@ -37,7 +37,8 @@ func downloadCmd(ts *testscript.TestScript, _ bool, _ []string) {
 }
 
 // stepsCmd runs the code block of docs/release.md that begins with "# <name>",
-// as a user's shell does: steps <name>.
+// as a user's shell does: steps <name> [<VARIABLE>…]. The variables are those
+// that later blocks use: nobody but the block sets them.
 func stepsCmd(ts *testscript.TestScript, neg bool, args []string) {
 	raw, err := os.ReadFile(filepath.Join(repository, "docs/release.md"))
 	ts.Check(err)
@@ -49,9 +50,15 @@ func stepsCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if _, err := exec.LookPath("sha256sum"); err != nil { // as the page says of macOS
 		block = strings.ReplaceAll(block, "sha256sum ", "shasum -a 256 ")
 	}
+	for _, name := range args[1:] {
+		block = "unset " + name + "\n" + block + "\nprintf %s \"$" + name + "\" >." + name
+	}
 	err = ts.Exec("bash", "-euc", block)
 	if neg == (err == nil) {
 		ts.Fatalf("%s: %v", args[0], err)
+	}
+	for _, name := range args[1:] {
+		ts.Setenv(name, ts.ReadFile("."+name))
 	}
 }
 
