@@ -11,8 +11,11 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	redox "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 )
 
 var dist = flag.String("dist", "", "a folder that scripts/release has filled for this machine, to install from")
@@ -59,6 +62,24 @@ func stepsCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	for _, name := range args[1:] {
 		ts.Setenv(name, ts.ReadFile("."+name))
+	}
+}
+
+// The version is raised after each release, and no script has to be changed then:
+// $DEV_VERSION is the one of a build that has been given none.
+func TestScriptsNameNoVersion(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatal(scripts, err)
+	}
+	for _, script := range scripts {
+		raw, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if version := strings.TrimPrefix(redox.Version, "v"); strings.Contains(string(raw), version) {
+			t.Errorf("%s names %s: say $DEV_VERSION", script, version)
+		}
 	}
 }
 
