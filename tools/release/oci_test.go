@@ -21,13 +21,16 @@ var someSource = source{version: "v0.3.0-rc.1", commit: "0123456789abcdef0123456
 func TestLayout(t *testing.T) {
 	dir := t.TempDir()
 	binaries := map[platform][]byte{{"linux", "amd64"}: []byte("for amd64"), {"linux", "arm64"}: []byte("for arm64"), {"darwin", "arm64"}: []byte("for none")}
-	images, err := layout{dir, someSource}.write(binaries, []member{{name: "LICENSE", content: []byte("free")}})
+	images, index, err := layout{dir, someSource}.write(binaries, []member{{name: "LICENSE", content: []byte("free")}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	seen := readLayout(t, dir)
 	if len(seen) != 2 || len(images) != 2 {
 		t.Fatalf("%d images, %d said", len(seen), len(images))
+	}
+	if want := named(t, dir).Digest; index != want {
+		t.Errorf("the index is said to be %s, and is %s", index, want)
 	}
 	for i, arch := range []string{"amd64", "arm64"} {
 		img := seen[arch]
@@ -51,7 +54,7 @@ func TestLayout(t *testing.T) {
 		}
 	}
 	other := t.TempDir()
-	if _, err := (layout{other, someSource}).write(binaries, []member{{name: "LICENSE", content: []byte("free")}}); err != nil {
+	if _, _, err := (layout{other, someSource}).write(binaries, []member{{name: "LICENSE", content: []byte("free")}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := same(dir, other); err != nil {
@@ -88,21 +91,8 @@ func readLayout(t *testing.T, dir string) map[string]read {
 		}
 		return raw
 	}
-	var marker v1.ImageLayout
-	var top, index v1.Index
-	for name, into := range map[string]any{v1.ImageLayoutFile: &marker, v1.ImageIndexFile: &top} {
-		raw, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal(raw, into); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if marker.Version != "1.0.0" || len(top.Manifests) != 1 || top.Manifests[0].MediaType != v1.MediaTypeImageIndex {
-		t.Fatalf("the layout is %+v, %+v", marker, top)
-	}
-	blob(top.Manifests[0], &index)
+	var index v1.Index
+	blob(named(t, dir), &index)
 	images := map[string]read{}
 	for _, d := range index.Manifests {
 		var m v1.Manifest
@@ -120,6 +110,26 @@ func readLayout(t *testing.T, dir string) map[string]read {
 		t.Errorf("%d blobs lie there, %d are used, %v", len(entries), len(used), err)
 	}
 	return images
+}
+
+// named is the one thing that a layout names: the index of its images.
+func named(t *testing.T, dir string) v1.Descriptor {
+	t.Helper()
+	var marker v1.ImageLayout
+	var top v1.Index
+	for name, into := range map[string]any{v1.ImageLayoutFile: &marker, v1.ImageIndexFile: &top} {
+		raw, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(raw, into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if marker.Version != "1.0.0" || len(top.Manifests) != 1 || top.Manifests[0].MediaType != v1.MediaTypeImageIndex {
+		t.Fatalf("the layout is %+v, %+v", marker, top)
+	}
+	return top.Manifests[0]
 }
 
 func readLayer(t *testing.T, packed []byte, ids []digest.Digest) map[string][]byte {
