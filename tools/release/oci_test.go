@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
 var someSource = source{version: "v0.3.0-rc.1", commit: "0123456789abcdef0123456789abcdef01234567", date: day}
@@ -48,9 +49,9 @@ func TestLayout(t *testing.T) {
 			t.Errorf("%s is said to have the ID %s, and has %s", arch, images[i].config, img.id)
 		}
 		// An empty image has no certificates, and Redox could not be trusted.
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(img.files["etc/ssl/certs/ca-certificates.crt"]) || bytes.Count(img.files["etc/ssl/certs/ca-certificates.crt"], []byte("BEGIN CERTIFICATE")) < 50 {
-			t.Error("it trusts nobody")
+		trusted := img.files["etc/ssl/certs/ca-certificates.crt"]
+		if got := bytes.Count(trusted, []byte("BEGIN CERTIFICATE")); !x509.NewCertPool().AppendCertsFromPEM(trusted) || got != unconditional(t) {
+			t.Errorf("it trusts %d authorities, and %d have no condition attached", got, unconditional(t))
 		}
 	}
 	other := t.TempDir()
@@ -60,6 +61,21 @@ func TestLayout(t *testing.T) {
 	if _, _, err := same(dir, other); err != nil {
 		t.Error(err)
 	}
+}
+
+// unconditional counts the authorities that may vouch for any certificate.
+func unconditional(t *testing.T) int {
+	t.Helper()
+	count := 0
+	for root := range bundle.Roots() {
+		if root.Constraint == nil {
+			count++
+		}
+	}
+	if count < 50 {
+		t.Fatalf("%d authorities are not those that Mozilla trusts", count)
+	}
+	return count
 }
 
 // read is an image as a container program sees it.
@@ -92,7 +108,13 @@ func readLayout(t *testing.T, dir string) map[string]read {
 		return raw
 	}
 	var index v1.Index
-	blob(named(t, dir), &index)
+	top := named(t, dir)
+	blob(top, &index)
+	// The first is what skopeo knows an image by, the second what containerd does.
+	version := index.Annotations[v1.AnnotationVersion]
+	if name := top.Annotations["io.containerd.image.name"]; version == "" || top.Annotations[v1.AnnotationRefName] != version || name != "docker.io/library/"+plugin+":"+version {
+		t.Errorf("version %q is called %v", version, top.Annotations)
+	}
 	images := map[string]read{}
 	for _, d := range index.Manifests {
 		var m v1.Manifest
