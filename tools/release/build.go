@@ -22,6 +22,10 @@ const (
 	plugin = "vault-plugin-secrets-redox"
 	module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 	main_  = module + "/cmd/" + plugin
+
+	// largest is a fifth more than any binary had when it was set: what makes one
+	// larger is to be looked at. A node has one for each version in use.
+	largest = 30 << 20
 )
 
 // fileName is what the plugin is called in an archive.
@@ -95,6 +99,9 @@ func checkBinary(ctx context.Context, version string, p platform, file string) e
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return err
+	}
+	if len(raw) > largest {
+		return fmt.Errorf("has %d bytes, more than %d MiB: is all of it needed?", len(raw), largest>>20)
 	}
 	if !bytes.Contains(raw, []byte(version)) {
 		return fmt.Errorf("does not know that it is %s", version)

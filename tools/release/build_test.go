@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,28 +30,49 @@ func TestCheckBinary(t *testing.T) {
 		{"another system", "-s -w -X main.version=v1.2.3", "v1.2.3", []string{"-trimpath"}, platform{"freebsd", "arm64"}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			dir := t.TempDir()
-			code := "package main\n\nimport \"os\"\n\nvar version = \"none\"\n\nfunc main() { _, _ = os.Stdout.WriteString(version + \"\\n\") }\n"
-			for name, content := range map[string]string{"main.go": code, "go.mod": "module hello\n\ngo 1.25\n"} {
-				if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			args := append([]string{"build", "-buildvcs=false", "-ldflags", c.ldflags, "-o", "hello"}, c.more...)
-			cmd := exec.CommandContext(t.Context(), "go", args...)
-			var err error
-			if cmd.Env, err = goEnv(t.Context(), c.platform); err != nil {
-				t.Fatal(err)
-			}
-			cmd.Dir = dir
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			err = checkBinary(t.Context(), c.version, c.platform, filepath.Join(dir, "hello"))
+			err := checkBinary(t.Context(), c.version, c.platform, hello(t, c.platform, c.ldflags, c.more...))
 			if c.wants == "" && err != nil || c.wants != "" && (err == nil || !strings.Contains(err.Error(), c.wants)) {
 				t.Errorf("%v, not %q", err, c.wants)
 			}
 		})
+	}
+}
+
+// hello builds a program that says main.version.
+func hello(t *testing.T, p platform, ldflags string, more ...string) string {
+	t.Helper()
+	code := "package main\n\nimport \"os\"\n\nvar version = \"none\"\n\nfunc main() { _, _ = os.Stdout.WriteString(version + \"\\n\") }\n"
+	dir := written(t, map[string]string{"main.go": code, "go.mod": "module hello\n\ngo 1.25\n"})
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"build", "-buildvcs=false", "-ldflags", ldflags, "-o", "hello"}, more...)...)
+	var err error
+	if cmd.Env, err = goEnv(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return filepath.Join(dir, "hello")
+}
+
+// A binary that has grown by a fifth is no release, until somebody has looked at it.
+func TestLargest(t *testing.T) {
+	p := platform{"freebsd", "arm64"}
+	file := hello(t, p, "-s -w -X main.version=v1.2.3", "-trimpath")
+	for size, wants := range map[int64]string{30 << 20: "", 30<<20 + 1: "has 31457281 bytes, more than 30 MiB: is all of it needed?"} {
+		if err := os.Truncate(file, size); err != nil {
+			t.Fatal(err)
+		}
+		if err := checkBinary(t.Context(), "v1.2.3", p, file); wants == "" && err != nil || wants != "" && (err == nil || err.Error() != wants) {
+			t.Errorf("%d bytes: %v, not %q", size, err, wants)
+		}
+	}
+	page, err := os.ReadFile("../../docs/release.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("more than %d MiB stops a release", largest>>20); !strings.Contains(string(page), want) {
+		t.Errorf("docs/release.md does not say: %s", want)
 	}
 }
 
