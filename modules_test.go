@@ -23,9 +23,11 @@ const budget = "testdata/modules.txt"
 func TestModules(t *testing.T) {
 	sdk, ours := map[string]bool{}, map[string]bool{}
 	for _, system := range []string{"linux", "darwin", "windows", "freebsd"} {
-		forced, wanted := modulesOf(t, system)
-		maps.Copy(sdk, forced)
-		maps.Copy(ours, wanted)
+		for _, processor := range []string{"amd64", "arm64"} {
+			forced, wanted := modulesOf(t, system, processor)
+			maps.Copy(sdk, forced)
+			maps.Copy(ours, wanted)
+		}
 	}
 	for name := range sdk {
 		delete(ours, name)
@@ -71,12 +73,12 @@ func readBudget(text string) (head string, reasons map[string]string) {
 	return head, reasons
 }
 
-// modulesOf sorts the modules of the binary for a system into those that the
+// modulesOf sorts the modules of the binary for a platform into those that the
 // SDK's packages need, and the rest.
-func modulesOf(t *testing.T, system string) (sdk, rest map[string]bool) {
+func modulesOf(t *testing.T, system, processor string) (sdk, rest map[string]bool) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Imports,Module", "./cmd/"+filepath.Base(module))
-	cmd.Env = append(os.Environ(), "GOOS="+system, "GOARCH=amd64", "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "GOOS="+system, "GOARCH="+processor, "CGO_ENABLED=0")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +125,7 @@ func modulesOf(t *testing.T, system string) (sdk, rest map[string]bool) {
 		}
 	}
 	if len(sdk) < 10 || len(rest) < 10 {
-		t.Fatalf("%d modules for the SDK, %d others for %s", len(sdk), len(rest), system)
+		t.Fatalf("%d modules for the SDK, %d others for %s/%s", len(sdk), len(rest), system, processor)
 	}
 	return sdk, rest
 }

@@ -37,6 +37,10 @@ func TestReleasePage(t *testing.T) {
 			t.Errorf("no row begins with %q: run scripts/compat --write", strings.TrimSpace(row))
 		}
 	}
+	// Another Go makes other bytes.
+	if want := "\nGOTOOLCHAIN=" + one(`(?m)^toolchain (\S+)$`, file("tools/release/go.mod")) + " scripts/release\n"; !strings.Contains(page, want) {
+		t.Errorf("it does not say: %s", strings.TrimSpace(want))
+	}
 	_, list, _ := strings.Cut(file(budget), "\n# ours\n")
 	ours, forced, _ := strings.Cut(list, "\n# forced")
 	n, m := strings.Count(strings.TrimSpace(ours), "\n")+1, strings.Count(strings.TrimSpace(forced), "\n")

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	redox "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
@@ -102,7 +103,7 @@ func TestScripts(t *testing.T) {
 				"VAULT_ADDR="+w.vault.addr, "VAULT_TOKEN=root", "VAULT_MAX_RETRIES=0", "HOME="+env.WorkDir, "NO_PROXY=127.0.0.1",
 				"PATH="+filepath.Dir(w.cli)+string(os.PathListSeparator)+os.Getenv("PATH"),
 				"REDOX="+w.sandbox.URL(), "EXAMPLES="+examples, "REDOX_TLS="+w.stranger.URL, "SHA256="+checksum(t, pluginName), "SHA256_NEXT="+checksum(t, pluginName+"-9.9.9"),
-				"PLUGINS="+pluginDir, "OPERATIONS=operations-"+pluginName,
+				"PLUGINS="+pluginDir, "OPERATIONS=operations-"+pluginName, "DEV_VERSION="+strings.TrimPrefix(redox.Version, "v"),
 			)
 			return nil
 		},

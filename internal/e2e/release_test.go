@@ -11,8 +11,11 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	redox "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 )
 
 var dist = flag.String("dist", "", "a folder that scripts/release has filled for this machine, to install from")
@@ -37,7 +40,8 @@ func downloadCmd(ts *testscript.TestScript, _ bool, _ []string) {
 }
 
 // stepsCmd runs the code block of docs/release.md that begins with "# <name>",
-// as a user's shell does: steps <name>.
+// as a user's shell does: steps <name> [<VARIABLE>…]. The variables are those
+// that later blocks use: nobody but the block sets them.
 func stepsCmd(ts *testscript.TestScript, neg bool, args []string) {
 	raw, err := os.ReadFile(filepath.Join(repository, "docs/release.md"))
 	ts.Check(err)
@@ -49,9 +53,33 @@ func stepsCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if _, err := exec.LookPath("sha256sum"); err != nil { // as the page says of macOS
 		block = strings.ReplaceAll(block, "sha256sum ", "shasum -a 256 ")
 	}
+	for _, name := range args[1:] {
+		block = "unset " + name + "\n" + block + "\nprintf %s \"$" + name + "\" >." + name
+	}
 	err = ts.Exec("bash", "-euc", block)
 	if neg == (err == nil) {
 		ts.Fatalf("%s: %v", args[0], err)
+	}
+	for _, name := range args[1:] {
+		ts.Setenv(name, ts.ReadFile("."+name))
+	}
+}
+
+// The version is raised after each release, and no script has to be changed then:
+// $DEV_VERSION is the one of a build that has been given none.
+func TestScriptsNameNoVersion(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatal(scripts, err)
+	}
+	for _, script := range scripts {
+		raw, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if version := strings.TrimPrefix(redox.Version, "v"); strings.Contains(string(raw), version) {
+			t.Errorf("%s names %s: say $DEV_VERSION", script, version)
+		}
 	}
 }
 

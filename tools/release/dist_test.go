@@ -196,6 +196,9 @@ func TestDistImage(t *testing.T) {
 	images := map[string]read{}
 	if len(dirs) > 0 {
 		images = readLayout(t, dirs[0])
+		if line := "index " + named(t, dirs[0]).Digest.String() + "\n"; !strings.HasSuffix(string(said), "\n"+line) {
+			t.Errorf("OCI_DIGESTS does not end with %s", line)
+		}
 	}
 	linux := 0
 	for binary, sum := range sums(t, binarySums) {

@@ -87,8 +87,12 @@ func takeStock(ctx context.Context, s source, p platform, file string) (inventor
 
 // listPackages groups all packages of the plugin by their module.
 func listPackages(ctx context.Context, s source, p platform) (map[string]*dependency, error) {
+	env, err := goEnv(ctx, p)
+	if err != nil {
+		return nil, err
+	}
 	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-json=ImportPath,Dir,Standard,Imports,Module", main_)
-	cmd.Dir, cmd.Env = s.repository, goEnv(p)
+	cmd.Dir, cmd.Env = s.repository, env
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("listing packages: %w%s", err, said(err))
@@ -124,7 +128,9 @@ func listPackages(ctx context.Context, s source, p platform) (map[string]*depend
 			}
 		}
 	}
-	root, err := exec.CommandContext(ctx, "go", "-C", s.repository, "env", "GOROOT").Output()
+	where := exec.CommandContext(ctx, "go", "env", "GOROOT")
+	where.Dir, where.Env = s.repository, env
+	root, err := where.Output()
 	if err != nil {
 		return nil, fmt.Errorf("go env GOROOT: %w%s", err, said(err))
 	}

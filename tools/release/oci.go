@@ -28,21 +28,22 @@ func imageName(s source) string { return plugin + ":" + strings.TrimPrefix(s.ver
 // image is one platform's.
 type image struct {
 	platform platform
-	config   digest.Digest // which is what Docker calls the image's ID
+	config   digest.Digest // what Docker calls the image's ID where it keeps images by itself
 	manifest v1.Descriptor
 }
 
-// write makes the images of the binaries, and the index that names them.
-func (l layout) write(binaries map[platform][]byte, texts []member) ([]image, error) {
+// write makes the images of the binaries, and the index that names them, which
+// is what Docker calls the image's ID where containerd keeps its images.
+func (l layout) write(binaries map[platform][]byte, texts []member) ([]image, digest.Digest, error) {
 	marker, err := json.Marshal(v1.ImageLayout{Version: v1.ImageLayoutVersion})
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if err := os.MkdirAll(filepath.Join(l.dir, "blobs/sha256"), 0o755); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if err := os.WriteFile(filepath.Join(l.dir, v1.ImageLayoutFile), marker, 0o644); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	var images []image
 	index := v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Annotations: l.labels()}
@@ -53,21 +54,21 @@ func (l layout) write(binaries map[platform][]byte, texts []member) ([]image, er
 		}
 		img, err := l.image(p, binary, texts)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		images = append(images, img)
 		index.Manifests = append(index.Manifests, img.manifest)
 	}
 	named, err := l.blob(v1.MediaTypeImageIndex, index)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	named.Annotations = map[string]string{v1.AnnotationRefName: strings.TrimPrefix(l.s.version, "v"), "io.containerd.image.name": "docker.io/library/" + imageName(l.s)}
 	top, err := json.Marshal(v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{named}})
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return images, os.WriteFile(filepath.Join(l.dir, v1.ImageIndexFile), top, 0o644)
+	return images, named.Digest, os.WriteFile(filepath.Join(l.dir, v1.ImageIndexFile), top, 0o644)
 }
 
 func (l layout) labels() map[string]string {

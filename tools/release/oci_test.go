@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
 var someSource = source{version: "v0.3.0-rc.1", commit: "0123456789abcdef0123456789abcdef01234567", date: day}
@@ -21,13 +22,16 @@ var someSource = source{version: "v0.3.0-rc.1", commit: "0123456789abcdef0123456
 func TestLayout(t *testing.T) {
 	dir := t.TempDir()
 	binaries := map[platform][]byte{{"linux", "amd64"}: []byte("for amd64"), {"linux", "arm64"}: []byte("for arm64"), {"darwin", "arm64"}: []byte("for none")}
-	images, err := layout{dir, someSource}.write(binaries, []member{{name: "LICENSE", content: []byte("free")}})
+	images, index, err := layout{dir, someSource}.write(binaries, []member{{name: "LICENSE", content: []byte("free")}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	seen := readLayout(t, dir)
 	if len(seen) != 2 || len(images) != 2 {
 		t.Fatalf("%d images, %d said", len(seen), len(images))
+	}
+	if want := named(t, dir).Digest; index != want {
+		t.Errorf("the index is said to be %s, and is %s", index, want)
 	}
 	for i, arch := range []string{"amd64", "arm64"} {
 		img := seen[arch]
@@ -45,18 +49,33 @@ func TestLayout(t *testing.T) {
 			t.Errorf("%s is said to have the ID %s, and has %s", arch, images[i].config, img.id)
 		}
 		// An empty image has no certificates, and Redox could not be trusted.
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(img.files["etc/ssl/certs/ca-certificates.crt"]) || bytes.Count(img.files["etc/ssl/certs/ca-certificates.crt"], []byte("BEGIN CERTIFICATE")) < 50 {
-			t.Error("it trusts nobody")
+		trusted := img.files["etc/ssl/certs/ca-certificates.crt"]
+		if got := bytes.Count(trusted, []byte("BEGIN CERTIFICATE")); !x509.NewCertPool().AppendCertsFromPEM(trusted) || got != unconditional(t) {
+			t.Errorf("it trusts %d authorities, and %d have no condition attached", got, unconditional(t))
 		}
 	}
 	other := t.TempDir()
-	if _, err := (layout{other, someSource}).write(binaries, []member{{name: "LICENSE", content: []byte("free")}}); err != nil {
+	if _, _, err := (layout{other, someSource}).write(binaries, []member{{name: "LICENSE", content: []byte("free")}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := same(dir, other); err != nil {
 		t.Error(err)
 	}
+}
+
+// unconditional counts the authorities that may vouch for any certificate.
+func unconditional(t *testing.T) int {
+	t.Helper()
+	count := 0
+	for root := range bundle.Roots() {
+		if root.Constraint == nil {
+			count++
+		}
+	}
+	if count < 50 {
+		t.Fatalf("%d authorities are not those that Mozilla trusts", count)
+	}
+	return count
 }
 
 // read is an image as a container program sees it.
@@ -88,21 +107,14 @@ func readLayout(t *testing.T, dir string) map[string]read {
 		}
 		return raw
 	}
-	var marker v1.ImageLayout
-	var top, index v1.Index
-	for name, into := range map[string]any{v1.ImageLayoutFile: &marker, v1.ImageIndexFile: &top} {
-		raw, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal(raw, into); err != nil {
-			t.Fatal(err)
-		}
+	var index v1.Index
+	top := named(t, dir)
+	blob(top, &index)
+	// The first is what skopeo knows an image by, the second what containerd does.
+	version := index.Annotations[v1.AnnotationVersion]
+	if name := top.Annotations["io.containerd.image.name"]; version == "" || top.Annotations[v1.AnnotationRefName] != version || name != "docker.io/library/"+plugin+":"+version {
+		t.Errorf("version %q is called %v", version, top.Annotations)
 	}
-	if marker.Version != "1.0.0" || len(top.Manifests) != 1 || top.Manifests[0].MediaType != v1.MediaTypeImageIndex {
-		t.Fatalf("the layout is %+v, %+v", marker, top)
-	}
-	blob(top.Manifests[0], &index)
 	images := map[string]read{}
 	for _, d := range index.Manifests {
 		var m v1.Manifest
@@ -120,6 +132,26 @@ func readLayout(t *testing.T, dir string) map[string]read {
 		t.Errorf("%d blobs lie there, %d are used, %v", len(entries), len(used), err)
 	}
 	return images
+}
+
+// named is the one thing that a layout names: the index of its images.
+func named(t *testing.T, dir string) v1.Descriptor {
+	t.Helper()
+	var marker v1.ImageLayout
+	var top v1.Index
+	for name, into := range map[string]any{v1.ImageLayoutFile: &marker, v1.ImageIndexFile: &top} {
+		raw, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(raw, into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if marker.Version != "1.0.0" || len(top.Manifests) != 1 || top.Manifests[0].MediaType != v1.MediaTypeImageIndex {
+		t.Fatalf("the layout is %+v, %+v", marker, top)
+	}
+	return top.Manifests[0]
 }
 
 func readLayer(t *testing.T, packed []byte, ids []digest.Digest) map[string][]byte {

@@ -158,12 +158,12 @@ func (r *making) pack(name string, p platform, members []member) (packed, error)
 	return packed{file, int(info.Size())}, nil
 }
 
-// image makes the OCI layout of all Linux binaries, as a folder and as a file
-// that docker load, podman load and skopeo read.
+// image makes the OCI layout of all Linux binaries, as a folder and as a file.
+// It holds no manifest.json, which Docker's own store of images wants to load.
 func (r *making) image() error {
 	name := r.name("oci")
 	l := layout{dir: filepath.Join(r.options.out, name), s: r.s}
-	images, err := l.write(r.linux, r.texts)
+	images, index, err := l.write(r.linux, r.texts)
 	if err != nil {
 		return err
 	}
@@ -192,5 +192,6 @@ func (r *making) image() error {
 		fmt.Fprintf(&b, "%s config %s manifest %s\n", img.platform, img.config, img.manifest.Digest)
 		r.say("%-14s image %s, ID %s", img.platform, imageName(r.s), img.config)
 	}
+	fmt.Fprintf(&b, "index %s\n", index)
 	return os.WriteFile(filepath.Join(r.options.out, "OCI_DIGESTS"), []byte(b.String()), 0o644)
 }
