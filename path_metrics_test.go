@@ -261,9 +261,10 @@ func TestMetricsOfUnreadable(t *testing.T) {
 	m.ready("", nil)
 	m.ready("clients/acme/", nil)
 	m.expect(map[string]float64{"redox_client_unreadable{client=default}": 0, "redox_client_unreadable{client=acme}": 0})
-	for key, value := range map[string]string{
-		configKey("acme"):  `{"version":2,"data":{}}`,
-		keyringKey("acme"): `{"version":1,"data":null}`,
+	for value, key := range map[string]string{
+		`{"version":2,"data":{}}`:   configKey("acme"),
+		`{"version":1,"data":null}`: keyringKey("acme"),
+		`{"version":`:               keyringKey("acme"),
 	} {
 		was, err := m.storage.Get(t.Context(), key)
 		if err != nil {
