@@ -53,9 +53,9 @@ func TestInvalidate(t *testing.T) {
 	m.read("token")
 	m.read("clients/acme/token")
 	has := func(client string) bool {
-		m.backend.pool.mu.Lock()
-		defer m.backend.pool.mu.Unlock()
-		return m.backend.pool.clients[client] != nil
+		m.backend.connections.mu.Lock()
+		defer m.backend.connections.mu.Unlock()
+		return m.backend.connections.clients[client] != nil
 	}
 	for _, key := range []string{"clients/acme/keyring", "config", "clients/", "clients/nobody/config", "clients/acme", ""} {
 		m.backend.InvalidateKey(t.Context(), key)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/assertion"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
@@ -64,11 +65,13 @@ func benchMount(b *testing.B, bits, keys int, reuse bool) (*backend, logical.Sto
 	if err := store.Put(b.Context(), storage, keyringKey(defaultClient), ring); err != nil {
 		b.Fatal(err)
 	}
-	way, err := engine.pool.lane(defaultClient, "")
+	conn, err := engine.connections.of(defaultClient, "")
 	if err != nil {
 		b.Fatal(err)
 	}
-	way.http.Transport = network{}
+	if conn.api, err = redoxapi.New(redoxapi.Options{Transport: network{}, Now: engine.now}); err != nil {
+		b.Fatal(err)
+	}
 	return engine, storage
 }
 

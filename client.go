@@ -1,297 +1,178 @@
 package redox
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+	"crypto/rsa"
 	"errors"
-	"io"
-	"math"
-	"net/http"
-	"net/http/httptrace"
-	"net/url"
-	"strconv"
+	"math/rand/v2"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/assertion"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// maxBody caps what is read of an answer, in bytes. Redox's are below 16 KiB.
-const maxBody = 1 << 20
-
-// maxToken caps an access token, in bytes: more fits into no HTTP header.
-const maxToken = 16 << 10
-
-// defaultLifetime is assumed of a token whose answer has no expires_in: Redox
-// documents that its tokens live five minutes.
-const defaultLifetime = 5 * time.Minute
-
-// accessToken is a successful answer of the token endpoint (RFC 6749 section 5.1).
-type accessToken struct {
-	Value    string
-	Scope    string
-	Lifetime time.Duration
-	Assumed  bool // the answer had no usable expires_in
-	Skew     skew
-
-	// RequestedAt is noted by who calls exchange. The token's life began
-	// somewhere between then and the answer: counted from the request, no reader
-	// is promised more than there is.
-	RequestedAt time.Time
+// client requests tokens from Redox in the name of one Redox OAuth API key. It
+// lives as long as one request, or one step of a rotation.
+type client struct {
+	name    string
+	paths   string // for advice: redox/ or redox/clients/acme/
+	config  *config
+	conn    *connection
+	metrics *metrics
+	now     func() time.Time
+	log     hclog.Logger
 }
 
-// left returns how much of its life the token has at least; negative when it
-// has ended. A monotonic clock stands still while the machine is suspended, and
-// the other may be set back: the one that says less is believed.
-func (t *accessToken) left(now time.Time) time.Duration {
-	ends := t.RequestedAt.Add(t.Lifetime)
-	return min(ends.Sub(now), ends.Round(0).Sub(now.Round(0)))
+// issued is an access token and what it was issued for.
+type issued struct {
+	*redoxapi.Token
+	clientID string
+	keyID    keyring.ID // that signed the request
 }
 
-// margin is the end of a token's life, in which nobody should rely on it: a
-// minute, or a fifth of a shorter life.
-func (t *accessToken) margin() time.Duration { return min(time.Minute, t.Lifetime/5) }
-
-// skew is how far the local clock is ahead of the server's, as its Date header
-// tells; not known without one. The header has whole seconds, so a skew below
-// two seconds means nothing.
-type skew struct {
-	Known bool
-	Ahead time.Duration
+// complete returns an error that lists everything that a token request still
+// lacks, in the order in which to do it, and nil when nothing is.
+func complete(paths string, c *config, ring *keyring.Ring) error {
+	var missing []string
+	if ring.Active() == nil {
+		missing = append(missing, "no signing key: write to "+paths+"keys/generate, then give Redox the public half (vault read -field=jwks "+paths+"keys)")
+	}
+	if c == nil {
+		missing = append(missing, "no client ID: write client_id to "+paths+"config")
+	}
+	if len(missing) > 0 {
+		return invalid("%s", strings.Join(missing, "; "))
+	}
+	return nil
 }
 
-// String says it in a sentence. Two seconds mean nothing: the header has whole
-// ones, and the answer was under way.
-func (s skew) String() string {
-	switch {
-	case !s.Known:
-		return "the clock skew could not be measured"
-	case s.Ahead.Abs() <= 2*time.Second:
-		return "the clocks agree"
-	case s.Ahead < 0:
-		return "the clock here is behind Redox's by " + s.Ahead.Abs().String()
+// issue requests a token to hand out, with a key of v's ring. Redox is many
+// machines, and some learn of a new key later than the one that proved it: so for
+// retire_after after a switch, a refusal because the key is unknown is tried once
+// more with the key that signed before.
+func (c *client) issue(ctx context.Context, v *view) (t *issued, unknownKey bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, seconds(c.config.RequestTimeout))
+	defer cancel()
+	first, second := v.ring.Active(), v.ring.NewestRetiring()
+	if second != nil && !c.now().Before(first.ActivatedAt.Add(seconds(c.config.RetireAfter))) {
+		second = nil
 	}
-	return "the clock here is ahead of Redox's by " + s.Ahead.String() + " (Redox allows 10s)"
+	if second != nil && c.conn.isUnknown(first.ID, c.now()) {
+		first, second = second, first
+	}
+	t, err = c.requestWith(ctx, v, first)
+	if err == nil || !isUnknownKey(err) {
+		return t, false, err
+	}
+	if second == nil {
+		return nil, true, err
+	}
+	t, secondErr := c.requestWith(ctx, v, second)
+	if secondErr != nil {
+		return nil, true, err
+	}
+	if second.State == keyring.Retiring {
+		c.conn.noteUnknown(first.ID, c.now())
+		c.log.Warn("Redox does not know the active key everywhere yet: the one before it signs", "key_id", first.ID, "signed_with", second.ID)
+	}
+	return t, true, nil
 }
 
-// exchange trades one signed assertion for an access token at tokenURL (RFC
-// 7523 section 2.2; Redox: "Authenticate an OAuth API key"). It sends exactly
-// one request: an assertion is never sent twice, so a retry is the caller's,
-// with a new one. The error is a *refusal when Redox said no, else an
-// *upstreamError.
-func exchange(ctx context.Context, client *http.Client, tokenURL, assertion, scope string) (*accessToken, error) {
-	form := url.Values{
-		"grant_type":            {"client_credentials"},
-		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
-		"client_assertion":      {assertion},
-	}
-	if scope != "" {
-		form.Set("scope", scope)
-	}
-	// A reader that http cannot rewind: after a dead connection the transport
-	// must not send the assertion again by itself.
-	encoded := form.Encode()
-	body := io.NopCloser(strings.NewReader(encoded))
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, tokenURL, body)
-	if err != nil {
-		return nil, &upstreamError{Kind: unreachable, What: "the token URL cannot be requested"}
-	}
-	req.ContentLength = int64(len(encoded))
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	got, err := send(client, req)
+// requestWith requests a token to hand out with k, and counts it if k is not the
+// active key.
+func (c *client) requestWith(ctx context.Context, v *view, k *keyring.Key) (*issued, error) {
+	private, err := v.signer(k)
 	if err != nil {
 		return nil, err
 	}
-	raw, echoed := redact(got.body, assertion)
-	if echoed && got.status < 300 {
-		return nil, &upstreamError{Kind: broken, Status: got.status, What: "the answer repeats the client assertion"}
+	t, err := c.request(ctx, k.ID, private, c.conn.reads)
+	if err != nil {
+		return nil, err
 	}
-	t, err := readAnswer(got.status, raw, got.clock)
-	var up *upstreamError
-	if errors.As(err, &up) {
-		up.RetryAfter = got.retryAfter
+	if k.State == keyring.Retiring {
+		c.metrics.retiring.WithLabelValues(c.name).Inc()
+	}
+	return &issued{t, c.config.ClientID, k.ID}, nil
+}
+
+// prove requests a token with k, to throw away.
+func (c *client) prove(ctx context.Context, k *keyring.Key) (*redoxapi.Token, error) {
+	private, err := k.Private()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, seconds(c.config.RequestTimeout))
+	defer cancel()
+	return c.request(ctx, k.ID, private, c.conn.proofs)
+}
+
+// request requests a token, signing with private. A passing failure is tried
+// again, each time with a new assertion, until ctx ends. Its error is a
+// [*tokenError] unless no request could be made.
+func (c *client) request(ctx context.Context, id keyring.ID, private *rsa.PrivateKey, from slots) (*redoxapi.Token, error) {
+	for tries := int64(0); ; tries++ {
+		t, err := c.attempt(ctx, id, private, from)
+		if err == nil {
+			return t, nil
+		}
+		var up *redoxapi.UpstreamError
+		if !errors.As(err, &up) || !up.Transient() || tries >= c.config.MaxRetries || !pause(ctx, tries, up.RetryAfter) {
+			return nil, &tokenError{err: err, config: c.config, keyID: id, paths: c.paths}
+		}
+		c.metrics.retries.WithLabelValues(c.name).Inc()
+	}
+}
+
+// attempt signs one assertion and sends it once.
+func (c *client) attempt(ctx context.Context, id keyring.ID, private *rsa.PrivateKey, from slots) (*redoxapi.Token, error) {
+	release, err := from.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(ctx, c.config.attemptTimeout())
+	defer cancel()
+	at := c.now()
+	signed, err := assertion.Sign(private, assertion.Claims{
+		ClientID: c.config.ClientID, KeyID: string(id), Audience: c.config.audience(), Scope: c.config.Scope,
+		ID: assertion.NewID(), IssuedAt: at.Add(-seconds(c.config.ClockLeeway)), TTL: seconds(c.config.AssertionTTL),
+	})
+	if err != nil {
+		return nil, err
+	}
+	sent := c.now()
+	t, err := c.conn.api.Exchange(ctx, c.config.tokenURL(), signed, c.config.Scope)
+	if err == nil {
+		t.RequestedAt = at
+	}
+	now := c.now()
+	c.metrics.answered(c.name, now.Sub(sent), t, err)
+	if err == nil && t.Left(now) < time.Second {
+		return nil, &redoxapi.UpstreamError{Kind: redoxapi.Unusable, What: "the token had ended before it came"}
 	}
 	return t, err
 }
 
-// answer is a whole HTTP answer, as far as it matters here.
-type answer struct {
-	status int
-	body   []byte
-	clock  skew
-
-	retryAfter time.Duration // what a server in trouble asks for; zero when it does not
-}
-
-// send makes one request and reads the whole answer. Its error is an
-// *upstreamError.
-func send(client *http.Client, req *http.Request) (*answer, error) {
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "vault-plugin-secrets-redox/"+strings.TrimPrefix(Version, "v"))
-	connected := false
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = true }}
-	got, err := receive(client, req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
-	if err != nil && !connected {
-		// Given up, a request leaves its dial to net/http, which goes on with it
-		// and counts it towards MaxConnsPerHost: a host that drops packets would
-		// be asked no more, also when it is well again. This ends such dials.
-		client.CloseIdleConnections()
+// pause waits before the next attempt: 100 ms, doubled with each and up to a half
+// less at random, but no less than the server asks for. It reports whether there
+// was time for it.
+func pause(ctx context.Context, tries int64, least time.Duration) bool {
+	wait := 100 * time.Millisecond << tries
+	wait -= rand.N(wait / 2) //nolint:gosec // spreads load, guards nothing
+	wait = max(wait, least)
+	if deadline, limited := ctx.Deadline(); limited && time.Until(deadline) <= wait {
+		return false
 	}
-	return got, err
-}
-
-func receive(client *http.Client, req *http.Request) (*answer, error) {
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, connectionError(req.URL.Host, err)
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
-	defer func() { _ = resp.Body.Close() }() // read-only: nothing can be lost
-	if resp.StatusCode < 200 {
-		// The body of a 101 is the bare connection, which no context ends.
-		return nil, &upstreamError{Kind: notRedox, What: "the answer is HTTP " + strconv.Itoa(resp.StatusCode) + ", which was not asked for"}
-	}
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
-	if err != nil {
-		return nil, connectionError(req.URL.Host, err)
-	}
-	if len(raw) > maxBody {
-		return nil, &upstreamError{Kind: broken, What: "the answer is larger than 1 MiB"}
-	}
-	return &answer{status: resp.StatusCode, body: raw, clock: measureSkew(resp.Header), retryAfter: readRetryAfter(resp.Header)}, nil
-}
-
-// readRetryAfter reads Retry-After in seconds (RFC 9110 section 10.2.3). The
-// other form, a date, goes by a clock that may not be ours.
-func readRetryAfter(h http.Header) time.Duration {
-	n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
-	if err != nil && !errors.Is(err, strconv.ErrRange) { // out of range, n is the largest
-		return 0
-	}
-	return time.Duration(n) * time.Second
-}
-
-// redact removes what a server repeats of the assertion it was sent.
-func redact(raw []byte, assertion string) (redacted []byte, echoed bool) {
-	_, secret, _ := strings.Cut(assertion, ".") // the header is none, and real parts are longer than words
-	for part := range strings.SplitSeq(secret, ".") {
-		if len(part) >= 32 && bytes.Contains(raw, []byte(part)) {
-			raw, echoed = bytes.ReplaceAll(raw, []byte(part), []byte("[removed]")), true
-		}
-	}
-	return raw, echoed
-}
-
-// readAnswer tells a token from a refusal, and both from anything else.
-func readAnswer(status int, raw []byte, clock skew) (*accessToken, error) {
-	switch {
-	case status == http.StatusTooManyRequests:
-		return nil, &upstreamError{Kind: limited, Status: status}
-	case status >= 500:
-		return nil, &upstreamError{Kind: unavailable, Status: status}
-	case status >= 400:
-		return nil, readRefusal(status, raw, clock)
-	case status >= 300:
-		return nil, &upstreamError{Kind: notRedox, Status: status, What: "a redirect, which is never followed with credentials"}
-	}
-	return readToken(status, raw, clock)
-}
-
-// readToken reads a 2xx answer. One without a token is no success.
-func readToken(status int, raw []byte, clock skew) (*accessToken, error) {
-	var answer struct {
-		AccessToken any             `json:"access_token"`
-		TokenType   string          `json:"token_type"`
-		ExpiresIn   json.RawMessage `json:"expires_in"`
-		Scope       string          `json:"scope"`
-		Error       string          `json:"error"`
-	}
-	if err := json.Unmarshal(raw, &answer); err != nil {
-		return nil, &upstreamError{Kind: broken, Status: status, What: "the answer is not the JSON of a token"}
-	}
-	if answer.Error != "" {
-		return nil, readRefusal(status, raw, clock)
-	}
-	value, _ := answer.AccessToken.(string)
-	if value == "" || len(value) > maxToken || strings.ContainsFunc(value, unprintable) {
-		return nil, &upstreamError{Kind: broken, Status: status, What: "the answer has no usable access_token"}
-	}
-	if answer.TokenType != "" && !strings.EqualFold(answer.TokenType, "Bearer") {
-		return nil, &upstreamError{Kind: broken, Status: status, What: "the token is not of type Bearer"}
-	}
-	t := &accessToken{Value: value, Skew: clock}
-	if isScope(answer.Scope) {
-		t.Scope = answer.Scope
-	}
-	t.Lifetime, t.Assumed = lifetime(answer.ExpiresIn)
-	return t, nil
-}
-
-// isScope tells whether text can be a list of scopes (RFC 6749 section 3.3) of
-// a sensible length; nothing else is shown to a reader as one.
-func isScope(text string) bool {
-	return len(text) <= 1024 && !strings.ContainsFunc(strings.ReplaceAll(text, " ", ""), unprintable)
-}
-
-func unprintable(r rune) bool { return r <= ' ' || r > '~' }
-
-// lifetime reads expires_in, which some servers send as a string. What is no
-// number of seconds counts as missing; less than one is a token that has ended.
-func lifetime(expiresIn json.RawMessage) (d time.Duration, assumed bool) {
-	const most = 24 * 60 * 60
-	seconds, err := strconv.ParseFloat(strings.Trim(string(expiresIn), `"`), 64)
-	if err != nil || math.IsNaN(seconds) || math.IsInf(seconds, 0) || seconds > most {
-		return defaultLifetime, true
-	}
-	return time.Duration(max(seconds, 0)) * time.Second, false
-}
-
-// readRefusal reads a 4xx answer: Redox's {error, error_description,
-// error_uri} (RFC 6749 section 5.2). What is not that JSON comes from
-// something between Redox and here, and is not a refusal.
-func readRefusal(status int, raw []byte, clock skew) error {
-	var answer struct {
-		Error       string `json:"error"`
-		Description string `json:"error_description"`
-		URI         string `json:"error_uri"`
-	}
-	if err := json.Unmarshal(raw, &answer); err != nil || answer.Error == "" {
-		return &upstreamError{Kind: notRedox, Status: status, What: "not the JSON of Redox (a firewall or proxy may have answered)"}
-	}
-	return &refusal{
-		Status:      status,
-		Code:        quotable(answer.Error, 64),
-		Description: quotable(answer.Description, 300),
-		URI:         quotableURL(answer.URI),
-		Skew:        clock,
-	}
-}
-
-func measureSkew(h http.Header) skew {
-	date, err := http.ParseTime(h.Get("Date"))
-	if err != nil {
-		return skew{}
-	}
-	return skew{Known: true, Ahead: time.Since(date).Truncate(time.Second)}
-}
-
-// newTransport returns a transport for one client's connections to Redox.
-func newTransport(caPEM string) (*http.Transport, error) {
-	tlsConfig, err := rootsOnly(caPEM)
-	if err != nil {
-		return nil, err
-	}
-	// HTTP/1.1 alone: on a connection that died unnoticed, HTTP/2 fails every
-	// request that shares it, HTTP/1.1 only one.
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		OnProxyConnectResponse: proxyConnected,
-		TLSClientConfig:        tlsConfig,
-		Protocols:              protocols,
-		MaxConnsPerHost:        maxInFlight + maxProofsInFlight,
-		MaxIdleConnsPerHost:    maxInFlight,
-		IdleConnTimeout:        90 * time.Second,
-		TLSHandshakeTimeout:    10 * time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
-	}, nil
 }

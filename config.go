@@ -7,10 +7,11 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/assertion"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// config is a client's connection settings as stored.
+// config is a client's settings as stored. What each means stands in settings.
 type config struct {
 	ClientID       string `json:"client_id"`
 	Region         string `json:"region"`
@@ -35,6 +36,169 @@ type config struct {
 	Manages        []string `json:"manages,omitempty"`
 }
 
+// setting is one field of config. Its schema, default, rule and answer, and its
+// row in docs/api.md, come from here.
+type setting struct {
+	name    string
+	kind    framework.FieldType
+	initial any   // default, of the type that is stored; nil for its zero value
+	allowed []any // the only values, for the schema; rule checks them
+	area    bool  // a form shows it as a text area
+	help    string
+	answer  string // help of the value that a read shows
+
+	stored func(c *config) any // pointer to the stored value
+	shown  func(c *config) any // what a read shows, where that is not what is stored
+
+	// What a merged config is checked by: a range, as a number and in words, or a rule.
+	least, most int64
+	bounds      string
+	rule        func(c *config) error
+}
+
+// settings has one row for each field. A merged config is checked in this order.
+var settings = []setting{{
+	name: "client_id", kind: framework.TypeString, stored: func(c *config) any { return &c.ClientID },
+	help:   "Client ID of the OAuth API key, as Redox's dashboard shows it on the key's settings page. Required before a token can be read.",
+	answer: "Client ID of the OAuth API key",
+	rule:   func(c *config) error { return checkClientID(c.ClientID) },
+}, {
+	name: "region", kind: framework.TypeString, initial: "us", allowed: []any{"us", "ca"}, stored: func(c *config) any { return &c.Region },
+	help:   "Region of the Redox organization: us or ca. Picks the token URL.",
+	answer: "Region of the Redox organization",
+	rule:   func(c *config) error { return unless(tokenURLs[c.Region] != "", "region must be us or ca") },
+}, {
+	name: "token_url", kind: framework.TypeString, stored: func(c *config) any { return &c.TokenURL },
+	help:   "Token URL, overriding region's. https, or http to a loopback address. The region's when absent or empty.",
+	answer: "Token URL in effect",
+	shown:  func(c *config) any { return c.tokenURL() },
+	rule:   func(c *config) error { return checkTokenURL(c.tokenURL()) },
+}, {
+	name: "audience", kind: framework.TypeString, stored: func(c *config) any { return &c.Audience },
+	help:   "Audience (aud) of the client assertion. Its host must be the token URL's, or both Redox's. The token URL when absent or empty.",
+	answer: "Audience in effect",
+	shown:  func(c *config) any { return c.audience() },
+	rule:   func(c *config) error { return checkAudience(c.tokenURL(), c.audience()) },
+}, {
+	name: "scope", kind: framework.TypeString, stored: func(c *config) any { return &c.Scope },
+	help:   "Scope to ask for. Redox's current samples send none, nor does the engine when this is absent or empty.",
+	answer: "Scope asked for, empty for none",
+	rule:   func(c *config) error { return checkScope(c.Scope) },
+}, {
+	name: "assertion_ttl", kind: framework.TypeDurationSecond, initial: int64(300), stored: func(c *config) any { return &c.AssertionTTL },
+	help:   "Life of a client assertion, 30s to 5m. Redox takes no longer one.",
+	answer: "Life of a client assertion in seconds",
+	least:  30, most: int64(assertion.MaxTTL / time.Second), bounds: "30s to 5m",
+}, {
+	name: "clock_leeway", kind: framework.TypeDurationSecond, initial: int64(5), stored: func(c *config) any { return &c.ClockLeeway },
+	help:   "How far an assertion's issue time is set back, 0s to 10s, for a clock that runs ahead of Redox's.",
+	answer: "Seconds by which the issue time is set back",
+	most:   10, bounds: "0s to 10s",
+}, {
+	name: "request_timeout", kind: framework.TypeDurationSecond, initial: int64(10), stored: func(c *config) any { return &c.RequestTimeout },
+	help:   "Time that a read may spend on Redox, all attempts together, 1s to 30s.",
+	answer: "Seconds a read may spend on Redox",
+	least:  1, most: 30, bounds: "1s to 30s",
+}, {
+	name: "max_retries", kind: framework.TypeInt, initial: int64(2), stored: func(c *config) any { return &c.MaxRetries },
+	help:   "Further attempts after a passing failure, 0 to 5. Each signs a new assertion. A refusal is never repeated.",
+	answer: "Further attempts after a passing failure",
+	most:   5, bounds: "0 to 5",
+}, {
+	name: "ca_pem", kind: framework.TypeString, area: true, stored: func(c *config) any { return &c.CAPEM },
+	help:   "Certificates (PEM) of the authorities to trust instead of the system's. The system's when absent or empty.",
+	answer: "Authorities trusted instead of the system's, empty for the system's",
+	rule:   func(c *config) (err error) { c.CAPEM, err = normalCA(c.CAPEM); return err },
+}, {
+	name: "public_jwks", kind: framework.TypeBool, initial: false, stored: func(c *config) any { return &c.PublicJWKS },
+	help:   "Serve the public JWK Set at jwks without a Vault token, for Redox to fetch. false when absent.",
+	answer: "Whether jwks is served without a Vault token",
+}, {
+	name: "reuse_tokens", kind: framework.TypeBool, initial: false, stored: func(c *config) any { return &c.ReuseTokens },
+	help:   "Hand a token out again, from memory, until a fifth of its life is left or a minute if that is less: fewer requests to Redox and quicker reads, but readers share a token. false, for a fresh one on each read, when absent.",
+	answer: "Whether a token is handed out more than once",
+}, {
+	name: "publish_window", kind: framework.TypeDurationSecond, initial: int64(900), stored: func(c *config) any { return &c.PublishWindow },
+	help:   "With public_jwks or platform_client: how long a new key is published before it may sign, 0s to 168h.",
+	answer: "Seconds a new key is published before it may sign",
+	most:   168 * hour, bounds: "0s to 168h",
+}, {
+	name: "retire_after", kind: framework.TypeDurationSecond, initial: int64(24 * hour), stored: func(c *config) any { return &c.RetireAfter },
+	help:   "How long a replaced key stays published before it is deleted, assertion_ttl to 8760h.",
+	answer: "Seconds a replaced key stays published",
+	rule:   func(c *config) error { return checkRetireAfter(c.RetireAfter, c.AssertionTTL) },
+}, {
+	name: "rotation_period", kind: framework.TypeDurationSecond, initial: int64(0), stored: func(c *config) any { return &c.RotationPeriod },
+	help:   "How long a key signs before the next one replaces it, such as 2160h. 0, for never by itself, when absent.",
+	answer: "Seconds a key signs before it is replaced, 0 for until somebody does it",
+	rule:   func(c *config) error { return checkPeriod(c.RotationPeriod, c.PublishWindow, c.RetireAfter) },
+}, {
+	name: "platform_client", kind: framework.TypeString, stored: func(c *config) any { return &c.PlatformClient },
+	help:   "Name of the client that holds a user-level API key (default for the bare paths): with it the engine keeps the public keys at Redox up to date itself. That client's manages must name this one. None when absent or empty.",
+	answer: "Client by whose authority the engine publishes the keys, empty for none",
+	rule:   func(c *config) error { return checkPlatformClient(c.PlatformClient, c.PublicJWKS) },
+}, {
+	name: "manages", kind: framework.TypeCommaStringSlice, stored: func(c *config) any { return &c.Manages },
+	help:   "For a client with a user-level API key: the clients whose public keys it may publish, each as name=client ID, all in one list. None when absent or empty.",
+	answer: "Clients whose keys this one may publish, as name=client ID",
+	rule:   func(c *config) error { return checkManages(c.Manages) },
+}}
+
+// value returns what is stored of the setting.
+func (s setting) value(c *config) any {
+	switch at := s.stored(c).(type) {
+	case *string:
+		return *at
+	case *int64:
+		return *at
+	case *bool:
+		return *at
+	case *[]string:
+		return append([]string{}, *at...)
+	}
+	return nil
+}
+
+// set stores value, or the default when that is of another type: nil is JSON's null.
+func (s setting) set(c *config, value any) {
+	switch at := s.stored(c).(type) {
+	case *string:
+		setTo(at, value, s.initial)
+	case *int64:
+		setTo(at, value, s.initial)
+	case *bool:
+		setTo(at, value, s.initial)
+	case *[]string:
+		setTo(at, value, s.initial)
+	}
+}
+
+func (s setting) check(c *config) error {
+	if n, is := s.value(c).(int64); is && s.bounds != "" {
+		return unless(n >= s.least && n <= s.most, "%s must be %s", s.name, s.bounds)
+	}
+	if s.rule != nil {
+		return s.rule(c)
+	}
+	return nil
+}
+
+func setTo[T any](at *T, value, initial any) {
+	typed, is := value.(T)
+	if !is {
+		typed, _ = initial.(T)
+	}
+	*at = typed
+}
+
+func defaultConfig() config {
+	var c config
+	for _, s := range settings {
+		s.set(&c, nil)
+	}
+	return c
+}
+
 // UnmarshalJSON gives fields that an older version did not store their default.
 func (c *config) UnmarshalJSON(raw []byte) error {
 	type plain config
@@ -46,17 +210,42 @@ func (c *config) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
+// merge stores the given fields, null meaning the default, and checks the whole.
+// The values went through checkInput.
+func (c *config) merge(given map[string]any) error {
+	for _, s := range settings {
+		if value, is := given[s.name]; is {
+			s.set(c, value)
+		}
+	}
+	c.ClientID = strings.TrimSpace(c.ClientID)
+	if c.Region == "" {
+		c.Region = "us"
+	}
+	for _, s := range settings {
+		if err := s.check(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// show returns the settings in effect.
+func (c *config) show() map[string]any {
+	data := map[string]any{}
+	for _, s := range settings {
+		data[s.name] = s.value(c)
+		if s.shown != nil {
+			data[s.name] = s.shown(c)
+		}
+	}
+	return data
+}
+
 // tokenURLs are Redox's token endpoints by region.
 var tokenURLs = map[string]string{
 	"us": "https://api.redoxengine.com/v2/auth/token",
 	"ca": "https://api.ca.redoxengine.com/v2/auth/token",
-}
-
-func defaultConfig() config {
-	return config{
-		Region: "us", AssertionTTL: 300, ClockLeeway: 5, RequestTimeout: 10, MaxRetries: 2,
-		PublishWindow: 15 * 60, RetireAfter: 24 * 60 * 60,
-	}
 }
 
 func (c *config) tokenURL() string {
@@ -73,68 +262,28 @@ func (c *config) audience() string {
 	return c.tokenURL()
 }
 
-// attemptTimeout is the share of request_timeout that one of the attempts may
-// take, so that a connection that died leaves time for another.
+// attemptTimeout returns the share of request_timeout that one attempt may take,
+// so that a connection that died leaves time for another.
 func (c *config) attemptTimeout() time.Duration {
 	return min(max(seconds(c.RequestTimeout)/time.Duration(c.MaxRetries+1), 2*time.Second), seconds(c.RequestTimeout))
 }
 
 func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
 
-// sameIdentity tells whether both make Redox look for the same public key at
-// the same place, so that a proof of one holds for the other.
-func (c *config) sameIdentity(other *config) bool { return c.identity() == other.identity() }
-
+// identity returns by what Redox finds the public key, and where: a proof of a
+// key holds for a config of the same identity.
 func (c *config) identity() string { return c.ClientID + " " + c.tokenURL() + " " + c.audience() }
 
-// update merges the fields that were given, null meaning the default, and
-// checks the whole. The fields went through checkInput.
-func (c *config) update(d *framework.FieldData) error {
-	def := defaultConfig()
-	assign(d, fieldClientID, &c.ClientID, "")
-	assign(d, fieldRegion, &c.Region, def.Region)
-	assign(d, fieldTokenURL, &c.TokenURL, "")
-	assign(d, fieldAudience, &c.Audience, "")
-	assign(d, fieldScope, &c.Scope, "")
-	assign(d, fieldAssertionTTL, &c.AssertionTTL, def.AssertionTTL)
-	assign(d, fieldClockLeeway, &c.ClockLeeway, def.ClockLeeway)
-	assign(d, fieldRequestTimeout, &c.RequestTimeout, def.RequestTimeout)
-	assign(d, fieldMaxRetries, &c.MaxRetries, def.MaxRetries)
-	assign(d, fieldCAPEM, &c.CAPEM, "")
-	assign(d, fieldPublicJWKS, &c.PublicJWKS, false)
-	assign(d, fieldReuseTokens, &c.ReuseTokens, false)
-	assign(d, fieldRotationPeriod, &c.RotationPeriod, 0)
-	assign(d, fieldPublishWindow, &c.PublishWindow, def.PublishWindow)
-	assign(d, fieldRetireAfter, &c.RetireAfter, def.RetireAfter)
-	assign(d, fieldPlatformClient, &c.PlatformClient, "")
-	assign(d, fieldManages, &c.Manages, nil)
-	c.ClientID = strings.TrimSpace(c.ClientID)
-	if c.Region == "" {
-		c.Region = def.Region
-	}
-	return c.validate()
-}
-
-func assign[T any](d *framework.FieldData, field string, to *T, def T) {
-	raw, given := d.Raw[field]
-	if !given {
-		return
-	}
-	value, isSet := raw.(T)
-	if !isSet { // null
-		value = def
-	}
-	*to = value
-}
-
-// policy is what of the config a rotation goes by.
+// policy returns the settings that control rotation.
 func (c *config) policy() keyring.Policy {
-	way := keyring.Pasted
+	publishing := keyring.Manual
 	switch {
 	case c.PublicJWKS:
-		way = keyring.Fetched
+		publishing = keyring.JWKSURL
 	case c.PlatformClient != "":
-		way = keyring.Pushed
+		publishing = keyring.PlatformAPI
 	}
-	return keyring.Policy{Period: seconds(c.RotationPeriod), Window: seconds(c.PublishWindow), RetireAfter: seconds(c.RetireAfter), Way: way}
+	return keyring.Policy{
+		Period: seconds(c.RotationPeriod), Window: seconds(c.PublishWindow), RetireAfter: seconds(c.RetireAfter), Publishing: publishing,
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
 // userError is a mistake in a request; its text says what to do next.
@@ -17,10 +18,10 @@ func (e userError) Error() string { return string(e) }
 
 func invalid(format string, args ...any) error { return userError(fmt.Sprintf(format, args...)) }
 
-// absent is a request for what is not there.
-type absent string
+// notFound is a request for what is not there.
+type notFound string
 
-func (e absent) Error() string { return string(e) }
+func (e notFound) Error() string { return string(e) }
 
 // tokenError is a failed token request, with what advice on it needs.
 type tokenError struct {
@@ -41,82 +42,93 @@ func (e *tokenError) Error() string {
 func (e *tokenError) Unwrap() error { return e.err }
 
 func (e *tokenError) advice() string {
-	var r *refusal
-	if errors.As(e.err, &r) {
-		return e.refusalAdvice(r)
+	var refused *redoxapi.Error
+	if errors.As(e.err, &refused) {
+		return e.refusalAdvice(refused)
 	}
-	var up *upstreamError
+	var up *redoxapi.UpstreamError
 	if !errors.As(e.err, &up) {
 		return ""
 	}
 	switch up.Kind {
-	case limited:
+	case redoxapi.RateLimited:
 		return "Redox allows 10,000 requests in 5 minutes per source address, and all reads through this Vault share one: wait, and read tokens less often"
-	case overloaded:
+	case redoxapi.Overloaded:
 		return fmt.Sprintf("%d of one client, or %d of all, wait for Redox already; try again", maxInFlight, maxInFlightAll)
-	case timedOut:
+	case redoxapi.TimedOut:
 		return fmt.Sprintf("each of %d attempts had %s, the share of request_timeout in %sconfig: raise that, or lower max_retries", e.config.MaxRetries+1, e.config.attemptTimeout(), e.paths)
-	case unavailable, broken:
+	case redoxapi.Unavailable, redoxapi.Unusable:
 		return "Redox may be in trouble (https://status.redoxengine.com): try again"
-	case notRedox:
+	case redoxapi.NotRedox:
 		return fmt.Sprintf("check token_url in %sconfig and what stands between Vault and Redox", e.paths)
 	}
 	return ""
 }
 
-func (e *tokenError) refusalAdvice(r *refusal) string {
+func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 	switch {
-	case r.unknownKey() && e.config.PlatformClient != "":
+	case refused.UnknownKey() && e.config.PlatformClient != "":
 		return fmt.Sprintf("Redox does not know key %s for client ID %s: publication in %skeys tells how far the engine has come with publishing it, and client_id in %sconfig has to be the API key's",
 			e.keyID, e.config.ClientID, e.paths, e.paths)
-	case r.unknownKey():
+	case refused.UnknownKey():
 		return fmt.Sprintf("Redox does not know key %s for client ID %s: copy the JWK Set (vault read -field=jwks %skeys) to this API key in Redox's dashboard, press Save Changes, and check that client_id in %sconfig is the API key's",
 			e.keyID, e.config.ClientID, e.paths, e.paths)
-	case r.Description == "":
+	case refused.Description == "":
 		return fmt.Sprintf("Redox gives no reason when a claim is wrong: %s, the audience is %s, the algorithm RS384, the key %s; mend the clock if it is wrong, else audience in %sconfig",
-			r.Skew, e.config.audience(), e.keyID, e.paths)
+			refused.Skew, e.config.audience(), e.keyID, e.paths)
 	}
 	return fmt.Sprintf("client ID %s, key %s", e.config.ClientID, e.keyID)
 }
 
-func isUnknownKey(err error) bool {
-	var r *refusal
-	return errors.As(err, &r) && r.unknownKey()
+// withoutAdvice returns the bare error of a token request, for what is stored:
+// advice names paths of a mount, which may move.
+func withoutAdvice(err error) error {
+	var t *tokenError
+	if errors.As(err, &t) {
+		return t.err
+	}
+	return err
 }
 
-// respond turns a handler's error into what Vault answers. It is the only
-// place that knows an HTTP status. Vault's clients repeat 429 and 5xx by
-// themselves and never 400, so what lasts is 400 and what passes is not.
-// A coded error must be returned bare: wrapped, gRPC makes it a 500.
-func (b *backend) respond(r *request, err error) (*logical.Response, error) {
+func isUnknownKey(err error) bool {
+	var refused *redoxapi.Error
+	return errors.As(err, &refused) && refused.UnknownKey()
+}
+
+// isUpstream reports whether err is an upstream error, which may pass by itself.
+func isUpstream(err error) bool {
+	var up *redoxapi.UpstreamError
+	return errors.As(err, &up)
+}
+
+// respond turns a handler's error into what Vault answers. It is the only place
+// that knows an HTTP status of an error. Vault's clients repeat 429 and 5xx by
+// themselves and never 400, so what lasts is 400 and what passes is not. A coded
+// error must be returned bare: wrapped, gRPC makes it a 500.
+func respond(err error, requestID string) (*logical.Response, error) {
 	var (
 		rule    keyring.Rule
 		user    userError
-		missing absent
-		refused *refusal
-		up      *upstreamError
+		missing notFound
+		refused *redoxapi.Error
+		up      *redoxapi.UpstreamError
 	)
 	switch {
 	case errors.As(err, &missing):
 		return nil, logical.CodedError(http.StatusNotFound, err.Error())
-	case errors.As(err, &user), errors.As(err, &rule):
-		return logical.ErrorResponse("%s", err), nil
-	case errors.As(err, &refused):
-		b.logFailure(r, err)
+	case errors.As(err, &user), errors.As(err, &rule), errors.As(err, &refused):
 		return logical.ErrorResponse("%s", err), nil
 	case errors.As(err, &up):
-		b.logFailure(r, err)
-		return nil, logical.CodedError(up.Kind.httpStatus(), err.Error())
+		return nil, logical.CodedError(upstreamStatus(up.Kind), err.Error())
 	}
-	b.log(r).Error("request failed", "path", r.Path, "error", err)
-	return nil, fmt.Errorf("%w (request ID %s)", err, r.ID)
+	return nil, fmt.Errorf("%w (request ID %s)", err, requestID)
 }
 
-func (k kind) httpStatus() int {
+func upstreamStatus(k redoxapi.Kind) int {
 	switch k {
-	case limited, overloaded:
+	case redoxapi.RateLimited, redoxapi.Overloaded:
 		return http.StatusTooManyRequests
-	case timedOut:
+	case redoxapi.TimedOut:
 		return http.StatusGatewayTimeout
 	}
 	return http.StatusBadGateway

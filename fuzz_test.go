@@ -2,14 +2,11 @@ package redox
 
 import (
 	"encoding/json"
-	"strings"
 	"testing"
-	"time"
 
-	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
 // FuzzConfig: whatever JSON object is written, it is either refused and
@@ -34,9 +31,9 @@ func FuzzConfig(f *testing.F) {
 		}
 		c := defaultConfig()
 		c.ClientID = "before"
-		err := b.checkInput(&logical.Request{Operation: logical.UpdateOperation, Path: "config", Data: raw})
+		err := checkInput(b.Route("config"), &logical.Request{Operation: logical.UpdateOperation, Path: "config", Data: raw})
 		if err == nil {
-			err = c.update(&framework.FieldData{Raw: raw})
+			err = c.merge(raw)
 		}
 		if err != nil {
 			if len(err.Error()) > 1000 {
@@ -45,13 +42,13 @@ func FuzzConfig(f *testing.F) {
 			return
 		}
 		again := c
-		if err := again.validate(); err != nil {
+		if err := again.merge(nil); err != nil {
 			t.Fatalf("what was taken is not valid: %v", err)
 		}
 		if c.AssertionTTL < 30 || c.ClockLeeway < 0 || c.RequestTimeout <= 0 || c.attemptTimeout() <= 0 {
 			t.Fatalf("durations %v, %v, %v", c.AssertionTTL, c.ClockLeeway, c.RequestTimeout)
 		}
-		if _, err := newTransport(c.CAPEM); err != nil {
+		if _, err := redoxapi.New(redoxapi.Options{CAPEM: c.CAPEM}); err != nil {
 			t.Fatalf("ca_pem was taken and makes no transport: %v", err)
 		}
 	})
@@ -100,70 +97,6 @@ func FuzzRequest(f *testing.F) {
 				m.unchanged(before)
 			}
 			m.coherent("the request")
-		}
-	})
-}
-
-// FuzzTokenAnswer: no answer of a server panics, becomes a token that cannot
-// be sent in a header, or is quoted beyond its caps.
-func FuzzTokenAnswer(f *testing.F) {
-	f.Add(200, []byte(`{"access_token":"t","token_type":"Bearer","expires_in":300,"scope":"s"}`))
-	f.Add(200, []byte(`{"access_token":"t","expires_in":"1e400"}`))
-	f.Add(200, []byte(`{"error":"e","error_description":"d"}`))
-	f.Add(400, []byte(`{"error":"e","error_description":"eyJhbGciOiJSUzM4NCJ9.eyJpc3MiOiJ4In0.c2lnbmF0dXJl","error_uri":"https://docs.redoxengine.com/x"}`))
-	f.Add(400, []byte(`<html>`))
-	f.Fuzz(func(t *testing.T, status int, raw []byte) {
-		got, err := readAnswer(status, raw, skew{})
-		if (got == nil) == (err == nil) {
-			t.Fatalf("%v and %v", got, err)
-		}
-		if got != nil {
-			if got.Value == "" || strings.ContainsAny(got.Value, " \r\n\x00") || got.Lifetime < time.Second || got.Lifetime > 24*time.Hour {
-				t.Fatalf("a token of %q, living %v", got.Value, got.Lifetime)
-			}
-			return
-		}
-		text := (&tokenError{err: err, config: &config{}, paths: "redox/"}).Error()
-		if len(text) > 3000 || strings.ContainsAny(text, "\r\n\x00") {
-			t.Fatalf("error %q", text)
-		}
-	})
-}
-
-// FuzzAPIKey: whatever the Platform API lists, nothing panics, merging twice is
-// merging once, the keys of others stay, and what is kept for check are key IDs.
-func FuzzAPIKey(f *testing.F) {
-	f.Add([]byte(`{"payload":{"apikey":{"id":"c","jwksURL":"https://redox.example","jwkSet":{"keys":[{"kid":"k","n":"AQ","e":"AQAB"},{"kid":7},null,"x"]}}}}`))
-	f.Add([]byte(`{"payload":{"apikey":{"id":"c","jwkSet":{"keys":[{"kid":"gone","n":"AAE=","e":"AQAB"},{"kid":"mine","n":"other"}]}}}}`))
-	f.Add([]byte(`{"payload":{"apikey":{"id":"c","jwkSet":null}}}`))
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		found, err := readAPIKey(raw, "c")
-		if (found == nil) == (err == nil) {
-			t.Fatalf("%v and %v", found, err)
-		}
-		if found == nil {
-			return
-		}
-		mine := &keyring.Key{ID: "mine", State: keyring.Active, N: "AQ", E: "AQAB"}
-		ring := &keyring.Ring{Keys: []*keyring.Key{mine}, Publication: &keyring.Publication{}, Gone: []keyring.Public{{ID: "gone", N: "AQ", E: "AQAB"}}}
-		merged, _, changed, err := ring.Merge(found.Keys)
-		if err != nil {
-			return // another key has our ID
-		}
-		if len(merged) > len(found.Keys)+1 || !changed && len(merged) != len(found.Keys) {
-			t.Fatalf("%d keys became %d", len(found.Keys), len(merged))
-		}
-		if _, added, again, err := ring.Merge(merged); err != nil || again || len(added) != 0 {
-			t.Fatalf("merging again: added %v, %v", added, err)
-		}
-		ring.Listed(merged, noon)
-		if p := ring.Publication; p.Failure != "" || len(ring.Gone) != 0 {
-			t.Fatalf("%+v", p)
-		}
-		for _, id := range ring.Publication.Foreign {
-			if _, err := keyring.ParseID(string(id)); err != nil {
-				t.Fatalf("%q is no key ID", id)
-			}
 		}
 	})
 }

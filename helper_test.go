@@ -5,7 +5,9 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -273,5 +275,15 @@ func waitFor(t *testing.T, what string, done func() bool) {
 			t.Fatalf("waited in vain for %s", what)
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+const canary = "c4n4ry"
+
+// answers is a server that answers everything with that status and text.
+func answers(status int, text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, text)
 	}
 }

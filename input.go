@@ -11,20 +11,18 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// checkInput refuses what the framework would let through or complain of by
-// quoting it: unknown fields on a write, fields that belong in the path, and
+// checkInput refuses fields of a request that the framework would accept, or would
+// quote in its error: unknown fields on a write, fields that belong in the path, and
 // values of the wrong type. It leaves each value as the type it stands for, so
 // that a handler need not look again: string, bool, int64 (of a duration: its
 // seconds), []string, or nil for null.
-func (b *backend) checkInput(req *logical.Request) error {
-	if len(req.Data) == 0 {
-		return nil
-	}
-	path := b.Route(req.Path)
+func checkInput(path *framework.Path, req *logical.Request) error {
 	if path == nil {
-		return nil
+		return nil // the framework says so
 	}
 	writes := slices.Contains([]logical.Operation{logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation}, req.Operation)
 	for _, name := range slices.Sorted(maps.Keys(req.Data)) {
@@ -32,8 +30,8 @@ func (b *backend) checkInput(req *logical.Request) error {
 		switch {
 		case name == fieldClient, name == fieldKeyID && strings.Contains(path.Pattern, "?P<"+fieldKeyID+">"):
 			return invalid("%s belongs in the path, not among the fields", name)
-		case writes && !taken(req.Operation, schema):
-			return invalid("unknown field %q: this path takes %s", quotable(name, 64), fieldNames(req.Operation, path))
+		case writes && !accepts(req.Operation, schema):
+			return invalid("unknown field %q: this path takes %s", redoxapi.Quotable(name, 64), fieldNames(req.Operation, path))
 		case schema == nil || req.Data[name] == nil:
 			continue // an unknown field of a read: the framework warns of it
 		}
@@ -46,16 +44,16 @@ func (b *backend) checkInput(req *logical.Request) error {
 	return nil
 }
 
-// taken tells whether an operation that writes takes the field. A delete takes
-// what can stand in a query.
-func taken(op logical.Operation, schema *framework.FieldSchema) bool {
+// accepts reports whether an operation that writes accepts the field. A delete
+// accepts what can stand in a query.
+func accepts(op logical.Operation, schema *framework.FieldSchema) bool {
 	return schema != nil && (schema.Query || op != logical.DeleteOperation)
 }
 
 func fieldNames(op logical.Operation, path *framework.Path) string {
 	names := []string{}
 	for _, name := range slices.Sorted(maps.Keys(path.Fields)) {
-		if !strings.Contains(path.Pattern, "?P<"+name+">") && taken(op, path.Fields[name]) {
+		if !strings.Contains(path.Pattern, "?P<"+name+">") && accepts(op, path.Fields[name]) {
 			names = append(names, name)
 		}
 	}

@@ -2,15 +2,25 @@ package redox
 
 import (
 	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/time/rate"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// logbook keeps what the log lines of a mount need to be of use and few.
-type logbook struct {
-	// mount is where requests come in. A rotation has no request to tell it by.
+// mountLog writes the log lines of one mount: each says where it happened, as
+// all mounts of one process share a log under the name of the first one.
+type mountLog struct {
+	logger func() hclog.Logger
+
+	// mount is where requests come in. A rotation has no request that tells it.
 	mount atomic.Pointer[string]
 
 	// failures bounds the lines of failed requests: when Redox is down, each of
@@ -19,48 +29,75 @@ type logbook struct {
 	skipped  atomic.Int64
 }
 
-func newLogbook() *logbook { return &logbook{failures: rate.NewLimiter(10, 50)} }
+func newMountLog() *mountLog { return &mountLog{failures: rate.NewLimiter(10, 50)} }
 
-// at notes where the mount is: it can be moved.
-func (l *logbook) at(mount string) {
+// setMount notes where the mount is: it can be moved.
+func (l *mountLog) setMount(mount string) {
 	if known := l.mount.Load(); known == nil || *known != mount {
 		l.mount.Store(&mount)
 	}
 }
 
 // mountPoint is empty until the first request, within a minute of the start.
-func (l *logbook) mountPoint() string {
+func (l *mountLog) mountPoint() string {
 	if at := l.mount.Load(); at != nil {
 		return *at
 	}
 	return ""
 }
 
-// log says in each line where it happened, as all mounts of one process share
-// a log under the name of the one that was first.
-func (b *backend) log(r *request) hclog.Logger {
-	log := b.Logger().With("mount", r.MountPoint, "client", r.client)
-	if r.ID == "" {
+// of returns the log for what is done for a client, in a request or, when its ID
+// is empty, in a rotation.
+func (l *mountLog) of(client, requestID string) hclog.Logger {
+	log := l.logger().With("mount", l.mountPoint(), "client", client)
+	if requestID == "" {
 		return log
 	}
-	return log.With("request_id", r.ID)
+	return log.With("request_id", requestID)
 }
 
-// logFailure writes a line about a request that failed at Redox, with what the
-// reader was told: that has the remedy. A mistake of the reader has none.
-func (b *backend) logFailure(r *request, err error) {
-	if !b.logbook.failures.AllowN(b.now(), 1) {
-		b.logbook.skipped.Add(1)
+// failure writes a line about an error that a request ended with, if the operator
+// can learn from it: with what the reader was told, which has the remedy. A
+// mistake of the reader has no line.
+func (l *mountLog) failure(client, requestID, path string, now time.Time, err error) {
+	var (
+		rule    keyring.Rule
+		user    userError
+		missing notFound
+		refused *redoxapi.Error
+	)
+	log := l.of(client, requestID).With("path", path)
+	switch {
+	case errors.As(err, &missing), errors.As(err, &user), errors.As(err, &rule):
+	case errors.As(err, &refused):
+		l.warnSeldom(log, "Redox refused", now, err)
+	case isUpstream(err):
+		l.warnSeldom(log, "no answer from Redox", now, err)
+	default:
+		log.Error("request failed", "error", err)
+	}
+}
+
+func (l *mountLog) warnSeldom(log hclog.Logger, message string, now time.Time, err error) {
+	if !l.failures.AllowN(now, 1) {
+		l.skipped.Add(1)
 		return
 	}
-	what := "no answer from Redox"
-	var refused *refusal
-	if errors.As(err, &refused) {
-		what = "Redox refused"
-	}
-	log := b.log(r).With("path", r.Path)
-	if skipped := b.logbook.skipped.Swap(0); skipped > 0 {
+	if skipped := l.skipped.Swap(0); skipped > 0 {
 		log = log.With("lines_skipped", skipped)
 	}
-	log.Warn(what, "error", err)
+	log.Warn(message, "error", err)
+}
+
+// panicked logs where a panic came from, and returns the error to show. The
+// panic's value is logged only when it is the runtime's own, as any other may
+// hold a secret.
+func (l *mountLog) panicked(path, requestID string, p any) error {
+	what := fmt.Sprintf("%T", p)
+	if fault, ok := p.(runtime.Error); ok {
+		what = fault.Error()
+	}
+	l.logger().Error("panic in a handler: please report this", "mount", l.mountPoint(), "path", path,
+		"request_id", requestID, "panic", what, "stack", string(debug.Stack()))
+	return fmt.Errorf("internal error: the log of the Vault server says more under request ID %s", requestID)
 }

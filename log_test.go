@@ -144,7 +144,7 @@ func TestLogOfAFlood(t *testing.T) {
 // The rotator has no request to tell its mount by: it is known from the others.
 func TestLogKnowsTheMount(t *testing.T) {
 	m := newMount(t)
-	if at := m.backend.logbook.mountPoint(); at != "" {
+	if at := m.backend.log.mountPoint(); at != "" {
 		t.Errorf("before any request: %q", at)
 	}
 	for _, mount := range []string{"redox/", "redox/", "health/redox/"} {
@@ -152,7 +152,7 @@ func TestLogKnowsTheMount(t *testing.T) {
 		if _, err := m.backend.HandleRequest(context.Background(), req); err != nil {
 			t.Fatal(err)
 		}
-		if at := m.backend.logbook.mountPoint(); at != mount {
+		if at := m.backend.log.mountPoint(); at != mount {
 			t.Errorf("mount %q after a request at %s", at, mount)
 		}
 	}

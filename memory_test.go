@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -45,12 +47,12 @@ func (s *spiedStorage) Put(ctx context.Context, entry *logical.StorageEntry) err
 func (m *mount) coherent(after string) {
 	m.t.Helper()
 	for _, client := range []string{defaultClient, "acme"} {
-		r := &request{Request: &logical.Request{Storage: m.storage}, client: client}
-		c, ring, err := stored(m.t.Context(), r)
+		s, err := loadState(m.t.Context(), m.storage, client)
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		v, err := m.backend.recall(m.t.Context(), r)
+		c, ring := s.Config, s.Ring
+		v, err := m.backend.entries.view(m.t.Context(), m.storage, client)
 		if err != nil {
 			m.t.Fatal(err)
 		}
@@ -131,8 +133,8 @@ func TestMemoryAfterRotation(t *testing.T) {
 			m.pass(wait)
 		}
 	}
-	if len(m.backend.pool.clients) != 0 {
-		t.Error("the deleted key may be in memory still")
+	if place, v := m.backend.entries.views.place(defaultClient); v != nil && v.private[keyring.ID(old)] != nil {
+		t.Error("the deleted key is in memory still", place)
 	}
 }
 
@@ -237,7 +239,7 @@ func TestMemoryOfNobody(t *testing.T) {
 		m.fails(404, logical.ReadOperation, "clients/"+client+"/jwks", nil)
 		m.fails(400, logical.ReadOperation, "clients/"+client+"/token", nil)
 	}
-	if n := len(m.backend.memory.views) + len(m.backend.pool.clients) + len(m.backend.tokens.slots); n != 0 {
+	if n := len(m.backend.entries.views.places) + len(m.backend.connections.clients) + m.backend.tokens.Len(); n != 0 {
 		t.Errorf("%d entries in memory", n)
 	}
 }

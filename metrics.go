@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
 // metrics counts what one mount did since its process started. A client has
@@ -89,44 +91,40 @@ func (m *metrics) begin(client string) {
 // outcomeOf names how a read of token failed.
 func outcomeOf(err error) string {
 	var (
-		no *refusal
-		up *upstreamError
+		refused *redoxapi.Error
+		up      *redoxapi.UpstreamError
 	)
 	switch {
-	case errors.As(err, &no):
+	case errors.As(err, &refused):
 		return outcomeRefused
-	case errors.As(err, &up):
-		return up.Kind.outcome()
+	case !errors.As(err, &up):
+		return outcomeError
 	}
-	return outcomeError
-}
-
-func (k kind) outcome() string {
-	switch k {
-	case limited:
+	switch up.Kind {
+	case redoxapi.RateLimited:
 		return outcomeLimited
-	case overloaded:
+	case redoxapi.Overloaded:
 		return outcomeOverloaded
-	case timedOut:
+	case redoxapi.TimedOut:
 		return outcomeTimeout
 	}
 	return outcomeUnavailable
 }
 
 // answered notes one attempt at the token endpoint.
-func (m *metrics) answered(client string, took time.Duration, t *accessToken, err error) {
+func (m *metrics) answered(client string, took time.Duration, t *redoxapi.Token, err error) {
 	m.requests.WithLabelValues(client).Observe(took.Seconds())
-	var no *refusal
+	var refused *redoxapi.Error
 	switch {
 	case err == nil:
 		m.tokenAt.WithLabelValues(client).Set(float64(t.RequestedAt.Unix()))
 		m.noteSkew(client, t.Skew)
-	case errors.As(err, &no):
-		m.noteSkew(client, no.Skew)
+	case errors.As(err, &refused):
+		m.noteSkew(client, refused.Skew)
 	}
 }
 
-func (m *metrics) noteSkew(client string, s skew) {
+func (m *metrics) noteSkew(client string, s redoxapi.Skew) {
 	if s.Known {
 		m.skew.WithLabelValues(client).Set(s.Ahead.Seconds())
 	}

@@ -140,7 +140,7 @@ func TestOperationsAreComplete(t *testing.T) {
 			return
 		}
 		literals(t, path, func(to, text string) {
-			if to != "What" && to != "absent" && to != "documented" {
+			if to != "What" && to != "notFound" && to != "unreachable" && to != "documented" {
 				return
 			}
 			text, _, _ = strings.Cut(text, "%")

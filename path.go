@@ -1,6 +1,7 @@
 package redox
 
 import (
+	"context"
 	"net/http"
 	"regexp"
 	"strings"
@@ -21,23 +22,48 @@ var clientName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9
 func checkClientName(name, mount string) error {
 	switch {
 	case name == defaultClient:
-		return absent("the default client has the bare paths, such as " + mount + "token")
+		return notFound("the default client has the bare paths, such as " + mount + "token")
 	case !isClientName(name):
 		return invalid("client must be 1 to 64 of the characters A-Z a-z 0-9 _ . - that begins and ends with a letter or digit and has no ..")
 	}
 	return nil
 }
 
-// isClientName tells whether a further client may be called so.
+// isClientName reports whether a further client may be called so.
 func isClientName(name string) bool {
 	return name != defaultClient && clientName.MatchString(name) && !strings.Contains(name, "..")
+}
+
+// isClient reports whether name can be that of a client, the default one included.
+func isClient(name string) bool { return name == defaultClient || isClientName(name) }
+
+type handler func(ctx context.Context, r *request) (*logical.Response, error)
+
+// serve makes a handler an operation: it finds the client and turns what the
+// handler returns into a response.
+func (e *engine) serve(h handler) framework.OperationFunc {
+	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+		r := &request{Request: req, client: defaultClient, paths: req.MountPoint, fields: d}
+		if captured, _ := d.Raw[fieldClient].(string); captured != "" {
+			if err := checkClientName(captured, req.MountPoint); err != nil {
+				return respond(err, req.ID)
+			}
+			r.client, r.paths = captured, req.MountPoint+clientsPrefix+captured+"/"
+		}
+		resp, err := h(ctx, r)
+		if err != nil {
+			e.log.failure(r.client, r.ID, r.Path, e.now(), err)
+			return respond(err, r.ID)
+		}
+		return resp, nil
+	}
 }
 
 // path declares an endpoint twice in one pattern: bare, and below
 // clients/<name>/. The names are captured loosely and checked by serve, so
 // that a bad one gets a message. The name is what generated clients call the
 // endpoint: a noun, or a verb and a noun where the operation's verb is weak.
-func (b *backend) path(pattern, name string, fields map[string]*framework.FieldSchema, help string, ops map[logical.Operation]framework.OperationHandler) []*framework.Path {
+func (e *engine) path(pattern, name string, fields map[string]*framework.FieldSchema, help string, ops map[logical.Operation]framework.OperationHandler) []*framework.Path {
 	all := map[string]*framework.FieldSchema{
 		fieldClient: {Type: framework.TypeString, Description: "Name of a further client; the default client has the bare path."},
 	}
@@ -62,15 +88,15 @@ func (b *backend) path(pattern, name string, fields map[string]*framework.FieldS
 
 // mutate is an operation that writes storage: on a node that cannot, Vault
 // sends it to one that can, before the handler has any effect.
-func (b *backend) mutate(h handler, summary string, responses map[int][]framework.Response) *framework.PathOperation {
+func (e *engine) mutate(h handler, summary string, responses map[int][]framework.Response) *framework.PathOperation {
 	return &framework.PathOperation{
-		Callback: b.serve(h), Summary: summary, Responses: responses,
+		Callback: e.serve(h), Summary: summary, Responses: responses,
 		ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true,
 	}
 }
 
-func (b *backend) read(h handler, summary string, responses map[int][]framework.Response) *framework.PathOperation {
-	return &framework.PathOperation{Callback: b.serve(h), Summary: summary, Responses: responses}
+func (e *engine) read(h handler, summary string, responses map[int][]framework.Response) *framework.PathOperation {
+	return &framework.PathOperation{Callback: e.serve(h), Summary: summary, Responses: responses}
 }
 
 var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description: "Done"}}}

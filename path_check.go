@@ -15,7 +15,7 @@ and how rotation and publication get on; on failure, what to mend. What does
 not stop tokens yet, but will, is a warning.
 `
 
-func (b *backend) pathCheck() []*framework.Path {
+func (e *engine) pathCheck() []*framework.Path {
 	output := ok("Redox issued a token", map[string]*framework.FieldSchema{
 		"client_id":  {Type: framework.TypeString, Required: true, Description: "Client ID that Redox accepted"},
 		"key_id":     {Type: framework.TypeString, Required: true, Description: "Key that Redox accepted"},
@@ -28,18 +28,19 @@ func (b *backend) pathCheck() []*framework.Path {
 		"publication":  {Type: framework.TypeString, Required: true, Description: "How Redox gets to know the keys, and with platform_client whether it lists them all"},
 		"foreign_keys": {Type: framework.TypeStringSlice, Description: "With platform_client: keys that Redox lists for this API key and that are not of the ring. Remove in the dashboard those that nobody uses."},
 	})
-	return b.path("check", "check access", nil, checkHelp, map[logical.Operation]framework.OperationHandler{
-		logical.ReadOperation: b.read(b.readCheck, "Try the whole way to Redox.", output),
+	return e.path("check", "check access", nil, checkHelp, map[logical.Operation]framework.OperationHandler{
+		logical.ReadOperation: e.read(e.readCheck, "Try the whole way to Redox.", output),
 	})
 }
 
-func (b *backend) readCheck(ctx context.Context, r *request) (*logical.Response, error) {
-	c, ring, err := load(ctx, r)
+func (e *engine) readCheck(ctx context.Context, r *request) (*logical.Response, error) {
+	s, err := r.loadComplete(ctx)
 	if err != nil {
 		return nil, err
 	}
-	k, began := ring.Active(), b.now()
-	t, err := b.prove(ctx, r, c, k)
+	c, ring := s.Config, s.Ring
+	k, began := ring.Active(), e.now()
+	t, err := e.prove(ctx, r, c, k)
 	if err != nil {
 		return nil, err
 	}
@@ -53,13 +54,13 @@ func (b *backend) readCheck(ctx context.Context, r *request) (*logical.Response,
 		"token_url":  c.tokenURL(),
 		"expires_in": int64(t.Lifetime / time.Second),
 		"clock_skew": clock,
-		"took":       b.now().Sub(began).Round(time.Millisecond).String(),
-		"rotation":   outlook(r, c, ring) + retirements(c, ring),
+		"took":       e.now().Sub(began).Round(time.Millisecond).String(),
+		"rotation":   rotationStatus(r.paths, c, ring),
 
-		"publication": publication(r, c, ring),
+		"publication": publicationStatus(r.paths, c, ring),
 	}}
 	if next := ring.Pending(); next != nil && next.Proofs.Refusals > 0 {
-		resp.AddWarning("the rotation to key " + string(next.ID) + " does not get on: " + waitsFor(r, c, next))
+		resp.AddWarning("the rotation to key " + string(next.ID) + " does not get on: " + waitsFor(r.paths, c, next))
 	}
 	if p := ring.Publication; p != nil {
 		foreign := []string{}
@@ -69,7 +70,7 @@ func (b *backend) readCheck(ctx context.Context, r *request) (*logical.Response,
 		resp.Data["foreign_keys"] = foreign
 	}
 	if p := ring.Publication; p != nil && p.Failure != "" {
-		resp.AddWarning("the public keys at Redox are " + publication(r, c, ring))
+		resp.AddWarning("the public keys at Redox are " + publicationStatus(r.paths, c, ring))
 	}
 	// clock_leeway makes up for some of it, and an assertion may be minutes old.
 	if ahead := t.Skew.Ahead; t.Skew.Known && (ahead > 5*time.Second || ahead < -time.Minute) {

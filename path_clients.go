@@ -2,13 +2,14 @@ package redox
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
 const clientsHelp = `
@@ -21,7 +22,7 @@ Shows what a client has, or deletes its config and its keys. While it has keys
 that needs force=true, because deleted keys cannot be restored.
 `
 
-func (b *backend) pathClients() []*framework.Path {
+func (e *engine) pathClients() []*framework.Path {
 	attrs := func(suffix string) *framework.DisplayAttributes {
 		return &framework.DisplayAttributes{OperationPrefix: "redox", OperationSuffix: suffix}
 	}
@@ -29,7 +30,7 @@ func (b *backend) pathClients() []*framework.Path {
 		Pattern:      "clients/?",
 		DisplayAttrs: attrs("clients"),
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ListOperation: b.read(b.listClients, "List the clients.", ok("The clients' names", map[string]*framework.FieldSchema{
+			logical.ListOperation: e.read(e.readClients, "List the clients.", ok("The clients' names", map[string]*framework.FieldSchema{
 				"keys": {Type: framework.TypeStringSlice, Description: "Names, absent when there are none"},
 			})),
 		},
@@ -43,67 +44,60 @@ func (b *backend) pathClients() []*framework.Path {
 			fieldForce:  {Type: framework.TypeBool, Query: true, Description: "On delete: also delete the client's keys. false when absent."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: b.read(b.readClient, "Read what a client has.", ok("The client", map[string]*framework.FieldSchema{
+			logical.ReadOperation: e.read(e.readClient, "Read what a client has.", ok("The client", map[string]*framework.FieldSchema{
 				"client_id": {Type: framework.TypeString, Required: true, Description: "Client ID, empty while there is no config"},
 				"key_ids":   {Type: framework.TypeStringSlice, Required: true, Description: "Key IDs, oldest first"},
 			})),
-			logical.DeleteOperation: b.mutate(b.deleteClient, "Delete a client's config and keys.", noContent),
+			logical.DeleteOperation: e.mutate(e.deleteClient, "Delete a client's config and keys.", noContent),
 		},
 		HelpSynopsis:    "Shows or deletes a client.",
 		HelpDescription: strings.TrimSpace(clientHelp),
 	}}
 }
 
-func (b *backend) listClients(ctx context.Context, r *request) (*logical.Response, error) {
-	names, err := store.List(ctx, r.Storage, clientsPrefix)
+func (e *engine) readClients(ctx context.Context, r *request) (*logical.Response, error) {
+	names, err := loadClients(ctx, r.Storage)
 	if err != nil {
 		return nil, err
 	}
-	further := names[:0]
-	for _, name := range names {
-		if name = strings.TrimSuffix(name, "/"); name != defaultClient {
-			further = append(further, name)
-		}
-	}
-	return logical.ListResponse(further), nil
+	return logical.ListResponse(slices.DeleteFunc(names, func(name string) bool { return name == defaultClient })), nil
 }
 
-func (b *backend) readClient(ctx context.Context, r *request) (*logical.Response, error) {
-	c, ring, err := stored(ctx, r)
+func (e *engine) readClient(ctx context.Context, r *request) (*logical.Response, error) {
+	s, err := r.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if c == nil && len(ring.Keys) == 0 {
+	if s.Config == nil && len(s.Ring.Keys) == 0 {
 		return nil, nil
 	}
 	clientID := ""
-	if c != nil {
-		clientID = c.ClientID
+	if s.Config != nil {
+		clientID = s.Config.ClientID
 	}
-	return &logical.Response{Data: map[string]any{"client_id": clientID, "key_ids": ids(ring.Keys)}}, nil
+	return &logical.Response{Data: map[string]any{"client_id": clientID, "key_ids": keyIDs(s.Ring.Keys)}}, nil
 }
 
-// deleteClient removes the config first: a crash in between leaves a client
-// that issues nothing and can be deleted again.
-func (b *backend) deleteClient(ctx context.Context, r *request) (*logical.Response, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	ring, err := getRing(ctx, r)
+// deleteClient deletes both entries, the config first: a crash in between leaves
+// a client that issues nothing and can be deleted again.
+func (e *engine) deleteClient(ctx context.Context, r *request) (*logical.Response, error) {
+	keys := 0
+	err := e.entries.remove(ctx, r.Storage, r.client, func(ring *keyring.Ring) error {
+		if keys = len(ring.Keys); keys > 0 && !forced(r) {
+			return invalid("client %s has keys, which cannot be restored once deleted: repeat with force=true if that is meant", r.client)
+		}
+		return nil
+	})
+	var user userError
+	if errors.As(err, &user) {
+		return nil, err
+	}
+	e.forget(r.client)
+	e.metrics.forget(r.client)
+	e.schedule.Relist()
 	if err != nil {
 		return nil, err
 	}
-	if len(ring.Keys) > 0 && !forced(r) {
-		return nil, invalid("client %s has keys, which cannot be restored once deleted: repeat with force=true if that is meant", r.client)
-	}
-	defer b.rotation.wake() // when it is gone
-	defer b.forget(r.client)
-	defer b.metrics.forget(r.client)
-	if err := b.deleteConfigEntry(ctx, r); err != nil {
-		return nil, err
-	}
-	if err := b.putRing(ctx, r, &keyring.Ring{}); err != nil {
-		return nil, err
-	}
-	b.log(r).Info("client deleted", "keys", len(ring.Keys))
+	e.log.of(r.client, r.ID).Info("client deleted", "keys", keys)
 	return nil, nil
 }

@@ -15,15 +15,15 @@ set in config. Give Redox its URL, …/v1/redox/jwks, in place of a pasted set:
 then a new key needs nobody. Without public_jwks it is a 404.
 `
 
-func (b *backend) pathJWKS() []*framework.Path {
+func (e *engine) pathJWKS() []*framework.Path {
 	output := map[int][]framework.Response{http.StatusOK: {{
 		Description: "The public JWK Set (RFC 7517)", MediaType: "application/jwk-set+json",
 		Fields: map[string]*framework.FieldSchema{
 			"keys": {Type: framework.TypeSlice, Description: "Public keys"},
 		},
 	}}}
-	serve := b.read(b.readJWKS, "Fetch the public JWK Set.", output)
-	return b.path("jwks/?", "jwks", nil, jwksHelp, map[logical.Operation]framework.OperationHandler{
+	serve := e.read(e.readJWKS, "Fetch the public JWK Set.", output)
+	return e.path("jwks/?", "jwks", nil, jwksHelp, map[logical.Operation]framework.OperationHandler{
 		logical.ReadOperation:   serve,
 		logical.HeaderOperation: serve,
 	})
@@ -31,16 +31,16 @@ func (b *backend) pathJWKS() []*framework.Path {
 
 // readJWKS answers anybody. It writes nothing, asks nobody, and parses no
 // private key.
-func (b *backend) readJWKS(ctx context.Context, r *request) (*logical.Response, error) {
+func (e *engine) readJWKS(ctx context.Context, r *request) (*logical.Response, error) {
 	if r.WrapInfo != nil && r.WrapInfo.TTL > 0 {
 		return nil, invalid("a public JWK Set cannot be wrapped: leave X-Vault-Wrap-TTL out")
 	}
-	v, err := b.recall(ctx, r)
+	v, err := e.entries.view(ctx, r.Storage, r.client)
 	if err != nil {
 		return nil, err
 	}
 	if v.config == nil || !v.config.PublicJWKS {
-		return nil, absent("there is no public JWK Set here")
+		return nil, notFound("there is no public JWK Set here")
 	}
 	return &logical.Response{Data: map[string]any{
 		logical.HTTPStatusCode:         http.StatusOK,
@@ -50,6 +50,6 @@ func (b *backend) readJWKS(ctx context.Context, r *request) (*logical.Response, 
 	}}, nil
 }
 
-// maxAge is for how many seconds a fetcher may keep the set: so short that it
+// maxAge returns for how many seconds a fetcher may keep the set: so short that it
 // sees a new key before that may sign.
 func (c *config) maxAge() int64 { return min(300, c.PublishWindow/2) }

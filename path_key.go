@@ -32,46 +32,42 @@ func keyIDField() *framework.FieldSchema {
 
 const keyPattern = "keys/(?P<" + fieldKeyID + ">[^/]+)"
 
-func (b *backend) pathKey() []*framework.Path {
+func (e *engine) pathKey() []*framework.Path {
 	fields := map[string]*framework.FieldSchema{
 		fieldKeyID: keyIDField(),
 		fieldForce: {Type: framework.TypeBool, Query: true, Description: "On delete: also delete the only, active key, which ends all tokens. false when absent."},
 	}
-	return b.path(keyPattern, "key", fields, keyHelp, map[logical.Operation]framework.OperationHandler{
-		logical.ReadOperation: b.read(b.readKey, "Read the public half of a key.", ok("The public half", keyFields(map[string]*framework.FieldSchema{
+	return e.path(keyPattern, "key", fields, keyHelp, map[logical.Operation]framework.OperationHandler{
+		logical.ReadOperation: e.read(e.readKey, "Read the public half of a key.", ok("The public half", keyFields(map[string]*framework.FieldSchema{
 			"public_key": {Type: framework.TypeString, Required: true, Description: "Public key as PEM"},
 			"jwk":        {Type: framework.TypeString, Required: true, Description: "Public key as JWK, JSON text"},
 		}))),
-		logical.DeleteOperation: b.mutate(b.deleteKey, "Delete a key for good.", noContent),
+		logical.DeleteOperation: e.mutate(e.deleteKey, "Delete a key for good.", noContent),
 	})
 }
 
-func (b *backend) pathActivate() []*framework.Path {
+func (e *engine) pathActivate() []*framework.Path {
 	fields := map[string]*framework.FieldSchema{
 		fieldKeyID: keyIDField(),
 		fieldForce: {Type: framework.TypeBool, Description: "Skip the proof: Redox may not know the key, and then reads of token fail. false when absent."},
 	}
-	return b.path(keyPattern+"/activate", "activate key", fields, activateHelp, map[logical.Operation]framework.OperationHandler{
-		logical.UpdateOperation: b.mutate(b.activateKey, "Prove a key, then sign with it.", ok("The key that signs now", keyFields(nil))),
+	return e.path(keyPattern+"/activate", "activate key", fields, activateHelp, map[logical.Operation]framework.OperationHandler{
+		logical.UpdateOperation: e.mutate(e.activateKey, "Prove a key, then sign with it.", ok("The key that signs now", keyFields(nil))),
 	})
 }
 
-// find returns the ring and the key that the path names.
-func find(ctx context.Context, r *request) (*keyring.Ring, *keyring.Key, error) {
+// find returns the key of a ring that the path names.
+func find(r *request, ring *keyring.Ring) (*keyring.Key, error) {
 	text, _ := r.fields.Raw[fieldKeyID].(string)
 	id, err := keyring.ParseID(text)
 	if err != nil {
-		return nil, nil, invalid("%s: %s", fieldKeyID, err)
-	}
-	ring, err := getRing(ctx, r)
-	if err != nil {
-		return nil, nil, err
+		return nil, invalid("%s: %s", fieldKeyID, err)
 	}
 	k := ring.Get(id)
 	if k == nil {
-		return nil, nil, absent("there is no key " + string(id) + ": list " + r.paths + "keys")
+		return nil, notFound("there is no key " + string(id) + ": list " + r.paths + "keys")
 	}
-	return ring, k, nil
+	return k, nil
 }
 
 func forced(r *request) bool {
@@ -79,12 +75,12 @@ func forced(r *request) bool {
 	return force
 }
 
-func (b *backend) readKey(ctx context.Context, r *request) (*logical.Response, error) {
-	_, k, err := find(ctx, r)
+func (e *engine) readKey(ctx context.Context, r *request) (*logical.Response, error) {
+	s, err := r.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c, err := getConfig(ctx, r)
+	k, err := find(r, s.Ring)
 	if err != nil {
 		return nil, err
 	}
@@ -96,80 +92,77 @@ func (b *backend) readKey(ctx context.Context, r *request) (*logical.Response, e
 	if err != nil {
 		return nil, fmt.Errorf("encoding key %s: %w", k.ID, err)
 	}
-	data := describe(k, c)
-	data[fieldKeyID] = string(k.ID)
+	data := showKeyWithID(k, s.Config)
 	data["public_key"] = public
 	data["jwk"] = string(jwk)
 	return &logical.Response{Data: data}, nil
 }
 
-func (b *backend) deleteKey(ctx context.Context, r *request) (*logical.Response, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	ring, k, err := find(ctx, r)
+func (e *engine) deleteKey(ctx context.Context, r *request) (*logical.Response, error) {
+	var k *keyring.Key
+	err := e.update(ctx, r, func(s *state) (err error) {
+		if k, err = find(r, s.Ring); err != nil {
+			return err
+		}
+		return s.Ring.Remove(k.ID, forced(r))
+	})
 	if err != nil {
 		return nil, err
 	}
-	if err := ring.Remove(k.ID, forced(r)); err != nil {
-		return nil, err
-	}
-	defer b.rotation.wake()  // when it is gone
-	defer b.forget(r.client) // its memory may hold the key
-	if err := b.putRing(ctx, r, ring); err != nil {
-		return nil, err
-	}
-	b.log(r).Info("key deleted", "key_id", k.ID, "state", k.State)
+	e.tokens.Drop(r.client) // the key may have signed for it
+	e.log.of(r.client, r.ID).Info("key deleted", "key_id", k.ID, "state", k.State)
 	return nil, nil
 }
 
-func (b *backend) activateKey(ctx context.Context, r *request) (*logical.Response, error) {
-	_, k, err := find(ctx, r)
+// activateKey proves the key and then makes it the active one, unless what was
+// proved has changed since.
+func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response, error) {
+	ring, err := loadRing(ctx, r.Storage, r.client)
+	if err != nil {
+		return nil, err
+	}
+	k, err := find(r, ring)
 	if err != nil {
 		return nil, err
 	}
 	var proved *config
 	if !forced(r) && k.State != keyring.Active {
-		if proved, _, err = load(ctx, r); err != nil {
+		if proved, err = e.proveKey(ctx, r, k); err != nil {
 			return nil, err
 		}
-		if _, err := b.prove(ctx, r, proved, k); err != nil {
-			return nil, fmt.Errorf("key %s stays %s: %w", k.ID, k.State, err)
-		}
 	}
-	return b.promote(ctx, r, k, proved)
-}
-
-// promote makes k the active key, unless what was proved has changed since.
-func (b *backend) promote(ctx context.Context, r *request, k *keyring.Key, proved *config) (*logical.Response, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	ring, now, err := find(ctx, r)
+	var now *keyring.Key
+	changed := false
+	err = e.update(ctx, r, func(s *state) (err error) {
+		if now, err = find(r, s.Ring); err != nil {
+			return err
+		}
+		switch {
+		case now.N != k.N:
+			return invalid("key %s was replaced by another while it was being proved: activate it again", k.ID)
+		case proved != nil && !s.sameIdentity(proved):
+			return invalid("the config changed while key %s was being proved: activate it again", k.ID)
+		}
+		changed = now.State != keyring.Active
+		return s.Ring.Activate(k.ID, e.now())
+	})
 	if err != nil {
 		return nil, err
 	}
-	if now.N != k.N {
-		return nil, invalid("key %s was replaced by another while it was being proved: activate it again", k.ID)
+	if changed {
+		e.log.of(r.client, r.ID).Info("signing key changed", "key_id", k.ID, "proved", proved != nil)
 	}
-	if proved != nil {
-		c, err := getConfig(ctx, r)
-		if err != nil {
-			return nil, err
-		}
-		if c == nil || !c.sameIdentity(proved) {
-			return nil, invalid("the config changed while key %s was being proved: activate it again", k.ID)
-		}
+	return &logical.Response{Data: showKeyWithID(now, nil)}, nil
+}
+
+// proveKey requests a token with k, and returns the config that it was proved with.
+func (e *engine) proveKey(ctx context.Context, r *request, k *keyring.Key) (*config, error) {
+	s, err := r.loadComplete(ctx)
+	if err != nil {
+		return nil, err
 	}
-	if now.State != keyring.Active {
-		if err := ring.Activate(k.ID, b.now()); err != nil {
-			return nil, err
-		}
-		if err := b.putRing(ctx, r, ring); err != nil {
-			return nil, err
-		}
-		b.rotation.wake()
-		b.log(r).Info("signing key changed", "key_id", k.ID, "proved", proved != nil)
+	if _, err := e.prove(ctx, r, s.Config, k); err != nil {
+		return nil, fmt.Errorf("key %s stays %s: %w", k.ID, k.State, err)
 	}
-	data := describe(now, nil)
-	data[fieldKeyID] = string(now.ID)
-	return &logical.Response{Data: data}, nil
+	return s.Config, nil
 }

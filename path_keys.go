@@ -2,7 +2,6 @@ package redox
 
 import (
 	"context"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -10,7 +9,11 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-const fieldKeyID = "key_id"
+const (
+	fieldKeyID      = "key_id"
+	fieldKeyBits    = "key_bits"
+	fieldPrivateKey = "private_key"
+)
 
 const keysHelp = `
 Shows the key ring and its public half. Field jwks is what Redox's dashboard
@@ -19,9 +22,25 @@ first key with vault write -f redox/keys/generate. Private keys are never
 shown.
 `
 
-func (b *backend) pathKeys() []*framework.Path {
-	return b.path("keys/?", "keys", nil, keysHelp, map[logical.Operation]framework.OperationHandler{
-		logical.ReadOperation: b.read(b.readKeys, "Read the ring's state and its public JWK Set.", ok("The key ring", map[string]*framework.FieldSchema{
+const generateHelp = `
+Generates an RSA key in Vault. The private key never leaves it. The ring's
+first key signs at once; a later one is pending until keys/<key_id>/activate.
+`
+
+const importHelp = `
+Imports an RSA private key that Redox knows already, as PEM (PKCS#8 or PKCS#1)
+or as a private JWK. Read it from a file, so that it stands on no command line:
+vault write redox/keys/import private_key=@key.pem. Delete the file then.
+`
+
+// added is the answer of what puts a key into the ring.
+var added = ok("The key in the ring", keyFields(map[string]*framework.FieldSchema{
+	"next": {Type: framework.TypeString, Required: true, Description: "What to do next"},
+}))
+
+func (e *engine) pathKeys() []*framework.Path {
+	return e.path("keys/?", "keys", nil, keysHelp, map[logical.Operation]framework.OperationHandler{
+		logical.ReadOperation: e.read(e.readKeys, "Read the ring's state and its public JWK Set.", ok("The key ring", map[string]*framework.FieldSchema{
 			"active":   {Type: framework.TypeString, Required: true, Description: "Key that signs"},
 			"pending":  {Type: framework.TypeString, Required: true, Description: "Key that waits to be activated, empty for none"},
 			"retiring": {Type: framework.TypeStringSlice, Required: true, Description: "Keys that signed before and are still published"},
@@ -30,139 +49,124 @@ func (b *backend) pathKeys() []*framework.Path {
 
 			"publication": {Type: framework.TypeString, Required: true, Description: "How Redox gets to know the keys, and with platform_client whether it lists them all"},
 		})),
-		logical.ListOperation: b.read(b.listKeys, "List the key IDs.", ok("The key IDs, oldest first", map[string]*framework.FieldSchema{
+		logical.ListOperation: e.read(e.listKeys, "List the key IDs.", ok("The key IDs, oldest first", map[string]*framework.FieldSchema{
 			"keys":     {Type: framework.TypeStringSlice, Description: "Key IDs, absent when there are none"},
 			"key_info": {Type: framework.TypeMap, Description: "State, origin, size and dates by key ID"},
 		})),
 	})
 }
 
-func (b *backend) readKeys(ctx context.Context, r *request) (*logical.Response, error) {
-	c, ring, err := stored(ctx, r)
+func (e *engine) pathGenerate() []*framework.Path {
+	fields := map[string]*framework.FieldSchema{
+		fieldKeyBits: {Type: framework.TypeInt, Default: keyring.MinBits, AllowedValues: []any{2048, 3072, 4096}, Description: "Size in bits: 2048, 3072 or 4096. 2048 when absent."},
+	}
+	return e.path("keys/generate", "generate key", fields, generateHelp, map[logical.Operation]framework.OperationHandler{
+		logical.UpdateOperation: e.mutate(e.generateKey, "Generate a key in Vault.", added),
+	})
+}
+
+func (e *engine) pathImport() []*framework.Path {
+	fields := map[string]*framework.FieldSchema{
+		fieldPrivateKey: {Type: framework.TypeString, Required: true, DisplayAttrs: &framework.DisplayAttributes{Sensitive: true, EditType: "textarea"}, Description: "RSA private key of 2048 to 4096 bits: PEM (PKCS#8 or PKCS#1, also with line ends written as \\n) or a private JWK."},
+		fieldKeyID:      {Type: framework.TypeString, Description: "Key ID (kid) under which Redox knows the key. The JWK's kid, else the RFC 7638 thumbprint, when absent or empty."},
+	}
+	return e.path("keys/import", "import key", fields, importHelp, map[logical.Operation]framework.OperationHandler{
+		logical.UpdateOperation: e.mutate(e.importKey, "Import a private key.", added),
+	})
+}
+
+func (e *engine) readKeys(ctx context.Context, r *request) (*logical.Response, error) {
+	s, err := r.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if len(ring.Keys) == 0 {
-		return nil, absent("there are no keys: write to " + r.paths + "keys/generate")
+	if len(s.Ring.Keys) == 0 {
+		return nil, notFound("there are no keys: write to " + r.paths + "keys/generate")
 	}
-	jwks, err := ring.JWKS()
+	jwks, err := s.Ring.JWKS()
 	if err != nil {
 		return nil, err
+	}
+	pending := ""
+	if k := s.Ring.Pending(); k != nil {
+		pending = string(k.ID)
 	}
 	return &logical.Response{Data: map[string]any{
-		"active":   first(ring.In(keyring.Active)),
-		"pending":  first(ring.In(keyring.Pending)),
-		"retiring": ids(ring.In(keyring.Retiring)),
+		"active":   string(s.Ring.Active().ID),
+		"pending":  pending,
+		"retiring": keyIDs(s.Ring.In(keyring.Retiring)),
 		"jwks":     jwks,
-		"rotation": outlook(r, c, ring) + retirements(c, ring),
+		"rotation": rotationStatus(r.paths, s.Config, s.Ring),
 
-		"publication": publication(r, c, ring),
+		"publication": publicationStatus(r.paths, s.Config, s.Ring),
 	}}, nil
 }
 
-// outlook says in a sentence what comes next for the ring.
-func outlook(r *request, c *config, ring *keyring.Ring) string {
-	k := ring.Pending()
-	if c == nil {
-		c = &config{}
-	}
-	due := ring.Due(c.policy())
-	switch {
-	case k != nil && k.Rotating:
-		return "under way: " + waitsFor(r, c, k)
-	case k != nil && due.IsZero():
-		return "key " + string(k.ID) + " waits for a write to " + r.paths + "keys/" + string(k.ID) + "/activate, or to " + r.paths + "keys/rotate"
-	case k != nil:
-		return "key " + string(k.ID) + " waits for a write to " + r.paths + "keys/rotate, and no longer than " + timestamp(due)
-	case due.IsZero():
-		return "off: there is no rotation_period"
-	}
-	return "the next begins at " + timestamp(due)
-}
-
-// retirements says when each replaced key is deleted; without a config none is.
-func retirements(c *config, ring *keyring.Ring) string {
-	text := ""
-	for _, k := range ring.In(keyring.Retiring) {
-		if at := publishedUntil(c, k); at != "" {
-			text += "; key " + string(k.ID) + " is deleted at " + at
-		}
-	}
-	return text
-}
-
-// publishedUntil is when a replaced key is deleted by itself, empty for never.
-func publishedUntil(c *config, k *keyring.Key) string {
-	if c == nil || k.State != keyring.Retiring {
-		return ""
-	}
-	return timestamp(k.RetiredAt.Add(seconds(c.RetireAfter)))
-}
-
-func (b *backend) listKeys(ctx context.Context, r *request) (*logical.Response, error) {
-	c, ring, err := stored(ctx, r)
+func (e *engine) listKeys(ctx context.Context, r *request) (*logical.Response, error) {
+	s, err := r.load(ctx)
 	if err != nil {
 		return nil, err
 	}
 	info := map[string]any{}
-	for _, k := range ring.Keys {
-		info[string(k.ID)] = describe(k, c)
+	for _, k := range s.Ring.Keys {
+		info[string(k.ID)] = showKey(k, s.Config)
 	}
-	return logical.ListResponseWithInfo(ids(ring.Keys), info), nil
+	return logical.ListResponseWithInfo(keyIDs(s.Ring.Keys), info), nil
 }
 
-func ids(keys []*keyring.Key) []string {
-	list := make([]string, 0, len(keys))
-	for _, k := range keys {
-		list = append(list, string(k.ID))
+func (e *engine) generateKey(ctx context.Context, r *request) (*logical.Response, error) {
+	bits, given := r.fields.Raw[fieldKeyBits].(int64)
+	if !given {
+		bits = keyring.MinBits
 	}
-	return list
+	if bits != 2048 && bits != 3072 && bits != 4096 {
+		return nil, invalid("%s must be 2048, 3072 or 4096", fieldKeyBits)
+	}
+	ring, err := loadRing(ctx, r.Storage, r.client)
+	if err != nil {
+		return nil, err
+	}
+	if err := ring.CanAdd(); err != nil {
+		return nil, err
+	}
+	k, err := keyring.Generate(int(bits), e.now())
+	if err != nil {
+		return nil, err
+	}
+	return e.addKey(ctx, r, k)
 }
 
-func first(keys []*keyring.Key) string {
-	if len(keys) == 0 {
-		return ""
+func (e *engine) importKey(ctx context.Context, r *request) (*logical.Response, error) {
+	var id keyring.ID
+	if s, _ := r.fields.Raw[fieldKeyID].(string); s != "" {
+		var err error
+		if id, err = keyring.ParseID(s); err != nil {
+			return nil, invalid("%s: %s", fieldKeyID, err)
+		}
 	}
-	return string(keys[0].ID)
+	text, _ := r.fields.Raw[fieldPrivateKey].(string)
+	k, err := keyring.Parse(text, id, e.now())
+	if err != nil {
+		return nil, invalid("%s: %s", fieldPrivateKey, err)
+	}
+	return e.addKey(ctx, r, k)
 }
 
-// describe names each public field by hand, so that nothing else can slip out.
-// Without a config, nil, nothing is deleted by itself.
-func describe(k *keyring.Key, c *config) map[string]any {
-	data := map[string]any{
-		"state":           string(k.State),
-		"origin":          string(k.Origin),
-		"key_bits":        k.Bits,
-		"created_at":      k.CreatedAt.Format(time.RFC3339),
-		"activated_at":    timestamp(k.ActivatedAt),
-		"retired_at":      timestamp(k.RetiredAt),
-		"published_until": publishedUntil(c, k),
+func (e *engine) addKey(ctx context.Context, r *request, k *keyring.Key) (*logical.Response, error) {
+	var isNew bool
+	var c *config
+	err := e.update(ctx, r, func(s *state) (err error) {
+		c = s.Config
+		k, isNew, err = s.Ring.Add(k, e.now())
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	return data
-}
-
-// timestamp is empty for what has not happened.
-func timestamp(t time.Time) string {
-	if t.IsZero() {
-		return ""
+	if isNew {
+		e.log.of(r.client, r.ID).Info("key added", "key_id", k.ID, "state", k.State, "origin", k.Origin)
 	}
-	return t.Format(time.RFC3339)
-}
-
-// keyFields is the schema of describe.
-func keyFields(more map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
-	fields := map[string]*framework.FieldSchema{
-		fieldKeyID:        {Type: framework.TypeString, Required: true, Description: "Key ID (kid), by default the RFC 7638 thumbprint"},
-		"state":           {Type: framework.TypeString, Required: true, Description: "pending, active or retiring"},
-		"origin":          {Type: framework.TypeString, Required: true, Description: "generated (never was outside Vault) or imported"},
-		"key_bits":        {Type: framework.TypeInt, Required: true, Description: "Size of the modulus in bits"},
-		"created_at":      {Type: framework.TypeString, Required: true, Description: "When it was generated or imported, RFC 3339"},
-		"activated_at":    {Type: framework.TypeString, Required: true, Description: "When it began to sign, empty for never"},
-		"retired_at":      {Type: framework.TypeString, Required: true, Description: "When it was replaced, empty for not yet"},
-		"published_until": {Type: framework.TypeString, Required: true, Description: "Until when a retiring key stays published, and then is deleted; empty for as long as nobody deletes it"},
-	}
-	for name, schema := range more {
-		fields[name] = schema
-	}
-	return fields
+	data := showKeyWithID(k, nil)
+	data["next"] = afterAdding(r.paths, c, k)
+	return &logical.Response{Data: data}, nil
 }

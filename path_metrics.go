@@ -24,13 +24,13 @@ process did since it started, and the keys of all clients. Who may read it
 learns the clients' names. A standby forwards: scrape the active node.
 `
 
-func (b *backend) pathMetrics() []*framework.Path {
+func (e *engine) pathMetrics() []*framework.Path {
 	output := map[int][]framework.Response{http.StatusOK: {{Description: "Metrics in Prometheus's text format", MediaType: string(metricsFormat)}}}
 	return []*framework.Path{{
 		Pattern:      "metrics",
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: "redox", OperationSuffix: "metrics"},
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: b.read(b.readMetrics, "Read the metrics.", output),
+			logical.ReadOperation: e.read(e.readMetrics, "Read the metrics.", output),
 		},
 		HelpSynopsis:    "Serves metrics in Prometheus's text format.",
 		HelpDescription: strings.TrimSpace(metricsHelp),
@@ -39,12 +39,12 @@ func (b *backend) pathMetrics() []*framework.Path {
 
 var metricsFormat = expfmt.NewFormat(expfmt.TypeTextPlain)
 
-func (b *backend) readMetrics(ctx context.Context, r *request) (*logical.Response, error) {
-	now, err := b.lookUp(ctx, r)
+func (e *engine) readMetrics(ctx context.Context, r *request) (*logical.Response, error) {
+	now, err := e.lookUp(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	families, err := prometheus.Gatherers{b.metrics.registry, now}.Gather()
+	families, err := prometheus.Gatherers{e.metrics.registry, now}.Gather()
 	if err != nil {
 		return nil, fmt.Errorf("gathering metrics: %w", err)
 	}
@@ -61,21 +61,21 @@ func (b *backend) readMetrics(ctx context.Context, r *request) (*logical.Respons
 	}}, nil
 }
 
-// standing is what is not counted but looked up: the state of the clients' keys,
-// and what is under way. Times are in seconds since 1970, 0 for never.
-type standing struct {
+// gauges show what is not counted but looked up at each scrape: the state of the
+// clients' keys, and what is under way. Times are in seconds since 1970, 0 for never.
+type gauges struct {
 	*prometheus.Registry
 	unreadable, inFlight, created, active, due, window, proof, refusals, published *prometheus.GaugeVec
 }
 
-func newStanding() *standing {
+func newGauges() *gauges {
 	registry := prometheus.NewRegistry()
 	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
 		vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
 		registry.MustRegister(vec)
 		return vec
 	}
-	return &standing{
+	return &gauges{
 		Registry:   registry,
 		unreadable: gauge("redox_client_unreadable", "1 when a client's config or keys in storage are damaged, or were written by a newer plugin.", labelClient),
 		inFlight:   gauge("redox_requests_in_flight", fmt.Sprintf("Reads of token that wait for Redox; %d at most.", maxInFlight), labelClient),
@@ -89,65 +89,52 @@ func newStanding() *standing {
 	}
 }
 
-// lookUp is the standing of all clients. One that cannot be read is told as
+// lookUp returns the gauges of all clients. One that cannot be read is told as
 // that: it must not hide the others.
-func (b *backend) lookUp(ctx context.Context, r *request) (*standing, error) {
-	now := newStanding()
-	names, err := store.List(ctx, r.Storage, clientsPrefix)
+func (e *engine) lookUp(ctx context.Context, r *request) (*gauges, error) {
+	g := newGauges()
+	clients, err := loadClients(ctx, r.Storage)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range names {
-		client := strings.TrimSuffix(name, "/")
-		c, ring, err := b.counted(ctx, &request{Request: r.Request, client: client})
+	for _, client := range clients {
+		v, err := e.entries.view(ctx, r.Storage, client)
 		var unreadable store.UnreadableError
 		switch {
 		case errors.As(err, &unreadable):
-			now.unreadable.WithLabelValues(client).Set(1)
+			g.unreadable.WithLabelValues(client).Set(1)
 			continue
 		case err != nil:
 			return nil, err
 		}
-		now.noteKeys(client, ring)
-		if c == nil {
+		g.noteKeys(client, v.ring)
+		if v.config == nil {
 			continue
 		}
-		now.unreadable.WithLabelValues(client).Set(0)
-		now.window.WithLabelValues(client).Set(float64(c.PublishWindow))
-		now.inFlight.WithLabelValues(client).Set(float64(b.pool.inFlight(client)))
-		if at := ring.Due(c.policy()); !at.IsZero() {
-			now.due.WithLabelValues(client).Set(unix(at))
+		g.unreadable.WithLabelValues(client).Set(0)
+		g.window.WithLabelValues(client).Set(float64(v.config.PublishWindow))
+		g.inFlight.WithLabelValues(client).Set(float64(e.connections.inFlight(client)))
+		if at := v.ring.Due(v.config.policy()); !at.IsZero() {
+			g.due.WithLabelValues(client).Set(unix(at))
 		}
-		if p := ring.Publication; p != nil {
-			now.published.WithLabelValues(client).Set(map[bool]float64{true: 1}[p.Failure != ""])
+		if p := v.ring.Publication; p != nil {
+			g.published.WithLabelValues(client).Set(map[bool]float64{true: 1}[p.Failure != ""])
 		}
 	}
-	return now, nil
+	return g, nil
 }
 
-func (s *standing) noteKeys(client string, ring *keyring.Ring) {
+func (g *gauges) noteKeys(client string, ring *keyring.Ring) {
 	for _, k := range ring.Keys {
-		s.created.WithLabelValues(client, string(k.ID), string(k.State)).Set(unix(k.CreatedAt))
+		g.created.WithLabelValues(client, string(k.ID), string(k.State)).Set(unix(k.CreatedAt))
 		switch k.State {
 		case keyring.Active:
-			s.active.WithLabelValues(client, string(k.ID)).Set(unix(k.ActivatedAt))
+			g.active.WithLabelValues(client, string(k.ID)).Set(unix(k.ActivatedAt))
 		case keyring.Pending:
-			s.proof.WithLabelValues(client, string(k.ID)).Set(unix(k.Proofs.LastAt))
-			s.refusals.WithLabelValues(client, string(k.ID)).Set(float64(k.Proofs.Refusals))
+			g.proof.WithLabelValues(client, string(k.ID)).Set(unix(k.Proofs.LastAt))
+			g.refusals.WithLabelValues(client, string(k.ID)).Set(float64(k.Proofs.Refusals))
 		}
 	}
-}
-
-// counted reads a client's config and ring, and begins to count what it does if
-// it has a config. The lock keeps whoever deletes that from coming in between.
-func (b *backend) counted(ctx context.Context, r *request) (*config, *keyring.Ring, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	c, ring, err := stored(ctx, r)
-	if err == nil && c != nil {
-		b.metrics.begin(r.client)
-	}
-	return c, ring, err
 }
 
 func unix(t time.Time) float64 {

@@ -273,6 +273,7 @@ func TestMetricsOfUnreadable(t *testing.T) {
 		if err := m.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}); err != nil {
 			t.Fatal(err)
 		}
+		m.pass(rereadAfter)
 		m.expect(map[string]float64{"redox_client_unreadable{client=default}": 0, "redox_client_unreadable{client=acme}": 1, "redox_publish_window_seconds{client=default}": 900})
 		if err := m.storage.Put(t.Context(), was); err != nil {
 			t.Fatal(err)
@@ -286,6 +287,7 @@ func TestMetricsWithoutStorage(t *testing.T) {
 	m := newMountOn(t, storage, systemView(0))
 	m.setUp()
 	for at := range 5 {
+		m.pass(rereadAfter)
 		storage.countdown = at
 		m.fails(500, logical.ReadOperation, "metrics", nil, "the storage is gone", "request-1")
 	}

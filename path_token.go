@@ -2,11 +2,15 @@ package redox
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/tokencache"
 )
 
 const tokenHelp = `
@@ -17,7 +21,7 @@ this one ends; Vault Agent and Vault Secrets Operator obey it by themselves.
 With reuse_tokens in config, readers share a token until its last minute.
 `
 
-func (b *backend) pathToken() []*framework.Path {
+func (e *engine) pathToken() []*framework.Path {
 	output := ok("A fresh access token", map[string]*framework.FieldSchema{
 		"access_token":        {Type: framework.TypeString, Required: true, Description: "The access token", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
 		"token_type":          {Type: framework.TypeString, Required: true, Description: "Bearer"},
@@ -30,63 +34,86 @@ func (b *backend) pathToken() []*framework.Path {
 		"rotation_period":     {Type: framework.TypeInt64, Required: true, Description: "Same as expires_in; makes Vault Agent obey ttl"},
 		"last_vault_rotation": {Type: framework.TypeTime, Required: true, Description: "When the token was issued, RFC 3339 in UTC"},
 	})
-	return b.path("token", "token", nil, tokenHelp, map[logical.Operation]framework.OperationHandler{
-		logical.ReadOperation: b.read(b.readToken, "Read a fresh access token.", output),
+	return e.path("token", "token", nil, tokenHelp, map[logical.Operation]framework.OperationHandler{
+		logical.ReadOperation: e.read(e.readToken, "Read a fresh access token.", output),
 	})
 }
 
-func (b *backend) readToken(ctx context.Context, r *request) (*logical.Response, error) {
-	v, err := b.recall(ctx, r)
+func (e *engine) readToken(ctx context.Context, r *request) (*logical.Response, error) {
+	v, err := e.entries.view(ctx, r.Storage, r.client)
 	if err == nil {
-		err = complete(r, v.config, v.ring)
+		err = complete(r.paths, v.config, v.ring)
 	}
 	if err != nil {
 		// Counted only where there is a config, or any name would become a label.
-		if known, _ := b.memory.get(r.client); known != nil {
-			b.metrics.reads.WithLabelValues(r.client, outcomeError).Inc()
+		if e.entries.views.has(r.client) {
+			e.metrics.reads.WithLabelValues(r.client, outcomeError).Inc()
 		}
 		return nil, err
 	}
-	read := b.freshToken
+	read := e.freshToken
 	if v.config.ReuseTokens {
-		read = b.reusedToken
+		read = e.reusedToken
 	}
 	resp, outcome, err := read(ctx, r, v)
 	if err != nil {
 		outcome = outcomeOf(err)
 	}
-	b.metrics.reads.WithLabelValues(r.client, outcome).Inc()
+	e.metrics.reads.WithLabelValues(r.client, outcome).Inc()
 	return resp, err
 }
 
-func (b *backend) freshToken(ctx context.Context, r *request, v *view) (resp *logical.Response, outcome string, err error) {
-	t, err := b.issue(ctx, r, v.config, v.ring)
+func (e *engine) freshToken(ctx context.Context, r *request, v *view) (resp *logical.Response, outcome string, err error) {
+	t, err := e.issue(ctx, r, r.client, v)
 	if err != nil {
 		return nil, "", err
 	}
-	left := t.secondsLeft(b.now())
+	left := t.secondsLeft(e.now())
 	return t.response(left, comeBack(left)), outcomeIssued, nil
 }
 
-func (b *backend) reusedToken(ctx context.Context, r *request, v *view) (resp *logical.Response, outcome string, err error) {
-	t, asked, trouble, err := b.reused(ctx, r, v)
+func (e *engine) reusedToken(ctx context.Context, r *request, v *view) (resp *logical.Response, outcome string, err error) {
+	got, err := e.tokens.Get(ctx, r.client, v.fingerprint, func(ctx context.Context, again bool) (*issued, error) {
+		return e.fetchToken(ctx, r, v, again)
+	})
+	switch {
+	case errors.Is(err, tokencache.ErrClosed):
+		err = &redoxapi.UpstreamError{Kind: redoxapi.Overloaded, What: "the engine is being stopped or reloaded: try again"}
+	case errors.Is(err, tokencache.ErrGaveUp):
+		err = &redoxapi.UpstreamError{Kind: redoxapi.TimedOut, What: "the request was given up while it waited for a token"}
+	}
 	if err != nil {
 		return nil, "", err
 	}
-	now := b.now()
-	resp = t.response(t.secondsLeft(now), t.nextIn(now))
-	if trouble != nil {
-		resp.AddWarning("this token is near its end, and there is no newer one: " + trouble.Error())
+	now := e.now()
+	resp = got.Token.response(got.Token.secondsLeft(now), tokencache.NextIn(got.Token, now))
+	switch {
+	case got.Trouble != nil:
+		resp.AddWarning("this token is near its end, and there is no newer one: " + got.Trouble.Error())
 		return resp, outcomeHeld, nil
-	}
-	if asked {
+	case got.Fetched:
 		return resp, outcomeIssued, nil
 	}
 	return resp, outcomeReused, nil
 }
 
+// fetchToken requests a token to hand out again. It runs in a goroutine of its
+// own, whose panic would end the process, and maybe nobody waits for it: so an
+// error is logged, if the request before did not fail as well.
+func (e *engine) fetchToken(ctx context.Context, r *request, v *view, again bool) (t *issued, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			t, err = nil, e.log.panicked(r.Path, r.ID, p)
+		}
+	}()
+	if t, err = e.issue(ctx, r, r.client, v); err != nil && !again {
+		e.log.of(r.client, r.ID).Warn("there is no new token to hand out again", "error", err)
+	}
+	return t, err
+}
+
 // secondsLeft returns the whole seconds that the token has left at least.
-func (t *issued) secondsLeft(now time.Time) int64 { return int64(max(t.left(now), 0) / time.Second) }
+func (t *issued) secondsLeft(now time.Time) int64 { return int64(max(t.Left(now), 0) / time.Second) }
 
 // response shows the token, which has so many seconds left, to a reader who
 // should come back after ttl of them.

@@ -21,7 +21,7 @@ func reusing(t *testing.T) *mount {
 }
 
 // landed waits until no request for the shelf is under way.
-func (m *mount) landed() { m.backend.tokens.all.Wait() }
+func (m *mount) landed() { m.backend.tokens.Wait() }
 
 // later reads the token after so long, and waits for what that began.
 func (m *mount) later(d time.Duration) map[string]any {
@@ -177,7 +177,7 @@ func TestReuseByTheConfigOfTheReader(t *testing.T) {
 // Of a client that is gone nothing stays, also when a read of it was under way.
 func TestReuseOfAClientThatIsGone(t *testing.T) {
 	m := newMount(t)
-	left := func() int { return len(m.backend.tokens.slots) + len(m.backend.pool.clients) }
+	left := func() int { return m.backend.tokens.Len() + len(m.backend.connections.clients) }
 	m.ready("clients/acme/", map[string]any{"reuse_tokens": true})
 	m.read("clients/acme/token")
 	m.must(logical.DeleteOperation, "clients/acme/config", nil)
@@ -204,19 +204,17 @@ func TestReuseOfAClientThatIsGone(t *testing.T) {
 	}
 	// As a read does that had found the client just before.
 	late := errors.New("too late")
-	if _, f, err := m.backend.tokens.take("acme", "its shape", m.backend.now, func(context.Context, bool) (*issued, error) { return nil, late }); f == nil || err != nil {
-		t.Fatal(f, err)
+	if _, err := m.backend.tokens.Get(t.Context(), "acme", "its fingerprint", func(context.Context, bool) (*issued, error) { return nil, late }); !errors.Is(err, late) {
+		t.Fatal(err)
 	}
-	if _, err := m.backend.pool.lane("acme", ""); err != nil {
+	if _, err := m.backend.connections.of("acme", ""); err != nil {
 		t.Fatal(err)
 	}
 	m.landed()
 	m.backend.startRotation(m.storage)
 	waitFor(t, "the look at the clients", func() bool {
-		m.backend.tokens.mu.Lock()
-		defer m.backend.tokens.mu.Unlock()
-		m.backend.pool.mu.Lock()
-		defer m.backend.pool.mu.Unlock()
+		m.backend.connections.mu.Lock()
+		defer m.backend.connections.mu.Unlock()
 		return left() == 0
 	})
 }
@@ -257,35 +255,7 @@ func TestReuseGoesOn(t *testing.T) {
 		t.Errorf("another token, %d requests", m.asked())
 	}
 	m.write("config", map[string]any{"reuse_tokens": false})
-	if m.read("token")["access_token"] == m.read("token")["access_token"] || len(m.backend.tokens.slots) != 0 {
+	if m.read("token")["access_token"] == m.read("token")["access_token"] || m.backend.tokens.Len() != 0 {
 		t.Error("it is off, and a token is handed out again, or kept")
-	}
-}
-
-// Who comes back when told finds the next token, and none comes later than a
-// sixth of the margin after that.
-func TestNextIn(t *testing.T) {
-	now := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
-	for _, life := range []time.Duration{1, 2, 4, 5, 10, 30, 300, 3600} {
-		life *= time.Second
-		token := &issued{accessToken: &accessToken{Lifetime: life, RequestedAt: now}}
-		margin := token.margin()
-		if want := min(life/5, time.Minute); margin != want {
-			t.Errorf("life %v: margin %v, want %v", life, margin, want)
-		}
-		for age := time.Duration(0); age < life; age += life / 64 {
-			for range 50 {
-				ttl := time.Duration(token.nextIn(now.Add(age))) * time.Second
-				left := life - age
-				switch {
-				case ttl < time.Second:
-					t.Fatalf("life %v, age %v: ttl %v", life, age, ttl)
-				case left > margin && (left-ttl > max(margin, time.Second) || left-ttl <= margin-margin/6-time.Second):
-					t.Fatalf("life %v, age %v: after ttl %v there are %v left", life, age, ttl, left-ttl)
-				case left <= margin && ttl > max(margin/12, time.Second):
-					t.Fatalf("life %v, age %v: ttl %v in the margin", life, age, ttl)
-				}
-			}
-		}
 	}
 }

@@ -2,76 +2,136 @@ package redox
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/schedule"
 )
 
-// rotateOne takes one client's ring one step on, in one write at most. It
-// returns when to look again: at once after a step, and zero when nothing waits
-// for a time.
-func (b *backend) rotateOne(ctx context.Context, s logical.Storage, client string) (look time.Time, err error) {
-	if !b.WriteSafeReplicationState() {
+// startRotation begins the work of rotations, unless it is under way. Vault calls
+// it when the mount is ready, and each minute.
+func (e *engine) startRotation(s logical.Storage) { e.schedule.Start(e.work(s)) }
+
+func (e *engine) work(s logical.Storage) schedule.Work {
+	return schedule.Work{
+		List: func(ctx context.Context) (names []string, err error) {
+			err = e.safely(ctx, "", func() error {
+				names, err = e.listClients(ctx, s)
+				return err
+			})
+			return names, err
+		},
+		Step: func(ctx context.Context, client string) (next time.Time, err error) {
+			err = e.safely(ctx, client, func() error {
+				next, err = e.step(ctx, s, client)
+				return err
+			})
+			return next, err
+		},
+	}
+}
+
+// safely logs an error of do, or a panic, whose value may be a secret. After an
+// error the schedule comes back in a minute.
+func (e *engine) safely(ctx context.Context, client string, do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			e.log.logger().Error("panic in a rotation: please report this", "mount", e.log.mountPoint(), "client", client, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic in a rotation")
+		}
+	}()
+	err = do()
+	if err != nil && ctx.Err() == nil {
+		e.log.logger().Error("rotation: tried again in a minute", "mount", e.log.mountPoint(), "client", client, "error", err)
+	}
+	return err
+}
+
+// listClients returns the names of all clients, and frees what memory holds of
+// others: a read that began before its client was deleted may have left it.
+func (e *engine) listClients(ctx context.Context, s logical.Storage) ([]string, error) {
+	names, err := loadClients(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	there := map[string]bool{}
+	for _, name := range names {
+		there[name] = true
+	}
+	e.tokens.Keep(there)
+	e.connections.keep(there)
+	return names, nil
+}
+
+// step takes one client's ring one step on, in one write at most. It returns
+// when to look again: at once after a step, and zero when nothing waits for a
+// time.
+func (e *engine) step(ctx context.Context, s logical.Storage, client string) (next time.Time, err error) {
+	if !e.writeSafe() {
 		return time.Time{}, nil // another node does it
 	}
-	r := &request{Request: &logical.Request{Storage: s, MountPoint: b.logbook.mountPoint()}, client: client}
-	c, ring, step, err := b.nextStep(ctx, r)
-	if err != nil || c == nil {
+	r := &request{Request: &logical.Request{Storage: s}, client: client}
+	decided, step, err := e.decide(ctx, r)
+	if err != nil || decided == nil {
 		return time.Time{}, err
 	}
 	if step.Action == keyring.Wait {
 		return step.At, nil
 	}
-	finish, err := b.prepare(ctx, r, c, ring, step)
+	change, err := e.prepare(ctx, r, decided, step)
 	if err != nil {
 		return time.Time{}, err
 	}
-	return b.now(), b.finish(ctx, r, c, step, finish)
+	return e.now(), e.finish(ctx, r, decided, step, change)
 }
 
-// nextStep settles the ring and says what is next; without a config, or without
-// a key, nothing is.
-func (b *backend) nextStep(ctx context.Context, r *request) (*config, *keyring.Ring, keyring.Step, error) {
-	doubt := b.rotation.takeDoubt(r.client)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := b.now()
-	c, ring, changed, err := settled(ctx, r, now)
-	if err != nil || c == nil || len(ring.Keys) == 0 {
-		return nil, nil, keyring.Step{}, err
-	}
-	changed = doubt && ring.Doubt(now) || changed
-	if changed {
-		if err := b.putRing(ctx, r, ring); err != nil {
-			return nil, nil, keyring.Step{}, err
+// decide settles the ring and returns the next step of it. decided is what that
+// was decided by, nil without a config or without a key, as then there is none.
+func (e *engine) decide(ctx context.Context, r *request) (decided *state, step keyring.Step, err error) {
+	recheck := e.rechecks.take(r.client)
+	err = e.update(ctx, r, func(s *state) error {
+		if s.Config == nil || len(s.Ring.Keys) == 0 {
+			return nil
 		}
-	}
-	return c, ring, ring.Next(c.policy(), now), nil
-}
-
-// settled reads a client's config, nil when there is none, and its ring, which
-// it makes fit the config and the time now.
-func settled(ctx context.Context, r *request, now time.Time) (c *config, ring *keyring.Ring, changed bool, err error) {
-	c, ring, err = stored(ctx, r)
-	if err != nil || c == nil {
-		return nil, nil, false, err
-	}
-	to, err := aim(ctx, r, c)
+		if err := settle(ctx, r, s, e.now()); err != nil {
+			return err
+		}
+		if recheck.mended {
+			s.Ring.Retry()
+		}
+		if recheck.unknownKey {
+			s.Ring.Recheck(e.now())
+		}
+		decided, step = s, s.Ring.Next(s.Config.policy(), e.now())
+		return nil
+	})
 	if err != nil {
-		return nil, nil, false, err
+		e.rechecks.add(r.client, recheck)
 	}
-	changed = ring.Settle(c.policy(), now)
-	return c, ring, ring.Aim(to) || changed, nil
+	return decided, step, err
 }
 
-// prepare does what of a step is slow, without the lock, and returns what is
-// then to be done with the ring.
-func (b *backend) prepare(ctx context.Context, r *request, c *config, ring *keyring.Ring, step keyring.Step) (func(*keyring.Ring, time.Time) error, error) {
+// settle makes the ring fit the config and the time now.
+func settle(ctx context.Context, r *request, s *state, now time.Time) error {
+	to, err := publishTo(ctx, r, s.Config)
+	if err != nil {
+		return err
+	}
+	s.Ring.Settle(s.Config.policy(), now)
+	s.Ring.PublishTo(to)
+	return nil
+}
+
+// prepare does the slow part of a step, without the lock, and returns the change
+// to apply to the ring.
+func (e *engine) prepare(ctx context.Context, r *request, decided *state, step keyring.Step) (func(*keyring.Ring, time.Time) error, error) {
 	switch step.Action {
 	case keyring.Add:
-		k, err := b.generateSuccessor(ctx, ring.Active())
+		k, err := e.generateSuccessor(ctx, decided.Ring.Active())
 		if err != nil {
 			return nil, err
 		}
@@ -85,62 +145,69 @@ func (b *backend) prepare(ctx context.Context, r *request, c *config, ring *keyr
 	case keyring.Drop:
 		return func(ring *keyring.Ring, _ time.Time) error { return ring.Remove(step.Key.ID, false) }, nil
 	case keyring.Publish:
-		return b.publish(ctx, r, c, ring), ctx.Err()
+		return e.publish(ctx, r, decided), ctx.Err()
 	}
-	_, err := b.prove(ctx, r, c, step.Key)
-	return func(ring *keyring.Ring, now time.Time) error { return proved(ring, step.Key.ID, err, now) }, ctx.Err()
+	_, err := e.prove(ctx, r, decided.Config, step.Key)
+	return func(ring *keyring.Ring, now time.Time) error { return noteProof(ring, step.Key.ID, err, now) }, ctx.Err()
 }
 
 // generateSuccessor makes one key at a time, so that many rings that are due at
 // once leave the processor to reads.
-func (b *backend) generateSuccessor(ctx context.Context, active *keyring.Key) (*keyring.Key, error) {
+func (e *engine) generateSuccessor(ctx context.Context, active *keyring.Key) (*keyring.Key, error) {
 	select {
-	case b.rotation.generating <- struct{}{}:
+	case e.generating <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	defer func() { <-b.rotation.generating }()
-	return keyring.Generate(successorBits(active.Bits), b.now())
+	defer func() { <-e.generating }()
+	return keyring.Generate(successorBits(active.Bits), e.now())
 }
 
-// proved notes how the proof of a key went: at best it signs from now on.
-func proved(ring *keyring.Ring, id keyring.ID, err error, now time.Time) error {
+// noteProof notes how the proof of a key went: at best it signs from now on.
+func noteProof(ring *keyring.Ring, id keyring.ID, err error, now time.Time) error {
 	if err == nil {
 		return ring.Activate(id, now)
 	}
 	return noteFailure(&ring.Get(id).Proofs, err, now)
 }
 
-// finish writes the outcome of a step, unless somebody has changed since what
-// it was decided by; then the next look decides anew.
-func (b *backend) finish(ctx context.Context, r *request, decided *config, step keyring.Step, do func(*keyring.Ring, time.Time) error) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := b.now()
-	c, ring, _, err := settled(ctx, r, now)
-	if err != nil || c == nil {
-		return err
-	}
-	if !c.sameIdentity(decided) || !ring.Next(c.policy(), now).Same(step) {
+// finish writes the outcome of a step, unless what it was decided by has changed
+// since; then the next look decides anew.
+func (e *engine) finish(ctx context.Context, r *request, decided *state, step keyring.Step, change func(*keyring.Ring, time.Time) error) error {
+	var done *keyring.Ring
+	err := e.update(ctx, r, func(s *state) error {
+		if !s.sameIdentity(decided.Config) {
+			return nil
+		}
+		now := e.now()
+		if err := settle(ctx, r, s, now); err != nil {
+			return err
+		}
+		if !s.Ring.Next(s.Config.policy(), now).Same(step) {
+			return nil
+		}
+		if err := change(s.Ring, now); err != nil {
+			return err
+		}
+		s.Ring.Settle(s.Config.policy(), now)
+		done = s.Ring
 		return nil
+	})
+	if err == nil && done != nil {
+		e.report(r, step, done)
 	}
-	if err := do(ring, now); err != nil {
-		return err
-	}
-	ring.Settle(c.policy(), now)
-	if err := b.putRing(ctx, r, ring); err != nil {
-		return err
-	}
-	if step.Action == keyring.Drop {
-		b.pool.forget(r.client) // its memory may hold the key
-	}
-	b.report(r, step, ring)
-	return nil
+	return err
+}
+
+// sameIdentity reports whether Redox looks for the public key by the same client
+// ID, and at the same place, as when c was the config: a proof of then holds.
+func (s *state) sameIdentity(c *config) bool {
+	return s.Config != nil && s.Config.identity() == c.identity()
 }
 
 // report logs what a step has made of the ring, now that it is stored.
-func (b *backend) report(r *request, step keyring.Step, ring *keyring.Ring) {
-	log := b.log(r)
+func (e *engine) report(r *request, step keyring.Step, ring *keyring.Ring) {
+	log := e.log.of(r.client, "")
 	switch step.Action {
 	case keyring.Add:
 		log.Info("rotation begins", "key_id", ring.Pending().ID, "replaces", ring.Active().ID)
@@ -161,8 +228,8 @@ func (b *backend) report(r *request, step keyring.Step, ring *keyring.Ring) {
 	}
 }
 
-// successorBits is the size of a key that replaces one of the given size,
-// which may be any when that was imported.
+// successorBits returns the size in bits of a key that replaces one of the given
+// size, which may be any when that was imported.
 func successorBits(bits int) int {
 	switch {
 	case bits <= 2048:

@@ -1,15 +1,25 @@
 package redox
 
 import (
+	"bytes"
 	"context"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/locksutil"
+	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// A client has two entries below clients/<name>/, which is also the prefix
-// that is seal-wrapped. Each is written whole, and nowhere but here: memory
-// has to learn of every write.
+// A client has two entries below clients/<name>/, which is also the prefix that
+// is seal-wrapped. The methods of entries alone write them.
 const (
 	clientsPrefix = "clients/"
 	configEntry   = "config"
@@ -19,14 +29,44 @@ const (
 func configKey(client string) string  { return clientsPrefix + client + "/" + configEntry }
 func keyringKey(client string) string { return clientsPrefix + client + "/" + keyringEntry }
 
-// getConfig reads a client's config, nil when there is none.
-func getConfig(ctx context.Context, r *request) (*config, error) {
-	return store.Get[config](ctx, r.Storage, configKey(r.client))
+// state is a client as it is stored. Who loads one may change it.
+type state struct {
+	Config *config       // nil when there is none
+	Ring   *keyring.Ring // empty when there is none
 }
 
-// getRing reads a client's ring, an empty one when there is none.
-func getRing(ctx context.Context, r *request) (*keyring.Ring, error) {
-	ring, err := store.Get[keyring.Ring](ctx, r.Storage, keyringKey(r.client))
+// entries reads and writes the entries of clients, and keeps those that reads of
+// token and jwks need in memory: each read of storage is a call to Vault's process.
+type entries struct {
+	now     func() time.Time
+	onWrite func(client string, w written)
+
+	// locks serialise read-modify-write of a client. They are striped, so who
+	// holds one takes no second one, asks nobody but storage, and generates no key.
+	locks []*locksutil.LockEntry
+
+	views *views
+}
+
+// written says what a write changed, or may have changed if it failed.
+type written struct {
+	config  bool     // the config
+	active  bool     // which key signs
+	managed []string // clients whose keys this one may publish, now or before
+}
+
+func newEntries(now func() time.Time) *entries {
+	return &entries{now: now, locks: locksutil.CreateLocks(), views: newViews()}
+}
+
+// loadConfig reads a client's config from storage, nil when there is none.
+func loadConfig(ctx context.Context, s logical.Storage, client string) (*config, error) {
+	return store.Get[config](ctx, s, configKey(client))
+}
+
+// loadRing reads a client's key ring from storage, an empty one when there is none.
+func loadRing(ctx context.Context, s logical.Storage, client string) (*keyring.Ring, error) {
+	ring, err := store.Get[keyring.Ring](ctx, s, keyringKey(client))
 	if err != nil {
 		return nil, err
 	}
@@ -36,35 +76,175 @@ func getRing(ctx context.Context, r *request) (*keyring.Ring, error) {
 	return ring, nil
 }
 
-// stored reads both. What it returns is the caller's own, to change and write.
-func stored(ctx context.Context, r *request) (*config, *keyring.Ring, error) {
-	c, err := getConfig(ctx, r)
+// loadState reads both from storage.
+func loadState(ctx context.Context, s logical.Storage, client string) (*state, error) {
+	c, err := loadConfig(ctx, s, client)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	ring, err := getRing(ctx, r)
-	return c, ring, err
+	ring, err := loadRing(ctx, s, client)
+	if err != nil {
+		return nil, err
+	}
+	return &state{c, ring}, nil
 }
 
-func (b *backend) putConfig(ctx context.Context, r *request, c *config) error {
-	return b.memory.write(r.client, func() error {
-		return store.Put(ctx, r.Storage, configKey(r.client), c)
-	})
+// loadClients returns the names of all clients that have an entry.
+func loadClients(ctx context.Context, s logical.Storage) ([]string, error) {
+	names, err := store.List(ctx, s, clientsPrefix)
+	for i := range names {
+		names[i] = strings.TrimSuffix(names[i], "/")
+	}
+	return names, err
 }
 
-func (b *backend) deleteConfigEntry(ctx context.Context, r *request) error {
-	return b.memory.write(r.client, func() error {
-		return store.Delete(ctx, r.Storage, configKey(r.client))
-	})
+// update changes a client. It gives change what is stored, and writes the entry
+// that is different afterwards, of two one at most. When change returns an error,
+// nothing is written and that error returned.
+func (e *entries) update(ctx context.Context, s logical.Storage, client string, change func(*state) error) error {
+	defer e.lock(client)()
+	st, err := loadState(ctx, s, client)
+	if err != nil {
+		return err
+	}
+	before, err := st.encode()
+	if err != nil {
+		return err
+	}
+	if err := change(st); err != nil {
+		return err
+	}
+	after, err := st.encode()
+	if err != nil {
+		return err
+	}
+	w := written{
+		config: !bytes.Equal(before.config, after.config), active: before.active != after.active, managed: slices.Concat(before.managed, after.managed),
+	}
+	ring := !bytes.Equal(before.ring, after.ring)
+	switch {
+	case w.config && ring:
+		return errors.New("a change of a client would write two entries, which is not atomic: please report this")
+	case w.config:
+		return e.write(client, w, func() error { return store.Put(ctx, s, configKey(client), st.Config) })
+	case ring && after.ring == nil:
+		return e.write(client, w, func() error { return store.Delete(ctx, s, keyringKey(client)) })
+	case ring:
+		return e.write(client, w, func() error { return store.Put(ctx, s, keyringKey(client), st.Ring) })
+	}
+	return nil
 }
 
-// putRing deletes the entry of a ring that is empty.
-func (b *backend) putRing(ctx context.Context, r *request, ring *keyring.Ring) error {
-	return b.memory.write(r.client, func() error {
-		key := keyringKey(r.client)
-		if len(ring.Keys) == 0 {
-			return store.Delete(ctx, r.Storage, key)
+// removeConfig deletes a client's config, also one that cannot be read.
+func (e *entries) removeConfig(ctx context.Context, s logical.Storage, client string) error {
+	defer e.lock(client)()
+	return e.removeConfigLocked(ctx, s, client)
+}
+
+func (e *entries) removeConfigLocked(ctx context.Context, s logical.Storage, client string) error {
+	c, err := loadConfig(ctx, s, client)
+	var unreadable store.UnreadableError
+	if err != nil && !errors.As(err, &unreadable) {
+		return err
+	}
+	w := written{config: true}
+	if c != nil {
+		w.managed = managedNames(c.Manages)
+	}
+	return e.write(client, w, func() error { return store.Delete(ctx, s, configKey(client)) })
+}
+
+// remove deletes a client, unless check, which is given its ring, returns an
+// error. It deletes the config first: a crash in between leaves a client that
+// issues nothing and can be deleted again.
+func (e *entries) remove(ctx context.Context, s logical.Storage, client string, check func(*keyring.Ring) error) error {
+	defer e.lock(client)()
+	ring, err := loadRing(ctx, s, client)
+	if err == nil {
+		err = check(ring)
+	}
+	if err == nil {
+		err = e.removeConfigLocked(ctx, s, client)
+	}
+	if err != nil {
+		return err
+	}
+	return e.write(client, written{active: true}, func() error { return store.Delete(ctx, s, keyringKey(client)) })
+}
+
+func (e *entries) lock(client string) (unlock func()) {
+	lock := locksutil.LockForKey(e.locks, client)
+	lock.Lock()
+	return lock.Unlock
+}
+
+// write writes an entry, and tells memory and onWrite, however that ended: a
+// write that failed may have been carried out.
+func (e *entries) write(client string, w written, do func() error) error {
+	defer e.onWrite(client, w)
+	defer e.views.forget(client)
+	return do()
+}
+
+// encoded is a state as update compares it.
+type encoded struct {
+	config, ring []byte // nil for absent
+	active       string // which key signs
+	managed      []string
+}
+
+func (s *state) encode() (e encoded, err error) {
+	if s.Config != nil {
+		e.managed = managedNames(s.Config.Manages)
+		if e.config, err = json.Marshal(s.Config); err != nil {
+			return encoded{}, fmt.Errorf("encoding the config: %w", err)
 		}
-		return store.Put(ctx, r.Storage, key, ring)
-	})
+	}
+	if len(s.Ring.Keys) > 0 {
+		if e.ring, err = json.Marshal(s.Ring); err != nil {
+			return encoded{}, fmt.Errorf("encoding the key ring: %w", err)
+		}
+	}
+	if k := s.Ring.Active(); k != nil {
+		e.active = string(k.ID) + " " + k.N
+	}
+	return e, nil
+}
+
+// view returns a client's view, from memory if that is fresh.
+func (e *entries) view(ctx context.Context, s logical.Storage, client string) (*view, error) {
+	place, v := e.views.place(client)
+	if v != nil && e.now().Sub(v.readAt).Abs() < rereadAfter {
+		return v, nil
+	}
+	v, err := e.readView(ctx, s, client)
+	e.views.keep(client, place, v)
+	return v, err
+}
+
+func (e *entries) readView(ctx context.Context, s logical.Storage, client string) (*view, error) {
+	readAt := e.now()
+	st, err := loadState(ctx, s, client)
+	if err != nil {
+		return nil, err
+	}
+	v := &view{config: st.Config, ring: st.Ring, readAt: readAt, private: map[keyring.ID]*rsa.PrivateKey{}}
+	if v.config == nil {
+		return v, nil
+	}
+	if v.config.PublicJWKS {
+		set, err := v.ring.JWKS()
+		if err != nil {
+			return nil, err
+		}
+		v.jwks = []byte(set)
+	}
+	encoded, err := st.encode()
+	if err != nil {
+		return nil, err
+	}
+	if encoded.active != "" {
+		v.fingerprint = string(encoded.config) + " " + encoded.active
+	}
+	return v, nil
 }

@@ -7,104 +7,108 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/assertion"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// validate checks all settings, and leaves of ca_pem the certificates alone.
-func (c *config) validate() error {
-	switch {
-	case c.ClientID == "":
-		return invalid("%s is required: Redox's dashboard shows it on the settings page of the OAuth API key", fieldClientID)
-	case !isClientID(c.ClientID):
-		return invalid("%s must be at most 256 printable ASCII characters without blanks", fieldClientID)
-	case tokenURLs[c.Region] == "":
-		return invalid("%s must be us or ca", fieldRegion)
-	case !isScope(c.Scope):
-		return invalid("%s must be at most 1024 printable ASCII characters", fieldScope)
-	case c.AssertionTTL < 30 || c.AssertionTTL > int64(assertion.MaxTTL/time.Second):
-		return invalid("%s must be 30s to 5m", fieldAssertionTTL)
-	case c.ClockLeeway > 10:
-		return invalid("%s must be 0s to 10s", fieldClockLeeway)
-	case c.RequestTimeout < 1 || c.RequestTimeout > 30:
-		return invalid("%s must be 1s to 30s", fieldRequestTimeout)
-	case c.MaxRetries < 0 || c.MaxRetries > 5:
-		return invalid("%s must be 0 to 5", fieldMaxRetries)
+const (
+	hour = 60 * 60
+	year = 365 * 24 * hour
+)
+
+// unless returns nil when the rule holds, else a user error that says the rule.
+func unless(holds bool, rule string, args ...any) error {
+	if holds {
+		return nil
 	}
-	if err := c.validateEndpoint(); err != nil {
-		return err
+	return invalid(rule, args...)
+}
+
+func checkClientID(id string) error {
+	if id == "" {
+		return invalid("client_id is required: Redox's dashboard shows it on the settings page of the OAuth API key")
 	}
-	if err := c.validateRotation(); err != nil {
-		return err
-	}
-	if err := c.validatePublishing(); err != nil {
-		return err
-	}
-	var err error
-	c.CAPEM, err = normalCA(c.CAPEM)
-	return err
+	return unless(isClientID(id), "client_id must be at most 256 printable ASCII characters without blanks")
 }
 
 func isClientID(text string) bool {
-	return text != "" && len(text) <= 256 && !strings.ContainsFunc(text, unprintable)
+	return text != "" && len(text) <= 256 && redoxapi.IsPrintable(text)
 }
 
-// validateRotation also keeps a ring from filling up: in the time that a
-// replaced key stays published, six rotations fit at most.
-func (c *config) validateRotation() error {
-	const hour, year = 60 * 60, 365 * 24 * 60 * 60
-	least := max(c.PublishWindow+60, (c.RetireAfter+c.PublishWindow+5)/6)
+func checkScope(scope string) error {
+	return unless(redoxapi.IsScope(scope), "scope must be at most 1024 printable ASCII characters")
+}
+
+func checkRetireAfter(retireAfter, assertionTTL int64) error {
+	return unless(retireAfter >= assertionTTL && retireAfter <= year,
+		"retire_after must be at least assertion_ttl (%ds) and at most 8760h", assertionTTL)
+}
+
+// checkPeriod also keeps a ring from filling up: in the time that a replaced key
+// stays published, six rotations fit at most.
+func checkPeriod(period, publishWindow, retireAfter int64) error {
+	least := max(publishWindow+60, (retireAfter+publishWindow+5)/6)
+	return unless(period == 0 || period >= least && period <= 10*year,
+		"rotation_period must be 0 (off), or at least %ds with this publish_window and retire_after, and at most 87600h", least)
+}
+
+func checkPlatformClient(name string, publicJWKS bool) error {
 	switch {
-	case c.PublishWindow > 168*hour:
-		return invalid("%s must be 0s to 168h", fieldPublishWindow)
-	case c.RetireAfter < c.AssertionTTL || c.RetireAfter > year:
-		return invalid("%s must be at least assertion_ttl (%ds) and at most 8760h", fieldRetireAfter, c.AssertionTTL)
-	case c.RotationPeriod != 0 && (c.RotationPeriod < least || c.RotationPeriod > 10*year):
-		return invalid("%s must be 0 (off), or at least %ds with this publish_window and retire_after, and at most 87600h", fieldRotationPeriod, least)
+	case name != "" && !isClient(name):
+		return invalid("platform_client must be the name of a client, or default for that of the bare paths")
+	case name != "" && publicJWKS:
+		return invalid("platform_client and public_jwks exclude each other: where there is a JWKS URL, Redox looks at no other keys")
 	}
 	return nil
 }
 
-func (c *config) validatePublishing() error {
-	switch {
-	case c.PlatformClient != "" && !isClientName(c.PlatformClient) && c.PlatformClient != defaultClient:
-		return invalid("%s must be the name of a client, or default for that of the bare paths", fieldPlatformClient)
-	case c.PlatformClient != "" && c.PublicJWKS:
-		return invalid("%s and %s exclude each other: where there is a JWKS URL, Redox looks at no other keys", fieldPlatformClient, fieldPublicJWKS)
-	case len(c.Manages) > 256:
-		return invalid("%s must name at most 256 clients", fieldManages)
+func checkManages(list []string) error {
+	if len(list) > 256 {
+		return invalid("manages must name at most 256 clients")
 	}
 	named := map[string]bool{}
-	for _, entry := range c.Manages {
+	for _, entry := range list {
 		name, id, _ := strings.Cut(entry, "=")
 		switch {
-		case !isClientName(name) && name != defaultClient, !isClientID(id):
-			return invalid("%s must list clients as name=client ID, such as acme=e3b0c442-98fc-4c14-9afb-f4c8996fb924", fieldManages)
+		case !isClient(name), !isClientID(id):
+			return invalid("manages must list clients as name=client ID, such as acme=e3b0c442-98fc-4c14-9afb-f4c8996fb924")
 		case named[name]:
-			return invalid("%s must name each client once", fieldManages)
+			return invalid("manages must name each client once")
 		}
 		named[name] = true
 	}
 	return nil
 }
 
-// validateEndpoint also ties the audience to the token URL. Else a config
-// writer could have assertions meant for Redox sent to a server of his own,
-// and use them there.
-func (c *config) validateEndpoint() error {
-	at, err := checkURL(fieldTokenURL, c.tokenURL())
+// managedNames returns the names in a list of name=client ID.
+func managedNames(list []string) []string {
+	names := make([]string, 0, len(list))
+	for _, entry := range list {
+		name, _, _ := strings.Cut(entry, "=")
+		names = append(names, name)
+	}
+	return names
+}
+
+func checkTokenURL(tokenURL string) error {
+	_, err := checkURL("token_url", tokenURL)
+	return err
+}
+
+// checkAudience ties the audience to the token URL. Else who may write config
+// could have assertions meant for Redox sent to a server of his own, and use
+// them at Redox.
+func checkAudience(tokenURL, audience string) error {
+	at, err := checkURL("token_url", tokenURL)
 	if err != nil {
 		return err
 	}
-	to, err := checkURL(fieldAudience, c.audience())
+	to, err := checkURL("audience", audience)
 	if err != nil {
 		return err
 	}
-	if at != to && (!isRedox(at) || !isRedox(to)) {
-		return invalid("%s must name the host of the token URL (%s), or both must be Redox's", fieldAudience, at)
-	}
-	return nil
+	return unless(at == to || isRedox(at) && isRedox(to),
+		"audience must name the host of the token URL (%s), or both must be Redox's", at)
 }
 
 func isRedox(host string) bool { return strings.HasSuffix(host, ".redoxengine.com") }
@@ -115,8 +119,8 @@ var defaultPorts = map[string]uint64{"http": 80, "https": 443}
 // It returns the host in lower case, with its port unless that is the scheme's.
 func checkURL(field, raw string) (host string, err error) {
 	u, err := url.Parse(raw)
-	if err != nil || u.Host == "" || u.Opaque != "" || len(raw) > 1024 || strings.ContainsFunc(raw, unprintable) {
-		return "", invalid("%s must be an absolute URL of at most 1024 printable ASCII characters, such as %s", field, tokenURLs["us"])
+	if err != nil || u.Host == "" || u.Opaque != "" || len(raw) > 1024 || !redoxapi.IsPrintable(raw) {
+		return "", invalid("%s must be an absolute URL of at most 1024 printable ASCII characters, such as %s", field, "https://api.redoxengine.com/v2/auth/token")
 	}
 	_, port, hasPort := strings.Cut(strings.TrimPrefix(u.Host, "["+u.Hostname()+"]"), ":")
 	number, err := strconv.ParseUint(port, 10, 16)
@@ -152,22 +156,22 @@ func isLoopback(host string) bool {
 // whoever gave it expects it to be trusted.
 func normalCA(text string) (string, error) {
 	if len(text) > 256<<10 {
-		return "", invalid("%s must be at most 256 KiB", fieldCAPEM)
+		return "", invalid("ca_pem must be at most 256 KiB")
 	}
 	var certificates []byte
 	blocks := 0
 	for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
-			return "", invalid("%s must hold CERTIFICATE blocks only, and holds a block of another kind", fieldCAPEM)
+			return "", invalid("ca_pem must hold CERTIFICATE blocks only, and holds a block of another kind")
 		}
 		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return "", invalid("%s must be PEM, and holds a CERTIFICATE block that cannot be read", fieldCAPEM)
+			return "", invalid("ca_pem must be PEM, and holds a CERTIFICATE block that cannot be read")
 		}
 		certificates = append(certificates, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
 		blocks++
 	}
 	if blocks != strings.Count(text, "-BEGIN ") || blocks == 0 && strings.TrimSpace(text) != "" {
-		return "", invalid("%s must be PEM, and holds what is no whole CERTIFICATE block", fieldCAPEM)
+		return "", invalid("ca_pem must be PEM, and holds what is no whole CERTIFICATE block")
 	}
 	return string(certificates), nil
 }

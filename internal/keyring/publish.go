@@ -33,8 +33,8 @@ func (k *Key) public() Public { return Public{ID: k.ID, N: k.N, E: k.E} }
 // here, as somebody may have changed it there.
 const lookAgain = time.Hour
 
-// doubtAgain is how soon after a look doubt may cause the next one.
-const doubtAgain = 10 * time.Second
+// recheckAgain is how soon after a look doubt may cause the next one.
+const recheckAgain = 10 * time.Second
 
 // maxNoted caps the keys that are remembered of what Redox lists, and of what
 // it should no longer list: both grow by what others do.
@@ -54,11 +54,11 @@ func (r *Ring) removed(k *Key) {
 	}
 }
 
-// Aim says whose list is to be kept and by whose authority, and tells whether
+// PublishTo says whose list is to be kept and by whose authority, and tells whether
 // that changed the ring: what was proved or published elsewhere counts for
 // nothing. What was deleted is still to be taken off, as the list may be the
 // same one. It does nothing where the engine keeps no list.
-func (r *Ring) Aim(to string) (changed bool) {
+func (r *Ring) PublishTo(to string) (changed bool) {
 	if r.Publication == nil || r.Publication.To == to {
 		return false
 	}
@@ -69,11 +69,11 @@ func (r *Ring) Aim(to string) (changed bool) {
 	return true
 }
 
-// Doubt makes the next look at Redox's list due, unless the last one has just
+// Recheck makes the next look at Redox's list due, unless the last one has just
 // been or has failed, and tells whether that changed the ring.
-func (r *Ring) Doubt(now time.Time) (changed bool) {
+func (r *Ring) Recheck(now time.Time) (changed bool) {
 	p := r.Publication
-	if p == nil || p.NextAt.IsZero() || p.Failure != "" || now.Before(p.LastAt.Add(doubtAgain)) {
+	if p == nil || p.NextAt.IsZero() || p.Failure != "" || now.Before(p.LastAt.Add(recheckAgain)) {
 		return false
 	}
 	p.NextAt = time.Time{}

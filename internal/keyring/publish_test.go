@@ -150,16 +150,16 @@ func TestListedEndsRefusals(t *testing.T) {
 func TestAim(t *testing.T) {
 	r := published()
 	r.Publication.Proved, r.Get("p").PublishedAt = true, noon
-	if r.Aim("redox") || !r.Publication.Proved {
+	if r.PublishTo("redox") || !r.Publication.Proved {
 		t.Error("the same again changes the ring")
 	}
-	if !r.Aim("another") || r.Publication.Proved || len(r.Gone) != 1 || r.Publication.To != "another" || !r.Get("p").PublishedAt.IsZero() {
+	if !r.PublishTo("another") || r.Publication.Proved || len(r.Gone) != 1 || r.Publication.To != "another" || !r.Get("p").PublishedAt.IsZero() {
 		t.Errorf("%+v", r.Publication)
 	}
-	if r = activeAnd(nil); r.Aim("redox") || r.Publication != nil {
+	if r = activeAnd(nil); r.PublishTo("redox") || r.Publication != nil {
 		t.Error("a list that somebody else keeps")
 	}
-	if r = activeAnd(nil); !r.Settle(pushed, noon) || !r.Aim("redox") {
+	if r = activeAnd(nil); !r.Settle(pushed, noon) || !r.PublishTo("redox") {
 		t.Error("without a pending key it has no aim")
 	}
 }
@@ -204,17 +204,17 @@ func TestOutOfDate(t *testing.T) {
 // A key that Redox does not know makes the next look due, but not at once after another.
 func TestDoubt(t *testing.T) {
 	r := published()
-	if r.Doubt(noon) {
+	if r.Recheck(noon) {
 		t.Error("it is due already")
 	}
 	r.Publication.LastAt, r.Publication.NextAt = noon, noon.Add(time.Hour)
-	if r.Doubt(noon.Add(10*time.Second - 1)) {
+	if r.Recheck(noon.Add(10*time.Second - 1)) {
 		t.Error("the last look was just now")
 	}
-	if !r.Doubt(noon.Add(10*time.Second)) || !r.Publication.NextAt.IsZero() {
+	if !r.Recheck(noon.Add(10*time.Second)) || !r.Publication.NextAt.IsZero() {
 		t.Errorf("%+v", r.Publication)
 	}
-	if activeAnd(nil).Doubt(noon) || activeAnd(nil).Retry() {
+	if activeAnd(nil).Recheck(noon) || activeAnd(nil).Retry() {
 		t.Error("somebody else keeps the list")
 	}
 	r.Publication.NextAt = noon.Add(time.Hour)
@@ -222,7 +222,7 @@ func TestDoubt(t *testing.T) {
 		t.Error("nothing has failed")
 	}
 	r.Publication.Refused("no", noon)
-	if r.Doubt(noon.Add(30 * time.Second)) {
+	if r.Recheck(noon.Add(30 * time.Second)) {
 		t.Error("doubt shortens the wait after a refusal")
 	}
 	if !r.Retry() || !r.Publication.NextAt.IsZero() || r.Publication.Refusals != 1 || r.Retry() {

@@ -7,17 +7,17 @@ type Policy struct {
 	Period      time.Duration // how long a key signs before the next one is made; 0: until somebody asks
 	Window      time.Duration // least time between publishing a key and proving it
 	RetireAfter time.Duration // how long a replaced key stays published
-	Way         Way           // how Redox gets to know a key
+	Publishing  Publishing    // how Redox gets to know a key
 }
 
-// Way is how Redox gets to know the ring's public keys.
-type Way string
+// Publishing is how Redox gets to know the ring's public keys.
+type Publishing string
 
 // The ways. Of pasting only a proof tells when it was done.
 const (
-	Pasted  Way = "pasted"  // somebody pastes the set
-	Fetched Way = "fetched" // Redox fetches it from here
-	Pushed  Way = "pushed"  // the engine keeps Redox's own list up to date
+	Manual      Publishing = "pasted"  // somebody pastes the set
+	JWKSURL     Publishing = "fetched" // Redox fetches it from here
+	PlatformAPI Publishing = "pushed"  // the engine keeps Redox's own list up to date
 )
 
 // Action is what has to happen next in a rotation.
@@ -53,7 +53,7 @@ func (s Step) Same(other Step) bool {
 // Next returns the next step of the ring at time now. It changes nothing:
 // asked again, it says the same, so a step that was cut off is simply done
 // again. The ring went through [Ring.Settle], and
-// then, where the engine keeps Redox's list, through [Ring.Aim].
+// then, where the engine keeps Redox's list, through [Ring.PublishTo].
 func (r *Ring) Next(p Policy, now time.Time) Step {
 	var look time.Time
 	for _, k := range r.In(Retiring) {
@@ -101,13 +101,13 @@ func (r *Ring) Due(p Policy) time.Time {
 
 // Published tells whether Redox can know the pending key k. Of one that
 // somebody has to paste nobody knows.
-func (k *Key) Published(p Policy) bool { return p.Way == Pasted || !k.PublishedAt.IsZero() }
+func (k *Key) Published(p Policy) bool { return p.Publishing == Manual || !k.PublishedAt.IsZero() }
 
 // ProvableFrom returns from when the pending key k, which is published, may be
 // tried at Redox.
 func (k *Key) ProvableFrom(p Policy) time.Time {
 	from := k.Proofs.NextAt
-	if published := k.PublishedAt.Add(p.Window); p.Way != Pasted && published.After(from) {
+	if published := k.PublishedAt.Add(p.Window); p.Publishing != Manual && published.After(from) {
 		from = published
 	}
 	return from
@@ -120,18 +120,18 @@ func (k *Key) ProvableFrom(p Policy) time.Time {
 func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 	now = now.UTC()
 	k := r.Pending()
-	if pushed := r.Publication != nil; pushed != (p.Way == Pushed) {
+	if pushed := r.Publication != nil; pushed != (p.Publishing == PlatformAPI) {
 		changed, r.Publication = true, nil
-		if p.Way == Pushed {
+		if p.Publishing == PlatformAPI {
 			r.Publication = &Publication{}
 		}
 		if k != nil {
 			k.PublishedAt = time.Time{}
 		}
 	}
-	if k != nil && (p.Way == Fetched && k.PublishedAt.IsZero() || p.Way == Pasted && !k.PublishedAt.IsZero()) {
+	if k != nil && (p.Publishing == JWKSURL && k.PublishedAt.IsZero() || p.Publishing == Manual && !k.PublishedAt.IsZero()) {
 		k.PublishedAt, changed = time.Time{}, true
-		if p.Way == Fetched {
+		if p.Publishing == JWKSURL {
 			k.PublishedAt = now
 		}
 	}

@@ -12,9 +12,9 @@ import (
 const day = 24 * time.Hour
 
 var (
-	pasted  = keyring.Policy{Period: 90 * day, Window: 15 * time.Minute, RetireAfter: day, Way: keyring.Pasted}
-	fetched = keyring.Policy{Period: 90 * day, Window: 15 * time.Minute, RetireAfter: day, Way: keyring.Fetched}
-	pushed  = keyring.Policy{Period: 90 * day, Window: 15 * time.Minute, RetireAfter: day, Way: keyring.Pushed}
+	pasted  = keyring.Policy{Period: 90 * day, Window: 15 * time.Minute, RetireAfter: day, Publishing: keyring.Manual}
+	fetched = keyring.Policy{Period: 90 * day, Window: 15 * time.Minute, RetireAfter: day, Publishing: keyring.JWKSURL}
+	pushed  = keyring.Policy{Period: 90 * day, Window: 15 * time.Minute, RetireAfter: day, Publishing: keyring.PlatformAPI}
 )
 
 // activeAnd returns a ring whose key "a" signs since noon, and one more key.
@@ -105,12 +105,12 @@ func TestNext(t *testing.T) {
 		want   string        // action, key, and when to look again after noon
 	}{
 		"empty":                            {&keyring.Ring{}, pasted, 0, "wait"},
-		"no period":                        {activeAnd(nil), keyring.Policy{Way: keyring.Pasted}, 1000 * day, "wait"},
+		"no period":                        {activeAnd(nil), keyring.Policy{Publishing: keyring.Manual}, 1000 * day, "wait"},
 		"not due":                          {activeAnd(nil), pasted, 90*day - 1, "wait until 2160h0m0s"},
 		"due":                              {activeAnd(nil), pasted, 90 * day, "add"},
-		"due, and full":                    {full, keyring.Policy{Period: time.Hour, RetireAfter: 99 * day, Way: keyring.Pasted}, day, "wait until 2376h0m0s"},
+		"due, and full":                    {full, keyring.Policy{Period: time.Hour, RetireAfter: 99 * day, Publishing: keyring.Manual}, day, "wait until 2376h0m0s"},
 		"pending by hand, not due":         {activeAnd(key("p", func(*keyring.Key) {})), pasted, day, "wait until 2160h0m0s"},
-		"pending by hand, no period":       {activeAnd(key("p", func(*keyring.Key) {})), keyring.Policy{Way: keyring.Pasted}, 1000 * day, "wait"},
+		"pending by hand, no period":       {activeAnd(key("p", func(*keyring.Key) {})), keyring.Policy{Publishing: keyring.Manual}, 1000 * day, "wait"},
 		"pending by hand, due":             {activeAnd(key("p", func(*keyring.Key) {})), pasted, 90 * day, "prove p"},
 		"rotating, pasted":                 {activeAnd(key("p", rotating)), pasted, 0, "prove p"},
 		"rotating, refused, too early":     {activeAnd(key("p", func(k *keyring.Key) { k.Rotating, k.Proofs.NextAt = true, noon.Add(time.Hour) })), pasted, time.Hour - 1, "wait until 1h0m0s"},
@@ -132,7 +132,7 @@ func TestNext(t *testing.T) {
 		"retiring, early":                 {activeAnd(key("r", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon })), pasted, day - 1, "wait until 24h0m0s"},
 		"retiring, ended":                 {activeAnd(key("r", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon })), pasted, day, "drop r"},
 		"retiring, ended, no period": {activeAnd(key("r", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon })),
-			keyring.Policy{RetireAfter: time.Hour, Way: keyring.Pasted}, time.Hour, "drop r"},
+			keyring.Policy{RetireAfter: time.Hour, Publishing: keyring.Manual}, time.Hour, "drop r"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := dump(test.ring)

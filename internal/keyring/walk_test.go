@@ -28,11 +28,11 @@ type walk struct {
 	since map[keyring.ID]time.Time
 }
 
-func newWalk(t *testing.T, seed uint64, way keyring.Way) *walk {
+func newWalk(t *testing.T, seed uint64, way keyring.Publishing) *walk {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 1))
 	p := keyring.Policy{
-		Window: time.Duration(random.IntN(60)) * time.Minute, RetireAfter: 5*time.Minute + time.Duration(random.IntN(100))*time.Minute, Way: way,
+		Window: time.Duration(random.IntN(60)) * time.Minute, RetireAfter: 5*time.Minute + time.Duration(random.IntN(100))*time.Minute, Publishing: way,
 	}
 	p.Period = max(p.Window+time.Minute, (p.RetireAfter+p.Window)/6)
 	w := &walk{t: t, name: fmt.Sprint(way, ", seed ", seed), random: random, policy: p, ring: &keyring.Ring{}, now: noon, since: map[keyring.ID]time.Time{}}
@@ -53,15 +53,15 @@ func (w *walk) add(rotating bool) {
 	}
 	k.Rotating = rotating
 	w.ring.Settle(w.policy, w.now)
-	w.ring.Aim("redox")
+	w.ring.PublishTo("redox")
 }
 
 // prove has Redox refuse, be silent, or take the key.
 func (w *walk) prove(k *keyring.Key) {
 	switch published := w.since[k.ID]; {
-	case w.policy.Way == keyring.Fetched && w.now.Sub(k.PublishedAt) < w.policy.Window:
+	case w.policy.Publishing == keyring.JWKSURL && w.now.Sub(k.PublishedAt) < w.policy.Window:
 		w.fail("%s signs after %v", k.ID, w.now.Sub(k.PublishedAt))
-	case w.policy.Way == keyring.Pushed && (k.PublishedAt.IsZero() || published.IsZero() || w.now.Sub(published) < w.policy.Window):
+	case w.policy.Publishing == keyring.PlatformAPI && (k.PublishedAt.IsZero() || published.IsZero() || w.now.Sub(published) < w.policy.Window):
 		w.fail("%s signs %v after Redox listed it", k.ID, w.now.Sub(published))
 	}
 	switch w.random.IntN(3) {
@@ -134,7 +134,7 @@ func (w *walk) wait(until time.Time) {
 		if len(w.list) > 0 {
 			at := w.random.IntN(len(w.list))
 			w.list = append(w.list[:at:at], w.list[at+1:]...)
-			w.ring.Doubt(w.now)
+			w.ring.Recheck(w.now)
 		}
 	}
 }
@@ -144,7 +144,7 @@ func (w *walk) wait(until time.Time) {
 // stays as long as it must; the ring never overflows; the keys of others stay;
 // and it does not stop.
 func TestRotationWalk(t *testing.T) {
-	for _, way := range []keyring.Way{keyring.Pasted, keyring.Fetched, keyring.Pushed} {
+	for _, way := range []keyring.Publishing{keyring.Manual, keyring.JWKSURL, keyring.PlatformAPI} {
 		for seed := range uint64(60) {
 			w := newWalk(t, seed, way)
 			for range 600 {

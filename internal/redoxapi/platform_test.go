@@ -1,4 +1,4 @@
-package redox
+package redoxapi
 
 import (
 	"encoding/json"
@@ -12,11 +12,11 @@ import (
 
 const platformToken = "a-token-of-the-platform-client"
 
-func askPlatform(t *testing.T, handler http.HandlerFunc) *platformAPI {
+func askPlatform(t *testing.T, handler http.HandlerFunc) *Platform {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	api, err := newPlatformAPI(newLane(t, "").http, server.URL+"/v2/auth/token", platformToken)
+	api, err := newClient(t, "").Platform(server.URL+"/v2/auth/token", platformToken)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,14 +34,14 @@ func TestPlatformRequests(t *testing.T) {
 		got = strings.Join([]string{r.Method, r.RequestURI, r.Header.Get("Authorization"), r.Header.Get("Accept"), r.Header.Get("Content-Type"), string(raw)}, " ")
 		_, _ = io.WriteString(w, `{"meta":{"version":"1.0.0","new":[1]},"payload":{"apikey":{"id":"a b/c","name":"n","jwksURL":null,"jwkSet":{"keys":[{"kid":"k"}]},"new":{}}}}`)
 	})
-	key, err := api.read(t.Context(), "a b/c")
+	key, err := api.Read(t.Context(), "a b/c")
 	if err != nil || key.JWKSURL != "" || len(key.Keys) != 1 || string(key.Keys[0]) != `{"kid":"k"}` {
 		t.Errorf("%+v, %v", key, err)
 	}
 	if want := "GET /platform/v1/apikeys/a%20b%2Fc Bearer " + platformToken + " application/json  "; got != want {
 		t.Errorf("sent %q, want %q", got, want)
 	}
-	if err := api.update(t.Context(), "id", []json.RawMessage{[]byte(`{"kid":"<&>","n":1.50}`)}); err != nil {
+	if err := api.Update(t.Context(), "id", []json.RawMessage{[]byte(`{"kid":"<&>","n":1.50}`)}); err != nil {
 		t.Error(err)
 	}
 	if want := "PATCH /platform/v1/apikeys/id Bearer " + platformToken + ` application/json application/json {"jwkSet":{"keys":[{"kid":"<&>","n":1.50}]}}` + "\n"; got != want {
@@ -81,9 +81,9 @@ func TestPlatformAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			api := askPlatform(t, body(test.status, test.answer))
-			key, err := api.read(t.Context(), "id")
-			var no *platformRefusal
-			var passing *upstreamError
+			key, err := api.Read(t.Context(), "id")
+			var no *PlatformError
+			var passing *UpstreamError
 			if key != nil || err == nil || errors.As(err, &no) != test.refused || errors.As(err, &passing) == test.refused {
 				t.Fatalf("%+v, %v", key, err)
 			}
@@ -93,13 +93,13 @@ func TestPlatformAnswers(t *testing.T) {
 		})
 	}
 	api := askPlatform(t, body(200, `{"payload":{"apikey":{"id":"id","jwkSet":{"keys":[]}}}}`))
-	if key, err := api.read(t.Context(), "id"); err != nil || len(key.Keys) != 0 {
+	if key, err := api.Read(t.Context(), "id"); err != nil || len(key.Keys) != 0 {
 		t.Errorf("without any key: %+v, %v", key, err)
 	}
-	if err := api.update(t.Context(), "id", []json.RawMessage{[]byte(`{`)}); err == nil || !strings.Contains(err.Error(), "what is no JSON") {
+	if err := api.Update(t.Context(), "id", []json.RawMessage{[]byte(`{`)}); err == nil || !strings.Contains(err.Error(), "what is no JSON") {
 		t.Errorf("no JSON to be sent back: %v", err)
 	}
-	if err := askPlatform(t, body(403, "{}")).update(t.Context(), "id", nil); err == nil {
+	if err := askPlatform(t, body(403, "{}")).Update(t.Context(), "id", nil); err == nil {
 		t.Error("a refused update succeeds")
 	}
 }

@@ -132,20 +132,16 @@ func TestRotatorLists(t *testing.T) {
 func TestRotatorKnowsClients(t *testing.T) {
 	m := newMount(t)
 	m.start()
-	bells := func() int {
-		m.backend.rotation.mu.Lock()
-		defer m.backend.rotation.mu.Unlock()
-		return len(m.backend.rotation.bells)
-	}
+	workers := m.backend.schedule.Workers
 	m.write("keys/generate", nil)
 	m.write("clients/acme/keys/generate", nil)
-	waitFor(t, "two goroutines", func() bool { return bells() == 2 })
+	waitFor(t, "two goroutines", func() bool { return workers() == 2 })
 	m.must(logical.DeleteOperation, "clients/acme", map[string]any{"force": true})
-	waitFor(t, "one goroutine", func() bool { return bells() == 1 })
+	waitFor(t, "one goroutine", func() bool { return workers() == 1 })
 	m.write("clients/acme/keys/generate", nil)
-	waitFor(t, "two goroutines again", func() bool { return bells() == 2 })
+	waitFor(t, "two goroutines again", func() bool { return workers() == 2 })
 	m.backend.Cleanup(t.Context())
-	if bells() != 0 {
+	if workers() != 0 {
 		t.Error("goroutines run on after Cleanup")
 	}
 }
@@ -166,11 +162,11 @@ func TestRotatorStops(t *testing.T) {
 	<-listing
 	stopped := make(chan struct{})
 	go func() {
-		m.backend.rotation.stop()
+		m.backend.schedule.Stop()
 		close(stopped)
 	}()
-	m.backend.rotation.doubt(defaultClient)
-	m.backend.rotation.wake()
+	m.backend.schedule.Wake(defaultClient)
+	m.backend.schedule.Relist()
 	close(released)
 	waitFor(t, "the rotator to stop", func() bool {
 		select {
@@ -203,10 +199,8 @@ func TestRotator(t *testing.T) {
 		t.Errorf("the key changed %d times", n)
 	}
 	m.backend.Cleanup(t.Context())
-	select {
-	case <-m.backend.rotation.done:
-	default:
-		t.Error("the goroutine runs on after Cleanup")
+	if n := m.backend.schedule.Workers(); n != 0 {
+		t.Errorf("%d workers after Cleanup", n)
 	}
 }
 

@@ -1,4 +1,4 @@
-package redox
+package redoxapi
 
 import (
 	"compress/gzip"
@@ -16,25 +16,23 @@ import (
 )
 
 // ask sends an assertion to a server that answers as handler says.
-func ask(t *testing.T, handler http.HandlerFunc) (*accessToken, error) {
+func ask(t *testing.T, handler http.HandlerFunc) (*Token, error) {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	l := newLane(t, "")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	return exchange(ctx, l.http, server.URL+"/token", "the.assertion", "")
+	return newClient(t, "").Exchange(ctx, server.URL+"/token", "the.assertion", "")
 }
 
-func newLane(t *testing.T, caPEM string) *lane {
+func newClient(t *testing.T, caPEM string) *Client {
 	t.Helper()
-	p := newPool()
-	t.Cleanup(p.close)
-	l, err := p.lane("default", caPEM)
+	c, err := New(Options{CAPEM: caPEM, Version: "v1.2.3", MaxConns: 4, MaxIdleConns: 4, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l
+	t.Cleanup(c.CloseIdleConnections)
+	return c
 }
 
 func body(status int, text string) http.HandlerFunc {
@@ -65,7 +63,7 @@ func TestExchangeRequest(t *testing.T) {
 				t.Errorf("form (-want +got), %v:\n%s", err, diff)
 			}
 			headers := map[string]string{
-				"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json", "User-Agent": "vault-plugin-secrets-redox/" + strings.TrimPrefix(Version, "v"),
+				"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json", "User-Agent": "vault-plugin-secrets-redox/1.2.3",
 			}
 			for name, value := range headers {
 				if r.Header.Get(name) != value {
@@ -77,7 +75,7 @@ func TestExchangeRequest(t *testing.T) {
 			}
 			_, _ = io.WriteString(w, `{"access_token":"t","token_type":"bearer","expires_in":60,"scope":"granted"}`)
 		}))
-		got, err := exchange(t.Context(), newLane(t, "").http, server.URL, "a.b+/=.c", scope)
+		got, err := newClient(t, "").Exchange(t.Context(), server.URL, "a.b+/=.c", scope)
 		server.Close()
 		if err != nil {
 			t.Fatal(err)
@@ -115,39 +113,39 @@ const canary = "c4n4ry"
 
 type badAnswer struct {
 	answer http.HandlerFunc
-	kind   kind
+	kind   Kind
 	want   string
 }
 
 // Answers that are no token: each is an error of a kind, and none is quoted.
 func TestExchangeBadAnswers(t *testing.T) {
 	refusesAnswers(t, map[string]badAnswer{
-		"no JSON":                {body(200, canary), broken, "not the JSON of a token"},
-		"empty":                  {body(200, ""), broken, "not the JSON of a token"},
-		"no content":             {body(204, ""), broken, "not the JSON of a token"},
-		"array":                  {body(200, `["`+canary+`"]`), broken, "not the JSON of a token"},
-		"null":                   {body(200, `null`), broken, "no usable access_token"},
-		"token null":             {body(200, `{"access_token":null}`), broken, "no usable access_token"},
-		"token empty":            {body(200, `{"access_token":""}`), broken, "no usable access_token"},
-		"token a number":         {body(200, `{"access_token":7}`), broken, "no usable access_token"},
-		"token an object":        {body(200, `{"access_token":{"`+canary+`":1}}`), broken, "no usable access_token"},
-		"token with a line end":  {body(200, `{"access_token":"`+canary+`\r\nX: y"}`), broken, "no usable access_token"},
-		"token with a blank":     {body(200, `{"access_token":"a `+canary+`"}`), broken, "no usable access_token"},
-		"token not ASCII":        {body(200, `{"access_token":"`+canary+`é"}`), broken, "no usable access_token"},
-		"token_type a number":    {body(200, `{"access_token":"t","token_type":7}`), broken, "not the JSON of a token"},
-		"two values":             {body(200, `{"access_token":"t"} {"access_token":"u"}`), broken, "not the JSON of a token"},
-		"1 MiB and a bit":        {body(200, strings.Repeat(" ", maxBody+1)), broken, "larger than 1 MiB"},
-		"an error beyond 1 MiB":  {body(400, strings.Repeat(" ", maxBody+1)), broken, "larger than 1 MiB"},
-		"400 in HTML":            {body(400, "<html>"+canary), notRedox, "firewall or proxy"},
-		"401 in JSON of another": {body(401, `{"message":"`+canary+`"}`), notRedox, "firewall or proxy"},
-		"404, empty":             {body(404, ""), notRedox, "firewall or proxy"},
-		"407":                    {body(407, canary), notRedox, "firewall or proxy"},
-		"429 in HTML":            {body(429, canary), limited, "HTTP 429"},
-		"500":                    {body(500, canary), unavailable, "HTTP 500"},
-		"599 in JSON":            {body(599, `{"error":"`+canary+`"}`), unavailable, "HTTP 599"},
-		"304":                    {body(304, ""), notRedox, "a redirect"},
-		"302 without Location":   {body(302, canary), notRedox, "a redirect"},
-		"300":                    {body(300, canary), notRedox, "a redirect"},
+		"no JSON":                {body(200, canary), Unusable, "not the JSON of a token"},
+		"empty":                  {body(200, ""), Unusable, "not the JSON of a token"},
+		"no content":             {body(204, ""), Unusable, "not the JSON of a token"},
+		"array":                  {body(200, `["`+canary+`"]`), Unusable, "not the JSON of a token"},
+		"null":                   {body(200, `null`), Unusable, "no usable access_token"},
+		"token null":             {body(200, `{"access_token":null}`), Unusable, "no usable access_token"},
+		"token empty":            {body(200, `{"access_token":""}`), Unusable, "no usable access_token"},
+		"token a number":         {body(200, `{"access_token":7}`), Unusable, "no usable access_token"},
+		"token an object":        {body(200, `{"access_token":{"`+canary+`":1}}`), Unusable, "no usable access_token"},
+		"token with a line end":  {body(200, `{"access_token":"`+canary+`\r\nX: y"}`), Unusable, "no usable access_token"},
+		"token with a blank":     {body(200, `{"access_token":"a `+canary+`"}`), Unusable, "no usable access_token"},
+		"token not ASCII":        {body(200, `{"access_token":"`+canary+`é"}`), Unusable, "no usable access_token"},
+		"token_type a number":    {body(200, `{"access_token":"t","token_type":7}`), Unusable, "not the JSON of a token"},
+		"two values":             {body(200, `{"access_token":"t"} {"access_token":"u"}`), Unusable, "not the JSON of a token"},
+		"1 MiB and a bit":        {body(200, strings.Repeat(" ", maxBody+1)), Unusable, "larger than 1 MiB"},
+		"an error beyond 1 MiB":  {body(400, strings.Repeat(" ", maxBody+1)), Unusable, "larger than 1 MiB"},
+		"400 in HTML":            {body(400, "<html>"+canary), NotRedox, "firewall or proxy"},
+		"401 in JSON of another": {body(401, `{"message":"`+canary+`"}`), NotRedox, "firewall or proxy"},
+		"404, empty":             {body(404, ""), NotRedox, "firewall or proxy"},
+		"407":                    {body(407, canary), NotRedox, "firewall or proxy"},
+		"429 in HTML":            {body(429, canary), RateLimited, "HTTP 429"},
+		"500":                    {body(500, canary), Unavailable, "HTTP 500"},
+		"599 in JSON":            {body(599, `{"error":"`+canary+`"}`), Unavailable, "HTTP 599"},
+		"304":                    {body(304, ""), NotRedox, "a redirect"},
+		"302 without Location":   {body(302, canary), NotRedox, "a redirect"},
+		"300":                    {body(300, canary), NotRedox, "a redirect"},
 	})
 }
 
@@ -175,12 +173,12 @@ func TestExchangeHostileServers(t *testing.T) {
 		}
 	}
 	refusesAnswers(t, map[string]badAnswer{
-		"a gzip bomb":             {bomb, broken, "larger than 1 MiB"},
-		"not HTTP":                {hijack(canary + "\r\n\r\n"), unreachable, "broke before there was an answer"},
-		"cut in the header":       {hijack("HTTP/1.1 200 OK\r\nContent-Le"), unreachable, "broke before there was an answer"},
-		"cut in the body":         {hijack("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"), unreachable, "broke before there was an answer"},
-		"a header without end":    {hijack("HTTP/1.1 200 OK\r\nX: " + strings.Repeat(canary, 20_000) + "\r\n\r\n"), unreachable, "broke before there was an answer"},
-		"interim answers, no end": {hijack(strings.Repeat("HTTP/1.1 103 Early Hints\r\nX: "+canary+"\r\n\r\n", 10_000)), unreachable, "broke before there was an answer"},
+		"a gzip bomb":             {bomb, Unusable, "larger than 1 MiB"},
+		"not HTTP":                {hijack(canary + "\r\n\r\n"), Unreachable, "broke before there was an answer"},
+		"cut in the header":       {hijack("HTTP/1.1 200 OK\r\nContent-Le"), Unreachable, "broke before there was an answer"},
+		"cut in the body":         {hijack("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"), Unreachable, "broke before there was an answer"},
+		"a header without end":    {hijack("HTTP/1.1 200 OK\r\nX: " + strings.Repeat(canary, 20_000) + "\r\n\r\n"), Unreachable, "broke before there was an answer"},
+		"interim answers, no end": {hijack(strings.Repeat("HTTP/1.1 103 Early Hints\r\nX: "+canary+"\r\n\r\n", 10_000)), Unreachable, "broke before there was an answer"},
 	})
 }
 
@@ -192,7 +190,7 @@ func refusesAnswers(t *testing.T, tests map[string]badAnswer) {
 			if got != nil {
 				t.Errorf("a token came of it: %+v", got)
 			}
-			var up *upstreamError
+			var up *UpstreamError
 			if !errors.As(err, &up) {
 				t.Fatalf("error %v of type %T", err, err)
 			}
@@ -215,12 +213,15 @@ func TestExchangeLargestAnswer(t *testing.T) {
 }
 
 func TestMeasureSkew(t *testing.T) {
-	for date, known := range map[string]bool{
-		"": false, "yesterday": false, time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat): true, time.Now().Add(time.Hour).UTC().Format(http.TimeFormat): true,
+	now := time.Date(2026, 11, 26, 9, 0, 0, 500_000_000, time.UTC)
+	for date, want := range map[string]Skew{
+		"": {}, "yesterday": {},
+		"Thu, 26 Nov 2026 08:00:00 GMT": {Known: true, Ahead: time.Hour},
+		"Thu, 26 Nov 2026 09:00:01 GMT": {Known: true},
+		"Thu, 26 Nov 2026 09:01:00 GMT": {Known: true, Ahead: -59 * time.Second},
 	} {
-		got := measureSkew(http.Header{"Date": {date}})
-		if got.Known != known || known && (got.Ahead.Abs() < 59*time.Minute || got.Ahead.Abs() > 61*time.Minute) {
-			t.Errorf("Date %q: %+v", date, got)
+		if got := measureSkew(http.Header{"Date": {date}}, now); got != want {
+			t.Errorf("Date %q: %+v, want %+v", date, got, want)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package redox
+package redoxapi
 
 import (
 	"crypto/ecdsa"
@@ -28,6 +28,7 @@ func TestExchangeTLS(t *testing.T) {
 	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: good.Certificate().Raw}))
 	otherName := strings.Replace(good.URL, "127.0.0.1", "localhost", 1)
 
+	_, otherCA := certify(t, x509.Certificate{NotAfter: time.Now().Add(time.Hour)})
 	expired, expiredCA := serveWith(t, x509.Certificate{NotAfter: time.Now().Add(-time.Hour), IPAddresses: []net.IP{{127, 0, 0, 1}}}, answer)
 	wrongUse, wrongUseCA := serveWith(t, x509.Certificate{
 		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{{127, 0, 0, 1}}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
@@ -38,12 +39,12 @@ func TestExchangeTLS(t *testing.T) {
 		"for clients":     {wrongUse, wrongUseCA, "it is not valid"},
 		"trusted":         {good.URL, ca, ""},
 		"unknown":         {good.URL, "", "the TLS certificate of 127.0.0.1:PORT is not trusted: signed by an unknown authority; if a private CA signed it, set ca_pem"},
-		"another's CA":    {good.URL, testdata(t, "certificate.pem"), "signed by an unknown authority"},
+		"another's CA":    {good.URL, otherCA, "signed by an unknown authority"},
 		"for a name else": {otherName, ca, "it is for another host"},
 		"TLS 1.1":         {old.URL, ca, "failed: tls: protocol version not supported"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := exchange(t.Context(), newLane(t, test.ca).http, test.url, "a", "")
+			got, err := newClient(t, test.ca).Exchange(t.Context(), test.url, "a", "")
 			if test.want == "" {
 				if err != nil || got.Value != "t" {
 					t.Errorf("%v, %v", got, err)
@@ -73,31 +74,31 @@ func TestConnectionErrors(t *testing.T) {
 	}
 	proxy := httptest.NewServer(body(http.StatusProxyAuthRequired, "canary"))
 	t.Cleanup(proxy.Close)
-	through := func(proxyURL string) *http.Client {
+	through := func(proxyURL string) *Client {
 		u, err := url.Parse(proxyURL)
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := newLane(t, "")
-		l.http.Transport.(*http.Transport).Proxy = http.ProxyURL(u)
-		return l.http
+		c := newClient(t, "")
+		c.http.Transport.(*http.Transport).Proxy = http.ProxyURL(u)
+		return c
 	}
 	for name, test := range map[string]struct {
-		client *http.Client
+		client *Client
 		url    string
 		want   string
 	}{
-		"nobody listens":       {newLane(t, "").http, "http://" + closed, "connection to " + closed + ": connection refused"},
-		"no such name":         {newLane(t, "").http, "https://redox.invalid/", "the name of redox.invalid (or of the proxy) cannot be resolved"},
+		"nobody listens":       {newClient(t, ""), "http://" + closed, "connection to " + closed + ": connection refused"},
+		"no such name":         {newClient(t, ""), "https://redox.invalid/", "the name of redox.invalid (or of the proxy) cannot be resolved"},
 		"the proxy is down":    {through("http://user:canary@" + closed), "https://redox.example/", "the proxy on the way to redox.example cannot be reached"},
 		"the proxy says no":    {through(strings.Replace(proxy.URL, "http://", "http://user:canary@", 1)), "https://redox.example/", "on the way to redox.example the proxy refuses with HTTP 407; proxy settings"},
-		"the URL is no URL":    {newLane(t, "").http, "http://[::1", "cannot be requested"},
+		"the URL is no URL":    {newClient(t, ""), "http://[::1", "cannot be requested"},
 		"the proxy is unknown": {through("http://user:canary@proxy.invalid:1"), "https://redox.example/", "redox.example"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := exchange(t.Context(), test.client, test.url, "the.assertion", "")
-			var up *upstreamError
-			if !errors.As(err, &up) || up.Kind != unreachable || !strings.Contains(err.Error(), test.want) {
+			_, err := test.client.Exchange(t.Context(), test.url, "the.assertion", "")
+			var up *UpstreamError
+			if !errors.As(err, &up) || up.Kind != Unreachable || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("error %v, want %s", err, test.want)
 			}
 			if strings.Contains(err.Error(), "canary") || strings.Contains(err.Error(), "the.assertion") {

@@ -11,14 +11,15 @@ import (
 	"time"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
 // authority returns the config of the client's platform client, if that may
-// publish the client's keys. Who may is said there and not here: else whoever
+// publish the client's keys. Its own config says who it manages: else whoever
 // writes the config of one client could put his key on another's API key. A
 // platform client that does not exist is answered like one that may not.
 func authority(ctx context.Context, r *request, c *config) (*config, error) {
-	p, err := getConfig(ctx, &request{Request: r.Request, client: c.PlatformClient})
+	p, err := loadConfig(ctx, r.Storage, c.PlatformClient)
 	if err != nil {
 		return nil, err
 	}
@@ -32,9 +33,10 @@ func authority(ctx context.Context, r *request, c *config) (*config, error) {
 	return p, nil
 }
 
-// aim is what the client's keys are published to, and by whose authority, for
-// [keyring.Ring.Aim]. Empty where the engine publishes nothing.
-func aim(ctx context.Context, r *request, c *config) (string, error) {
+// publishTo returns what the client's keys are published to, and by whose
+// authority, as [keyring.Ring.PublishTo] compares it: empty where the engine
+// publishes nothing.
+func publishTo(ctx context.Context, r *request, c *config) (string, error) {
 	if c.PlatformClient == "" {
 		return "", nil
 	}
@@ -51,19 +53,19 @@ func aim(ctx context.Context, r *request, c *config) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
 }
 
-// publish makes Redox's list of the client's public keys what it should be,
-// and returns what is then to be noted in the ring.
-func (b *backend) publish(ctx context.Context, r *request, c *config, ring *keyring.Ring) func(*keyring.Ring, time.Time) error {
+// publish makes Redox's list of the client's public keys what it should be, and
+// returns the change that notes in the ring how that went.
+func (e *engine) publish(ctx context.Context, r *request, s *state) func(*keyring.Ring, time.Time) error {
 	var list []json.RawMessage
 	var added []keyring.ID
-	proved := ring.Publication.Proved
-	p, err := authority(ctx, r, c)
+	proved := s.Ring.Publication.Proved
+	p, err := authority(ctx, r, s.Config)
 	if err == nil && !proved {
-		err = b.proveOwner(ctx, r, c, p, ring.Active())
+		err = e.proveOwner(ctx, r, s, p)
 		proved = err == nil
 	}
 	if err == nil {
-		list, added, err = b.updateList(ctx, r, c, p, ring)
+		list, added, err = e.updateList(ctx, r, s, p)
 	}
 	return func(ring *keyring.Ring, now time.Time) error {
 		ring.Sent(added)
@@ -79,102 +81,92 @@ func (b *backend) publish(ctx context.Context, r *request, c *config, ring *keyr
 // proveOwner requests a token with the client's active key from where its
 // platform client, of config p, gets its own: only who can sign for an API key
 // may have its keys changed.
-func (b *backend) proveOwner(ctx context.Context, r *request, c, p *config, active *keyring.Key) error {
-	way, err := b.pool.lane(c.PlatformClient, p.CAPEM)
+func (e *engine) proveOwner(ctx context.Context, r *request, s *state, p *config) error {
+	as := *p
+	as.ClientID, as.Scope = s.Config.ClientID, s.Config.Scope
+	c, err := e.clientNamed(r, s.Config.PlatformClient, &as)
 	if err != nil {
 		return err
 	}
-	as := *p
-	as.ClientID, as.Scope = c.ClientID, c.Scope
-	_, err = b.request(ctx, r, &as, active, way, way.proofs)
+	c.name = r.client // over the platform client's connection, for this one
+	_, err = c.prove(ctx, s.Ring.Active())
 	switch {
 	case err == nil:
 		return nil
 	case isUnknownKey(err):
-		return fmt.Errorf("Redox has to know the active key before the engine may publish others beside it, so that one is pasted once: %w", withoutRemedy(err))
+		return fmt.Errorf("Redox has to know the active key before the engine may publish others beside it, so that one is pasted once: %w", withoutAdvice(err))
 	}
-	return fmt.Errorf("proving the active key: %w", withoutRemedy(err))
+	return fmt.Errorf("proving the active key: %w", withoutAdvice(err))
 }
 
 // updateList reads Redox's list, updates it unless it is as it should be, and
 // reads what has become of it. added are the keys that were missing, also when
 // the update failed.
-func (b *backend) updateList(ctx context.Context, r *request, c, p *config, ring *keyring.Ring) (list []json.RawMessage, added []keyring.ID, err error) {
-	api, err := b.platform(ctx, r, c.PlatformClient, p)
+func (e *engine) updateList(ctx context.Context, r *request, s *state, p *config) (list []json.RawMessage, added []keyring.ID, err error) {
+	api, err := e.platform(ctx, r, s.Config.PlatformClient)
 	if err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, seconds(p.RequestTimeout))
 	defer cancel()
-	found, err := api.read(ctx, c.ClientID)
+	id := s.Config.ClientID
+	found, err := api.Read(ctx, id)
 	if err != nil {
 		return nil, nil, err
 	}
 	if found.JWKSURL != "" {
 		return nil, nil, invalid("somebody has given this API key a JWKS URL, and where there is one, Redox looks at no other keys: remove it in the dashboard, or platform_client here")
 	}
-	merged, added, changed, err := ring.Merge(found.Keys)
+	merged, added, changed, err := s.Ring.Merge(found.Keys)
 	if err != nil || !changed {
 		return found.Keys, nil, err
 	}
-	if err := api.update(ctx, c.ClientID, merged); err != nil {
+	if err := api.Update(ctx, id, merged); err != nil {
 		return nil, added, err
 	}
-	b.log(r).Info("public keys sent to Redox", "client_id", c.ClientID, "added", added, "listed", len(merged))
-	if found, err = api.read(ctx, c.ClientID); err != nil {
+	e.log.of(r.client, "").Info("public keys sent to Redox", "client_id", id, "added", added, "listed", len(merged))
+	if found, err = api.Read(ctx, id); err != nil {
 		return nil, added, fmt.Errorf("the public keys were sent, and cannot be read back: %w", err)
 	}
 	return found.Keys, added, nil
 }
 
 // platform returns the Platform API with a fresh token of the platform client.
-func (b *backend) platform(ctx context.Context, r *request, name string, p *config) (*platformAPI, error) {
-	as := &request{Request: r.Request, client: name}
-	ring, err := getRing(ctx, as)
+func (e *engine) platform(ctx context.Context, r *request, name string) (*redoxapi.Platform, error) {
+	v, err := e.entries.view(ctx, r.Storage, name)
 	if err != nil {
 		return nil, err
 	}
-	if ring.Active() == nil {
+	if v.config == nil || v.ring.Active() == nil {
 		return nil, invalid("client %s, the platform client, has no key", name)
 	}
-	t, err := b.issue(ctx, as, p, ring)
+	t, err := e.issue(ctx, r, name, v)
 	if err != nil {
-		return nil, fmt.Errorf("client %s, the platform client, gets no token: %w", name, withoutRemedy(err))
+		return nil, fmt.Errorf("client %s, the platform client, gets no token: %w", name, withoutAdvice(err))
 	}
-	way, err := b.pool.lane(name, p.CAPEM)
+	c, err := e.clientNamed(r, name, v.config)
 	if err != nil {
 		return nil, err
 	}
-	return newPlatformAPI(way.http, p.tokenURL(), t.Value)
+	return c.conn.api.Platform(v.config.tokenURL(), t.Value)
 }
 
-// noteFailure notes why Redox could not be had to do something. What is not
-// about Redox, nor about the settings, is returned.
+// noteFailure notes why Redox refused something, or could not be asked. An error
+// that is neither about Redox nor about the settings is returned.
 func noteFailure(a *keyring.Attempts, err error, now time.Time) error {
 	var (
-		rule    keyring.Rule
-		user    userError
-		no      *refusal
-		noAPI   *platformRefusal
-		passing *upstreamError
+		rule     keyring.Rule
+		user     userError
+		refused  *redoxapi.Error
+		platform *redoxapi.PlatformError
 	)
 	switch {
-	case errors.As(err, &passing):
-		a.Unanswered(withoutRemedy(err).Error(), now)
-	case errors.As(err, &no), errors.As(err, &noAPI), errors.As(err, &user), errors.As(err, &rule):
-		a.Refused(withoutRemedy(err).Error(), now)
+	case isUpstream(err):
+		a.Unanswered(withoutAdvice(err).Error(), now)
+	case errors.As(err, &refused), errors.As(err, &platform), errors.As(err, &user), errors.As(err, &rule):
+		a.Refused(withoutAdvice(err).Error(), now)
 	default:
 		return err
 	}
 	return nil
-}
-
-// withoutRemedy returns the bare error of a token request, for what is stored:
-// a remedy names paths of a mount, which may move.
-func withoutRemedy(err error) error {
-	var t *tokenError
-	if errors.As(err, &t) {
-		return t.err
-	}
-	return err
 }

@@ -1,0 +1,128 @@
+package redox
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/schedule"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/tokencache"
+)
+
+// engine is what the endpoints and the rotation of one mount work with. What is
+// stored has copies in entries alone; tokens that are handed out again are in
+// tokens alone.
+type engine struct {
+	now         func() time.Time
+	log         *mountLog
+	metrics     *metrics
+	entries     *entries
+	connections *connections
+	rechecks    *rechecks
+	tokens      *tokencache.Cache[*issued]
+	schedule    *schedule.Schedule
+
+	// writeSafe reports whether this node may write storage, and so rotates keys.
+	writeSafe func() bool
+
+	generating chan struct{} // has room for one rotation that generates a key
+}
+
+func newEngine() *engine {
+	e := &engine{
+		now: time.Now, log: newMountLog(), metrics: newMetrics(), rechecks: newRechecks(), generating: make(chan struct{}, 1),
+	}
+	clock := func() time.Time { return e.now() }
+	e.entries = newEntries(clock)
+	e.entries.onWrite, e.entries.views.onKeep = e.written, e.metrics.begin
+	e.connections = newConnections(clock)
+	e.schedule = schedule.New(clock)
+	e.tokens = tokencache.New[*issued](tokencache.Options{Now: clock, Passing: isUpstream})
+	return e
+}
+
+// written drops what memory holds of a client that was changed, and wakes its
+// worker and those of the clients that it manages.
+func (e *engine) written(client string, w written) {
+	if w.config || w.active {
+		e.tokens.Drop(client)
+	}
+	e.schedule.Wake(client)
+	for _, managed := range w.managed {
+		e.schedule.Wake(managed)
+	}
+}
+
+// forget frees what memory holds of a client.
+func (e *engine) forget(client string) {
+	e.entries.views.forget(client)
+	e.tokens.Drop(client)
+	e.connections.forget(client)
+	e.rechecks.forget(client)
+}
+
+// request is one call of an endpoint, for one client.
+type request struct {
+	*logical.Request
+	client string // as stored: default for the bare paths
+	paths  string // of this client, for remedies: redox/ or redox/clients/acme/
+	fields *framework.FieldData
+}
+
+// load reads the client of a request from storage.
+func (r *request) load(ctx context.Context) (*state, error) {
+	return loadState(ctx, r.Storage, r.client)
+}
+
+// loadComplete reads the client of a request, which has to have what a token
+// request needs.
+func (r *request) loadComplete(ctx context.Context) (*state, error) {
+	s, err := r.load(ctx)
+	if err == nil {
+		err = complete(r.paths, s.Config, s.Ring)
+	}
+	return s, err
+}
+
+// update changes the client of a request.
+func (e *engine) update(ctx context.Context, r *request, change func(*state) error) error {
+	return e.entries.update(ctx, r.Storage, r.client, change)
+}
+
+// clientNamed returns a client, to request tokens with the config c.
+func (e *engine) clientNamed(r *request, name string, c *config) (*client, error) {
+	conn, err := e.connections.of(name, c.CAPEM)
+	if err != nil {
+		return nil, err
+	}
+	return &client{
+		name: name, paths: r.paths, config: c, conn: conn, metrics: e.metrics, now: e.now, log: e.log.of(name, r.ID),
+	}, nil
+}
+
+// issue requests a token to hand out. When Redox does not know the key though the
+// engine publishes it, the worker looks at Redox's list again.
+func (e *engine) issue(ctx context.Context, r *request, name string, v *view) (*issued, error) {
+	c, err := e.clientNamed(r, name, v.config)
+	if err != nil {
+		return nil, err
+	}
+	t, unknownKey, err := c.issue(ctx, v)
+	if unknownKey && v.config.PlatformClient != "" && e.rechecks.ask(name, e.now()) {
+		e.schedule.Wake(name)
+	}
+	return t, err
+}
+
+// prove requests a token with k, to throw away.
+func (e *engine) prove(ctx context.Context, r *request, c *config, k *keyring.Key) (*redoxapi.Token, error) {
+	as, err := e.clientNamed(r, r.client, c)
+	if err != nil {
+		return nil, err
+	}
+	return as.prove(ctx, k)
+}

@@ -1,0 +1,145 @@
+package redoxapi
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Error is an OAuth error response (RFC 6749 section 5.2). It is permanent:
+// trying again cannot succeed until something is mended.
+type Error struct {
+	Status      int // HTTP status
+	Code        string
+	Description string
+	URI         string
+	Skew        Skew
+}
+
+func (e *Error) Error() string {
+	text := fmt.Sprintf("Redox refused the token request (HTTP %d, error %q, error_description %q", e.Status, e.Code, e.Description)
+	if e.URI != "" {
+		text += ", error_uri " + e.URI
+	}
+	return text + ")"
+}
+
+// UnknownKey reports whether Redox found no public key for the client ID and kid.
+func (e *Error) UnknownKey() bool {
+	return strings.Contains(strings.ToLower(e.Description), "public key not found")
+}
+
+// Kind says what an [UpstreamError] means for the caller.
+type Kind int
+
+// The kinds.
+const (
+	Unreachable Kind = iota // no connection, or it broke
+	TimedOut                // no answer in time
+	Unavailable             // 5xx
+	Unusable                // 2xx without a usable token
+	RateLimited             // 429
+	NotRedox                // 3xx, or a 4xx that Redox did not write
+	Overloaded              // the caller's own limit: no request was made
+)
+
+// UpstreamError is a request that got no answer from Redox, or none that makes
+// sense. It never quotes the answer.
+type UpstreamError struct {
+	Kind       Kind
+	Status     int           // HTTP status of the token endpoint, 0 when What says all
+	What       string        // what was found
+	RetryAfter time.Duration // how long the server asks to be left alone, zero when it does not
+}
+
+func (e *UpstreamError) Error() string {
+	if e.Status == 0 {
+		return e.What
+	}
+	text := fmt.Sprintf("the token endpoint answered HTTP %d", e.Status)
+	if e.What != "" {
+		text += ": " + e.What
+	}
+	if e.RetryAfter > 0 {
+		text += ", and asks to wait " + e.RetryAfter.String()
+	}
+	return text
+}
+
+// Transient reports whether the same request, signed anew, may succeed at once.
+// A 429 is not transient: trying again is what it complains of.
+func (e *UpstreamError) Transient() bool {
+	switch e.Kind {
+	case Unreachable, TimedOut, Unavailable, Unusable:
+		return true
+	}
+	return false
+}
+
+// parseError reads a 4xx answer. What is not the JSON of an OAuth error response
+// comes from something between Redox and here: it is an [*UpstreamError].
+func parseError(status int, raw []byte, skew Skew) error {
+	var answer struct {
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+		URI         string `json:"error_uri"`
+	}
+	if err := json.Unmarshal(raw, &answer); err != nil || answer.Error == "" {
+		return &UpstreamError{Kind: NotRedox, Status: status, What: "not the JSON of Redox (a firewall or proxy may have answered)"}
+	}
+	return &Error{
+		Status:      status,
+		Code:        Quotable(answer.Error, 64),
+		Description: Quotable(answer.Description, 300),
+		URI:         quotableURL(answer.URI),
+		Skew:        skew,
+	}
+}
+
+// tokenLike finds what may be a token, an assertion or a part of one. A client
+// ID (a UUID of 36 characters) is shorter.
+var tokenLike = regexp.MustCompile(`[A-Za-z0-9_.~+/=-]{40,}`)
+
+// Quotable makes foreign text fit to be shown: without control characters,
+// without anything that may be a credential that the server echoes, and short.
+func Quotable(text string, most int) string {
+	text = strings.TrimSpace(tokenLike.ReplaceAllStringFunc(withoutControls(text), func(match string) string {
+		if quotableURL("https:"+match) != "" {
+			return match
+		}
+		return "[removed]"
+	}))
+	if runes := []rune(text); len(runes) > most {
+		text = string(runes[:most]) + "…"
+	}
+	return text
+}
+
+func withoutControls(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+}
+
+// quotableURL returns a documentation link of Redox's, or nothing.
+func quotableURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(text) > 200 {
+		return ""
+	}
+	if u.Host != "redoxengine.com" && !strings.HasSuffix(u.Host, ".redoxengine.com") {
+		return ""
+	}
+	for segment := range strings.SplitSeq(u.Path, "/") {
+		if tokenLike.MatchString(segment) {
+			return ""
+		}
+	}
+	return u.String()
+}

@@ -1,0 +1,50 @@
+package redoxapi
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// FuzzTokenAnswer: no answer of a server panics, becomes a token that cannot
+// be sent in a header, or is quoted beyond its caps.
+func FuzzTokenAnswer(f *testing.F) {
+	f.Add(200, []byte(`{"access_token":"t","token_type":"Bearer","expires_in":300,"scope":"s"}`))
+	f.Add(200, []byte(`{"access_token":"t","expires_in":"1e400"}`))
+	f.Add(200, []byte(`{"error":"e","error_description":"d"}`))
+	f.Add(400, []byte(`{"error":"e","error_description":"eyJhbGciOiJSUzM4NCJ9.eyJpc3MiOiJ4In0.c2lnbmF0dXJl","error_uri":"https://docs.redoxengine.com/x"}`))
+	f.Add(400, []byte(`<html>`))
+	f.Fuzz(func(t *testing.T, status int, raw []byte) {
+		got, err := parseAnswer(status, raw, Skew{})
+		if (got == nil) == (err == nil) {
+			t.Fatalf("%v and %v", got, err)
+		}
+		if got != nil {
+			if got.Value == "" || strings.ContainsAny(got.Value, " \r\n\x00") || got.Lifetime < 0 || got.Lifetime > 24*time.Hour {
+				t.Fatalf("a token of %q, living %v", got.Value, got.Lifetime)
+			}
+			return
+		}
+		if text := err.Error(); len(text) > 2500 || strings.ContainsAny(text, "\r\n\x00") {
+			t.Fatalf("error %q", text)
+		}
+	})
+}
+
+// FuzzAPIKey: whatever the Platform API answers, it is an API key with a list, or
+// an error that is fit to be shown.
+func FuzzAPIKey(f *testing.F) {
+	f.Add([]byte(`{"payload":{"apikey":{"id":"c","jwksURL":"https://redox.example","jwkSet":{"keys":[{"kid":"k"},null,"x"]}}}}`))
+	f.Add([]byte(`{"payload":{"apikey":{"id":"c","jwkSet":null}}}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		found, err := parseAPIKey(raw, "c")
+		switch {
+		case (found == nil) == (err == nil):
+			t.Fatalf("%v and %v", found, err)
+		case found != nil && found.Keys == nil && found.JWKSURL == "":
+			t.Fatal("an API key without a list of keys, which an update would replace")
+		case err != nil && len(err.Error()) > 300:
+			t.Fatalf("error %q", err)
+		}
+	})
+}

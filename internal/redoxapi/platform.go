@@ -1,0 +1,148 @@
+package redoxapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+)
+
+// Platform is Redox's Platform API, as one user-level API key sees it
+// (Redox: "OAuth API keys").
+type Platform struct {
+	client *Client
+	base   string // without a trailing slash
+	token  string // sent there and nowhere else
+}
+
+// Platform returns the Platform API at the host of tokenURL, which issued token.
+func (c *Client) Platform(tokenURL, token string) (*Platform, error) {
+	u, err := url.Parse(tokenURL)
+	if err != nil {
+		return nil, errors.New("the stored token URL cannot be read")
+	}
+	return &Platform{client: c, base: u.Scheme + "://" + u.Host + "/platform/v1", token: token}, nil
+}
+
+// APIKey is the part of an OAuth API key that says by which public keys Redox
+// knows it.
+type APIKey struct {
+	JWKSURL string            // where there is one, Redox uses it and not Keys
+	Keys    []json.RawMessage // as Redox wrote them, whoever gave them
+}
+
+// Read returns the API key of a client ID. The error is a [*PlatformError] when
+// Redox refused, else an [*UpstreamError].
+func (p *Platform) Read(ctx context.Context, clientID string) (*APIKey, error) {
+	raw, err := p.request(ctx, http.MethodGet, clientID, nil)
+	if err != nil {
+		return nil, err
+	}
+	return parseAPIKey(raw, clientID)
+}
+
+// Update replaces the public keys of the API key of a client ID; its errors
+// are those of Read. Whether Redox replaces them or merges is not documented,
+// so the caller reads what has become of it.
+func (p *Platform) Update(ctx context.Context, clientID string, keys []json.RawMessage) error {
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false) // what others wrote goes back as it came
+	if err := encoder.Encode(map[string]any{"jwkSet": map[string]any{"keys": keys}}); err != nil {
+		return &UpstreamError{Kind: Unusable, What: "the Platform API lists what is no JSON"}
+	}
+	_, err := p.request(ctx, http.MethodPatch, clientID, body.Bytes())
+	return err
+}
+
+func (p *Platform) request(ctx context.Context, method, clientID string, body []byte) ([]byte, error) {
+	var content io.Reader
+	if body != nil {
+		content = bytes.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, p.base+"/apikeys/"+url.PathEscape(clientID), content)
+	if err != nil {
+		return nil, &UpstreamError{Kind: Unreachable, What: "the Platform API cannot be requested"}
+	}
+	req.Header.Set("Authorization", "Bearer "+p.token)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	got, err := p.client.send(req)
+	switch {
+	case err != nil:
+		return nil, err
+	case bytes.Contains(got.body, []byte(p.token)):
+		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API repeats the access token in its answer"}
+	case got.status == http.StatusTooManyRequests:
+		return nil, &UpstreamError{Kind: RateLimited, What: "the Platform API answered HTTP 429"}
+	case got.status >= 500:
+		return nil, &UpstreamError{Kind: Unavailable, What: fmt.Sprintf("the Platform API answered HTTP %d", got.status)}
+	case got.status >= 300:
+		return nil, &PlatformError{Status: got.status, ClientID: clientID, JSON: json.Valid(got.body)}
+	}
+	return got.body, nil
+}
+
+// parseAPIKey reads the answer to a read. Redox adds members between minor
+// versions, so what is not known is left alone.
+func parseAPIKey(raw []byte, clientID string) (*APIKey, error) {
+	var answer struct {
+		Payload struct {
+			APIKey *struct {
+				ID      string `json:"id"`
+				JWKSURL string `json:"jwksURL"`
+				JWKSet  struct {
+					Keys *[]json.RawMessage `json:"keys"`
+				} `json:"jwkSet"`
+			} `json:"apikey"`
+		} `json:"payload"`
+	}
+	if err := json.Unmarshal(raw, &answer); err != nil || answer.Payload.APIKey == nil {
+		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API's answer is not the JSON of an API key"}
+	}
+	k := answer.Payload.APIKey
+	if k.ID != clientID {
+		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API answered with another API key"}
+	}
+	found := &APIKey{JWKSURL: k.JWKSURL}
+	switch {
+	case k.JWKSet.Keys != nil:
+		found.Keys = *k.JWKSet.Keys
+	case k.JWKSURL == "":
+		// Taken for an empty list, it would be replaced, and others' keys lost.
+		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API does not show the API key's jwkSet, so that is left as it is"}
+	}
+	return found, nil
+}
+
+// PlatformError is an error answer of the Platform API. Its form is not
+// documented, so its words are not passed on.
+type PlatformError struct {
+	Status   int    // HTTP status
+	ClientID string // whose API key was asked for
+	JSON     bool   // whether the answer was JSON; if not, something else than Redox may have answered
+}
+
+func (e *PlatformError) Error() string {
+	text := fmt.Sprintf("the Platform API answered HTTP %d", e.Status)
+	switch {
+	case e.Status < 400:
+		text += ", a redirect, which is never followed with credentials"
+	case !e.JSON:
+		text += " and not in JSON: a firewall or proxy may have answered"
+	case e.Status == http.StatusUnauthorized:
+		text += ": it does not take the platform client's token, whose client_id must be that of a user-level API key"
+	case e.Status == http.StatusForbidden:
+		text += ": the user to whom the platform client's API key belongs needs a role that may manage OAuth API keys (engineer) in this environment"
+	case e.Status == http.StatusNotFound:
+		text += ": the user to whom the platform client's API key belongs sees no OAuth API key with client ID " + e.ClientID
+	default:
+		text += ": see in Redox's dashboard whether that user can change the public keys of client ID " + e.ClientID
+	}
+	return text
+}

@@ -1,0 +1,35 @@
+package redoxapi
+
+import (
+	"net/http"
+	"time"
+)
+
+// Skew is how far the local clock is ahead of the server's, as the Date header
+// of an answer tells. The header has whole seconds and the answer was under way,
+// so a skew of two seconds or less means nothing.
+type Skew struct {
+	Known bool // false when the answer had no Date header
+	Ahead time.Duration
+}
+
+// String says the skew in a sentence.
+func (s Skew) String() string {
+	switch {
+	case !s.Known:
+		return "the clock skew could not be measured"
+	case s.Ahead.Abs() <= 2*time.Second:
+		return "the clocks agree"
+	case s.Ahead < 0:
+		return "the clock here is behind Redox's by " + s.Ahead.Abs().String()
+	}
+	return "the clock here is ahead of Redox's by " + s.Ahead.String() + " (Redox allows 10s)"
+}
+
+func measureSkew(h http.Header, now time.Time) Skew {
+	date, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		return Skew{}
+	}
+	return Skew{Known: true, Ahead: now.Sub(date).Truncate(time.Second)}
+}

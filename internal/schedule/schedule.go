@@ -1,0 +1,177 @@
+// Package schedule carries on the work of many clients: a worker for each, as
+// each may wait for a server of its own, and one that knows which clients there
+// are. It knows nothing of what a step does, nor of storage or keys.
+package schedule
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// LookAgain is the longest time between two looks at the list of clients, or
+// between two steps of a client: after an error, and because a clock may have
+// been set.
+const LookAgain = time.Minute
+
+// Work is what the schedule is to do. Both functions log their own errors and
+// recover from their own panics.
+type Work struct {
+	// List returns the names of all clients.
+	List func(ctx context.Context) ([]string, error)
+
+	// Step takes a client one step on. It returns when the next step is due, zero
+	// when nothing waits for a time.
+	Step func(ctx context.Context, client string) (next time.Time, err error)
+}
+
+// Schedule runs the steps of each client, one after the other. What a step does
+// next must be stored by the step, so that it may be stopped anywhere.
+type Schedule struct {
+	now func() time.Time
+
+	running sync.Mutex // held to start or stop; guards the two below
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when all goroutines have ended
+
+	mu      sync.Mutex // guards workers; nothing waits under it
+	list    wake       // of the one that lists the clients
+	workers map[string]*worker
+}
+
+type worker struct {
+	wake wake
+	stop context.CancelFunc
+}
+
+// wake is a channel that ends a wait early. It holds one signal at most.
+type wake chan struct{}
+
+func newWake() wake { return make(wake, 1) }
+
+func (w wake) send() {
+	select {
+	case w <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns after d, after a signal, or when ctx ends.
+func (w wake) wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-w:
+	}
+}
+
+// New returns a schedule that does not run. now is the clock of the times that
+// Step returns.
+func New(now func() time.Time) *Schedule {
+	return &Schedule{now: now, list: newWake(), workers: map[string]*worker{}}
+}
+
+// Wake has the next step of a client run at once. Of a client without a worker
+// the list is read again.
+func (s *Schedule) Wake(client string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w := s.workers[client]; w != nil {
+		w.wake.send()
+		return
+	}
+	s.list.send()
+}
+
+// Relist has the list of clients read again at once: one was deleted.
+func (s *Schedule) Relist() { s.list.send() }
+
+// Workers returns how many clients have a worker.
+func (s *Schedule) Workers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.workers)
+}
+
+// Start begins the work, unless it is under way.
+func (s *Schedule) Start(work Work) {
+	s.running.Lock()
+	defer s.running.Unlock()
+	if s.done != nil {
+		select {
+		case <-s.done:
+		default:
+			return
+		}
+	}
+	// Not a request's context: the work outlives the one that starts it.
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	s.cancel, s.done = cancel, done
+	go func() {
+		defer close(done)
+		s.run(ctx, work)
+	}()
+}
+
+// Stop ends the work and waits until it has ended.
+func (s *Schedule) Stop() {
+	s.running.Lock()
+	defer s.running.Unlock()
+	if s.cancel != nil {
+		s.cancel()
+		<-s.done
+	}
+}
+
+// run keeps a worker for each client there is.
+func (s *Schedule) run(ctx context.Context, work Work) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer s.keep(nil, nil)
+	for ctx.Err() == nil {
+		if clients, err := work.List(ctx); err == nil {
+			s.keep(clients, func(client string) *worker {
+				own, stop := context.WithCancel(ctx)
+				w := &worker{wake: newWake(), stop: stop}
+				all.Go(func() { s.runClient(own, client, w.wake, work.Step) })
+				return w
+			})
+		}
+		s.list.wait(ctx, LookAgain)
+	}
+}
+
+// keep begins a worker for each client that has none, and stops those of clients
+// that are not in the list.
+func (s *Schedule) keep(clients []string, begin func(client string) *worker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	there := map[string]bool{}
+	for _, client := range clients {
+		there[client] = true
+		if s.workers[client] == nil {
+			s.workers[client] = begin(client)
+		}
+	}
+	for client, w := range s.workers {
+		if !there[client] {
+			w.stop()
+			delete(s.workers, client)
+		}
+	}
+}
+
+// runClient runs the steps of one client until ctx ends.
+func (s *Schedule) runClient(ctx context.Context, client string, wake wake, step func(context.Context, string) (time.Time, error)) {
+	for ctx.Err() == nil {
+		wait := LookAgain
+		next, err := step(ctx, client)
+		if err == nil && !next.IsZero() {
+			wait = min(wait, max(next.Sub(s.now()), 0))
+		}
+		wake.wait(ctx, wait)
+	}
+}

@@ -1,0 +1,70 @@
+package redox
+
+import (
+	"sync"
+	"time"
+)
+
+// recheckAfter is how long after a recheck was asked for no other one is, for
+// the same client: many reads fail for one reason.
+const recheckAfter = 10 * time.Second
+
+// rechecks notes for which clients Redox's list of keys is to be read again
+// before that is due. The client's worker does it.
+type rechecks struct {
+	mu    sync.Mutex // guards both; nothing waits under it
+	asked map[string]time.Time
+	due   map[string]recheck
+}
+
+// recheck says why the list is to be read again.
+type recheck struct {
+	unknownKey bool // Redox did not know a key that it listed
+	mended     bool // somebody has written the config, and may have mended why it failed
+}
+
+func newRechecks() *rechecks {
+	return &rechecks{asked: map[string]time.Time{}, due: map[string]recheck{}}
+}
+
+// ask notes that Redox did not know a client's key. It reports whether that is
+// news.
+func (r *rechecks) ask(client string, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if since := now.Sub(r.asked[client]); since >= 0 && since < recheckAfter {
+		return false
+	}
+	r.asked[client] = now
+	r.addLocked(client, recheck{unknownKey: true})
+	return true
+}
+
+// add notes that a recheck is due.
+func (r *rechecks) add(client string, why recheck) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.addLocked(client, why)
+}
+
+func (r *rechecks) addLocked(client string, why recheck) {
+	known := r.due[client]
+	r.due[client] = recheck{known.unknownKey || why.unknownKey, known.mended || why.mended}
+}
+
+// take returns what was noted of a client, and forgets it.
+func (r *rechecks) take(client string) recheck {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	why := r.due[client]
+	delete(r.due, client)
+	return why
+}
+
+// forget ends all that is known of a client.
+func (r *rechecks) forget(client string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.asked, client)
+	delete(r.due, client)
+}

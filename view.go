@@ -1,0 +1,99 @@
+package redox
+
+import (
+	"crypto/rsa"
+	"sync"
+	"time"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+)
+
+// rereadAfter is how long a view is used without another look at storage. Memory
+// learns of every change, by a write here or by Vault's Invalidate. This is for
+// the one that it does not learn of: that of somebody who repairs storage by
+// hand, or of a write that was given up and carried out all the same.
+const rereadAfter = 10 * time.Second
+
+// view is a client as it was stored. Many read it at once, so nothing changes it.
+type view struct {
+	config      *config // nil when there is none
+	ring        *keyring.Ring
+	jwks        []byte // nil unless config has public_jwks
+	fingerprint string // of all that shapes a token; empty when there is no key
+	readAt      time.Time
+
+	mu      sync.Mutex // guards private
+	private map[keyring.ID]*rsa.PrivateKey
+}
+
+// signer returns the parsed private half of a key of the view's ring. It is
+// parsed once: parsing costs an eighth of a signature.
+func (v *view) signer(k *keyring.Key) (*rsa.PrivateKey, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if private := v.private[k.ID]; private != nil {
+		return private, nil
+	}
+	private, err := k.Private()
+	if err != nil {
+		return nil, err
+	}
+	v.private[k.ID] = private
+	return private, nil
+}
+
+// views keeps what reads of token and jwks need of each client in memory: each
+// read of storage is a call to Vault's process. Whatever writes, reads storage and
+// not this.
+type views struct {
+	onKeep func(client string) // called under mu with a client that has a config
+
+	mu     sync.Mutex // guards places; nothing is read or written under it
+	places map[string]*place
+}
+
+// place is where the view of a client is kept. A change of the client makes
+// another place, so that a view that was read before the change is not kept.
+type place struct{ view *view }
+
+func newViews() *views { return &views{places: map[string]*place{}} }
+
+// place returns the place of a client's view, made if need be, and the view, nil
+// for none.
+func (s *views) place(client string) (*place, *view) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.places[client] == nil {
+		s.places[client] = &place{}
+	}
+	return s.places[client], s.places[client].view
+}
+
+// keep keeps v, nil for none, unless the client has changed since at was its
+// place: then v may be from before.
+func (s *views) keep(client string, at *place, v *view) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.places[client] != at:
+	case v != nil && v.config != nil:
+		at.view = v
+		s.onKeep(client)
+	case at.view == nil:
+		delete(s.places, client) // who asks for what is not there must not fill the memory
+	}
+}
+
+// has reports whether a client's view is in memory.
+func (s *views) has(client string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.places[client] != nil && s.places[client].view != nil
+}
+
+// forget drops a client's view, and with it the parsed private keys.
+func (s *views) forget(client string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.places, client)
+}
