@@ -39,7 +39,8 @@ type issued struct {
 func complete(paths string, c *config, ring *keyring.Ring) error {
 	var missing []string
 	if ring.Active() == nil {
-		missing = append(missing, "no signing key: write to "+paths+"keys/generate, then give Redox the public half (vault read -field=jwks "+paths+"keys)")
+		missing = append(missing, "no signing key: write to "+paths+"keys/generate, then give Redox the public half "+
+			"(vault read -field=jwks "+paths+"keys)")
 	}
 	if c == nil {
 		missing = append(missing, "no client ID: write client_id to "+paths+"config")
@@ -77,7 +78,8 @@ func (c *client) issue(ctx context.Context, v *view) (t *issued, unknownKey bool
 	}
 	if second.State == keyring.Retiring {
 		c.conn.noteUnknown(first.ID, c.now())
-		c.log.Warn("Redox does not know the active key everywhere yet: the one before it signs", "key_id", first.ID, "signed_with", second.ID)
+		c.log.Warn("Redox does not know the active key everywhere yet: the one before it signs",
+			"key_id", first.ID, "signed_with", second.ID)
 	}
 	return t, true, nil
 }
@@ -113,7 +115,9 @@ func (c *client) prove(ctx context.Context, k *keyring.Key) (*redoxapi.Token, er
 // request requests a token, signing with private. A passing failure is tried
 // again, each time with a new assertion, until ctx ends. Its error is a
 // [*tokenError] unless no request could be made.
-func (c *client) request(ctx context.Context, id keyring.ID, private *rsa.PrivateKey, from slots) (*redoxapi.Token, error) {
+func (c *client) request(
+	ctx context.Context, id keyring.ID, private *rsa.PrivateKey, from slots,
+) (*redoxapi.Token, error) {
 	for tries := int64(0); ; tries++ {
 		t, err := c.attempt(ctx, id, private, from)
 		if err == nil {
@@ -128,7 +132,9 @@ func (c *client) request(ctx context.Context, id keyring.ID, private *rsa.Privat
 }
 
 // attempt signs one assertion and sends it once.
-func (c *client) attempt(ctx context.Context, id keyring.ID, private *rsa.PrivateKey, from slots) (*redoxapi.Token, error) {
+func (c *client) attempt(
+	ctx context.Context, id keyring.ID, private *rsa.PrivateKey, from slots,
+) (*redoxapi.Token, error) {
 	release, err := from.acquire(ctx)
 	if err != nil {
 		return nil, err

@@ -36,8 +36,7 @@ type config struct {
 	Manages        []string `json:"manages,omitempty"`
 }
 
-// setting is one field of config. Its schema, default, rule and answer, and its
-// row in docs/api.md, come from here.
+// setting is one field of config. Its schema, default, rule, answer and docs come from here.
 type setting struct {
 	name    string
 	kind    framework.FieldType
@@ -59,11 +58,13 @@ type setting struct {
 // settings has one row for each field. A merged config is checked in this order.
 var settings = []setting{{
 	name: "client_id", kind: framework.TypeString, stored: func(c *config) any { return &c.ClientID },
-	help:   "Client ID of the OAuth API key, as Redox's dashboard shows it on the key's settings page. Required before a token can be read.",
+	help: "Client ID of the OAuth API key, as Redox's dashboard shows it on the key's settings page. Required " +
+		"before a token can be read.",
 	answer: "Client ID of the OAuth API key",
 	rule:   func(c *config) error { return checkClientID(c.ClientID) },
 }, {
-	name: "region", kind: framework.TypeString, initial: "us", allowed: []any{"us", "ca"}, stored: func(c *config) any { return &c.Region },
+	name: "region", kind: framework.TypeString, initial: "us", allowed: []any{"us", "ca"},
+	stored: func(c *config) any { return &c.Region },
 	help:   "Region of the Redox organization: us or ca. Picks the token URL.",
 	answer: "Region of the Redox organization",
 	rule:   func(c *config) error { return unless(tokenURLs[c.Region] != "", "region must be us or ca") },
@@ -75,7 +76,8 @@ var settings = []setting{{
 	rule:   func(c *config) error { return checkTokenURL(c.tokenURL()) },
 }, {
 	name: "audience", kind: framework.TypeString, stored: func(c *config) any { return &c.Audience },
-	help:   "Audience (aud) of the client assertion. Its host must be the token URL's, or both Redox's. The token URL when absent or empty.",
+	help: "Audience (aud) of the client assertion. Its host must be the token URL's, or both Redox's. The token URL " +
+		"when absent or empty.",
 	answer: "Audience in effect",
 	shown:  func(c *config) any { return c.audience() },
 	rule:   func(c *config) error { return checkAudience(c.tokenURL(), c.audience()) },
@@ -85,20 +87,21 @@ var settings = []setting{{
 	answer: "Scope asked for, empty for none",
 	rule:   func(c *config) error { return checkScope(c.Scope) },
 }, {
-	name: "assertion_ttl", kind: framework.TypeDurationSecond, initial: int64(300), stored: func(c *config) any { return &c.AssertionTTL },
+	name: "assertion_ttl", kind: framework.TypeDurationSecond, initial: int64(300),
 	help:   "Life of a client assertion, 30s to 5m. Redox takes no longer one.",
 	answer: "Life of a client assertion in seconds",
+	stored: func(c *config) any { return &c.AssertionTTL },
 	least:  30, most: int64(assertion.MaxTTL / time.Second), bounds: "30s to 5m",
 }, {
-	name: "clock_leeway", kind: framework.TypeDurationSecond, initial: int64(5), stored: func(c *config) any { return &c.ClockLeeway },
+	name: "clock_leeway", kind: framework.TypeDurationSecond, initial: int64(5),
 	help:   "How far an assertion's issue time is set back, 0s to 10s, for a clock that runs ahead of Redox's.",
 	answer: "Seconds by which the issue time is set back",
-	most:   10, bounds: "0s to 10s",
+	stored: func(c *config) any { return &c.ClockLeeway }, most: 10, bounds: "0s to 10s",
 }, {
-	name: "request_timeout", kind: framework.TypeDurationSecond, initial: int64(10), stored: func(c *config) any { return &c.RequestTimeout },
+	name: "request_timeout", kind: framework.TypeDurationSecond, initial: int64(10),
 	help:   "Time that a read may spend on Redox, all attempts together, 1s to 30s.",
 	answer: "Seconds a read may spend on Redox",
-	least:  1, most: 30, bounds: "1s to 30s",
+	stored: func(c *config) any { return &c.RequestTimeout }, least: 1, most: 30, bounds: "1s to 30s",
 }, {
 	name: "max_retries", kind: framework.TypeInt, initial: int64(2), stored: func(c *config) any { return &c.MaxRetries },
 	help:   "Further attempts after a passing failure, 0 to 5. Each signs a new assertion. A refusal is never repeated.",
@@ -115,31 +118,38 @@ var settings = []setting{{
 	answer: "Whether jwks is served without a Vault token",
 }, {
 	name: "reuse_tokens", kind: framework.TypeBool, initial: false, stored: func(c *config) any { return &c.ReuseTokens },
-	help:   "Hand a token out again, from memory, until a fifth of its life is left or a minute if that is less: fewer requests to Redox and quicker reads, but readers share a token. false, for a fresh one on each read, when absent.",
+	help: "Hand a token out again, from memory, until a fifth of its life is left or a minute if that is less: " +
+		"fewer requests to Redox and quicker reads, but readers share a token. false, for a fresh one on each read, when " +
+		"absent.",
 	answer: "Whether a token is handed out more than once",
 }, {
-	name: "publish_window", kind: framework.TypeDurationSecond, initial: int64(900), stored: func(c *config) any { return &c.PublishWindow },
+	name: "publish_window", kind: framework.TypeDurationSecond, initial: int64(900),
 	help:   "With public_jwks or platform_client: how long a new key is published before it may sign, 0s to 168h.",
 	answer: "Seconds a new key is published before it may sign",
-	most:   168 * hour, bounds: "0s to 168h",
+	stored: func(c *config) any { return &c.PublishWindow }, most: 168 * hour, bounds: "0s to 168h",
 }, {
-	name: "retire_after", kind: framework.TypeDurationSecond, initial: int64(24 * hour), stored: func(c *config) any { return &c.RetireAfter },
+	name: "retire_after", kind: framework.TypeDurationSecond, initial: int64(24 * hour),
+	stored: func(c *config) any { return &c.RetireAfter },
 	help:   "How long a replaced key stays published before it is deleted, assertion_ttl to 8760h.",
 	answer: "Seconds a replaced key stays published",
 	rule:   func(c *config) error { return checkRetireAfter(c.RetireAfter, c.AssertionTTL) },
 }, {
-	name: "rotation_period", kind: framework.TypeDurationSecond, initial: int64(0), stored: func(c *config) any { return &c.RotationPeriod },
+	name: "rotation_period", kind: framework.TypeDurationSecond, initial: int64(0),
 	help:   "How long a key signs before the next one replaces it, such as 2160h. 0, for never by itself, when absent.",
 	answer: "Seconds a key signs before it is replaced, 0 for until somebody does it",
+	stored: func(c *config) any { return &c.RotationPeriod },
 	rule:   func(c *config) error { return checkPeriod(c.RotationPeriod, c.PublishWindow, c.RetireAfter) },
 }, {
 	name: "platform_client", kind: framework.TypeString, stored: func(c *config) any { return &c.PlatformClient },
-	help:   "Name of the client that holds a user-level API key (default for the bare paths): with it the engine keeps the public keys at Redox up to date itself. That client's manages must name this one. None when absent or empty.",
+	help: "Name of the client that holds a user-level API key (default for the bare paths): with it the engine " +
+		"keeps the public keys at Redox up to date itself. That client's manages must name this one. None when absent or " +
+		"empty.",
 	answer: "Client by whose authority the engine publishes the keys, empty for none",
 	rule:   func(c *config) error { return checkPlatformClient(c.PlatformClient, c.PublicJWKS) },
 }, {
 	name: "manages", kind: framework.TypeCommaStringSlice, stored: func(c *config) any { return &c.Manages },
-	help:   "For a client with a user-level API key: the clients whose public keys it may publish, each as name=client ID, all in one list. None when absent or empty.",
+	help: "For a client with a user-level API key: the clients whose public keys it may publish, each as " +
+		"name=client ID, all in one list. None when absent or empty.",
 	answer: "Clients whose keys this one may publish, as name=client ID",
 	rule:   func(c *config) error { return checkManages(c.Manages) },
 }}
@@ -284,6 +294,7 @@ func (c *config) policy() keyring.Policy {
 		publishing = keyring.PlatformAPI
 	}
 	return keyring.Policy{
-		Period: seconds(c.RotationPeriod), Window: seconds(c.PublishWindow), RetireAfter: seconds(c.RetireAfter), Publishing: publishing,
+		Period: seconds(c.RotationPeriod), Window: seconds(c.PublishWindow),
+		RetireAfter: seconds(c.RetireAfter), Publishing: publishing,
 	}
 }

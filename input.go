@@ -24,7 +24,8 @@ func checkInput(path *framework.Path, req *logical.Request) error {
 	if path == nil {
 		return nil // the framework says so
 	}
-	writes := slices.Contains([]logical.Operation{logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation}, req.Operation)
+	op := req.Operation
+	writes := op == logical.UpdateOperation || op == logical.PatchOperation || op == logical.DeleteOperation
 	for _, name := range slices.Sorted(maps.Keys(req.Data)) {
 		schema := path.Fields[name]
 		switch {

@@ -34,7 +34,8 @@ func newMetrics() *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "redox_token_reads_total", Help: "Reads of token. issued: had a token requested; reused: got one that was requested before; held: one in its margin, as Redox gave no other; all others failed.",
+			Name: "redox_token_reads_total", Help: "Reads of token. issued: had a token requested; reused: got one that was " +
+				"requested before; held: one in its margin, as Redox gave no other; all others failed.",
 		}, []string{labelClient, labelOutcome}),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "redox_request_duration_seconds", Help: "Token requests to Redox, each attempt, however it ended.",
@@ -44,13 +45,15 @@ func newMetrics() *metrics {
 			Name: "redox_retries_total", Help: "Token requests that were made again after a passing failure.",
 		}, []string{labelClient}),
 		retiring: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "redox_retiring_key_tokens_total", Help: "Tokens that a retiring key signed for, as Redox did not know the active one everywhere yet.",
+			Name: "redox_retiring_key_tokens_total", Help: "Tokens that a retiring key signed for, as Redox did not know " +
+				"the active one everywhere yet.",
 		}, []string{labelClient}),
 		tokenAt: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "redox_last_token_timestamp_seconds", Help: "When Redox issued a token last, also one for check or a proof.",
 		}, []string{labelClient}),
 		skew: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "redox_clock_skew_seconds", Help: "How far the clock here was ahead of Redox's at its last answer; negative: behind. Below two seconds it means nothing.",
+			Name: "redox_clock_skew_seconds", Help: "How far the clock here was ahead of Redox's at its last answer; " +
+				"negative: behind. Below two seconds it means nothing.",
 		}, []string{labelClient}),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -79,7 +82,8 @@ const (
 // all if the label came with it.
 func (m *metrics) begin(client string) {
 	for _, outcome := range []string{
-		outcomeIssued, outcomeReused, outcomeHeld, outcomeRefused, outcomeLimited, outcomeOverloaded, outcomeTimeout, outcomeUnavailable, outcomeError,
+		outcomeIssued, outcomeReused, outcomeHeld, outcomeRefused, outcomeLimited, outcomeOverloaded,
+		outcomeTimeout, outcomeUnavailable, outcomeError,
 	} {
 		m.reads.WithLabelValues(client, outcome)
 	}
@@ -133,7 +137,11 @@ func (m *metrics) noteSkew(client string, s redoxapi.Skew) {
 // forget ends all that a client has labels for.
 func (m *metrics) forget(client string) {
 	of := prometheus.Labels{labelClient: client}
-	for _, vec := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.reads, m.requests, m.retries, m.retiring, m.tokenAt, m.skew} {
-		vec.DeletePartialMatch(of)
+	m.requests.DeletePartialMatch(of)
+	for _, counter := range []*prometheus.CounterVec{m.reads, m.retries, m.retiring} {
+		counter.DeletePartialMatch(of)
+	}
+	for _, gauge := range []*prometheus.GaugeVec{m.tokenAt, m.skew} {
+		gauge.DeletePartialMatch(of)
 	}
 }

@@ -22,14 +22,15 @@ func literals(t *testing.T, path string, see func(to, text string)) {
 	}
 	walk := func(to string, n ast.Node) {
 		ast.Inspect(n, func(n ast.Node) bool {
-			if lit, is := n.(*ast.BasicLit); is && lit.Kind == token.STRING {
-				text, err := strconv.Unquote(lit.Value)
-				if err != nil {
-					t.Fatal(err)
-				}
+			expression, is := n.(ast.Expr)
+			if !is {
+				return true
+			}
+			text, is := literal(t, expression)
+			if is {
 				see(to, text)
 			}
-			return true
+			return !is
 		})
 	}
 	walk("", parsed)
@@ -48,6 +49,27 @@ func literals(t *testing.T, path string, see func(to, text string)) {
 		}
 		return true
 	})
+}
+
+// literal returns the text of a string literal, or of several with + in between.
+func literal(t *testing.T, n ast.Expr) (text string, is bool) {
+	t.Helper()
+	switch n := n.(type) {
+	case *ast.BasicLit:
+		if n.Kind != token.STRING {
+			return "", false
+		}
+		text, err := strconv.Unquote(n.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text, true
+	case *ast.BinaryExpr:
+		left, isLeft := literal(t, n.X)
+		right, isRight := literal(t, n.Y)
+		return left + right, n.Op == token.ADD && isLeft && isRight
+	}
+	return "", false
 }
 
 // said returns all that the engine can say, and what the scripts have seen

@@ -24,7 +24,8 @@ func checkClientName(name, mount string) error {
 	case name == defaultClient:
 		return notFound("the default client has the bare paths, such as " + mount + "token")
 	case !isClientName(name):
-		return invalid("client must be 1 to 64 of the characters A-Z a-z 0-9 _ . - that begins and ends with a letter or digit and has no ..")
+		return invalid("client must be 1 to 64 of the characters A-Z a-z 0-9 _ . - that begins and ends with a letter or " +
+			"digit and has no ..")
 	}
 	return nil
 }
@@ -63,9 +64,10 @@ func (e *engine) serve(h handler) framework.OperationFunc {
 // clients/<name>/. The names are captured loosely and checked by serve, so
 // that a bad one gets a message. The name is what generated clients call the
 // endpoint: a noun, or a verb and a noun where the operation's verb is weak.
-func (e *engine) path(pattern, name string, fields map[string]*framework.FieldSchema, help string, ops map[logical.Operation]framework.OperationHandler) []*framework.Path {
-	all := map[string]*framework.FieldSchema{
-		fieldClient: {Type: framework.TypeString, Description: "Name of a further client; the default client has the bare path."},
+func (e *engine) path(pattern, name string, fields schemas, help string, operations ops) []*framework.Path {
+	all := schemas{
+		fieldClient: {Type: framework.TypeString, Description: "Name of a further client; the default client has the " +
+			"bare path."},
 	}
 	for field, schema := range fields {
 		all[field] = schema
@@ -77,10 +79,12 @@ func (e *engine) path(pattern, name string, fields map[string]*framework.FieldSc
 		verb, noun = "", name
 	}
 	return []*framework.Path{{
-		Pattern:         "(clients/(?P<" + fieldClient + ">[^/]+)/)?" + pattern,
-		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: "redox", OperationVerb: verb, OperationSuffix: noun + "|client-" + noun},
+		Pattern: "(clients/(?P<" + fieldClient + ">[^/]+)/)?" + pattern,
+		DisplayAttrs: &framework.DisplayAttributes{
+			OperationPrefix: "redox", OperationVerb: verb, OperationSuffix: noun + "|client-" + noun,
+		},
 		Fields:          all,
-		Operations:      ops,
+		Operations:      operations,
 		HelpSynopsis:    strings.Join(strings.Fields(synopsis), " ") + ".",
 		HelpDescription: help,
 	}}
@@ -99,8 +103,20 @@ func (e *engine) read(h handler, summary string, responses map[int][]framework.R
 	return &framework.PathOperation{Callback: e.serve(h), Summary: summary, Responses: responses}
 }
 
+// schemas are fields of a request or an answer by name; ops are what an
+// endpoint does.
+type (
+	schemas = map[string]*framework.FieldSchema
+	ops     = map[logical.Operation]framework.OperationHandler
+)
+
+// shown returns the schema of a field that every answer has.
+func shown(kind framework.FieldType, description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: kind, Required: true, Description: description}
+}
+
 var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description: "Done"}}}
 
-func ok(description string, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
+func ok(description string, fields schemas) map[int][]framework.Response {
 	return map[int][]framework.Response{http.StatusOK: {{Description: description, Fields: fields}}}
 }

@@ -16,19 +16,23 @@ not stop tokens yet, but will, is a warning.
 `
 
 func (e *engine) pathCheck() []*framework.Path {
-	output := ok("Redox issued a token", map[string]*framework.FieldSchema{
-		"client_id":  {Type: framework.TypeString, Required: true, Description: "Client ID that Redox accepted"},
-		"key_id":     {Type: framework.TypeString, Required: true, Description: "Key that Redox accepted"},
-		"token_url":  {Type: framework.TypeString, Required: true, Description: "Token URL that answered"},
-		"expires_in": {Type: framework.TypeInt64, Required: true, Description: "Seconds a token lives"},
-		"clock_skew": {Type: framework.TypeString, Required: true, Description: "How far the clock here is ahead of Redox's (negative: behind), or unknown"},
-		"took":       {Type: framework.TypeString, Required: true, Description: "How long Redox took, with repeated attempts"},
-		"rotation":   {Type: framework.TypeString, Required: true, Description: "What a rotation waits for, or when the next one begins, and when replaced keys are deleted"},
+	output := ok("Redox issued a token", schemas{
+		"client_id":  shown(framework.TypeString, "Client ID that Redox accepted"),
+		"key_id":     shown(framework.TypeString, "Key that Redox accepted"),
+		"token_url":  shown(framework.TypeString, "Token URL that answered"),
+		"expires_in": shown(framework.TypeInt64, "Seconds a token lives"),
+		"clock_skew": shown(framework.TypeString, "How far the clock here is ahead of Redox's (negative: behind), or "+
+			"unknown"),
+		"took": shown(framework.TypeString, "How long Redox took, with repeated attempts"),
+		"rotation": shown(framework.TypeString, "What a rotation waits for, or when the next one begins, and when "+
+			"replaced keys are deleted"),
 
-		"publication":  {Type: framework.TypeString, Required: true, Description: "How Redox gets to know the keys, and with platform_client whether it lists them all"},
-		"foreign_keys": {Type: framework.TypeStringSlice, Description: "With platform_client: keys that Redox lists for this API key and that are not of the ring. Remove in the dashboard those that nobody uses."},
+		"publication": shown(framework.TypeString, "How Redox gets to know the keys, and with platform_client whether "+
+			"it lists them all"),
+		"foreign_keys": {Type: framework.TypeStringSlice, Description: "With platform_client: keys that Redox lists for " +
+			"this API key and that are not of the ring. Remove in the dashboard those that nobody uses."},
 	})
-	return e.path("check", "check access", nil, checkHelp, map[logical.Operation]framework.OperationHandler{
+	return e.path("check", "check access", nil, checkHelp, ops{
 		logical.ReadOperation: e.read(e.readCheck, "Try the whole way to Redox.", output),
 	})
 }

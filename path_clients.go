@@ -29,8 +29,8 @@ func (e *engine) pathClients() []*framework.Path {
 	return []*framework.Path{{
 		Pattern:      "clients/?",
 		DisplayAttrs: attrs("clients"),
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ListOperation: e.read(e.readClients, "List the clients.", ok("The clients' names", map[string]*framework.FieldSchema{
+		Operations: ops{
+			logical.ListOperation: e.read(e.readClients, "List the clients.", ok("The clients' names", schemas{
 				"keys": {Type: framework.TypeStringSlice, Description: "Names, absent when there are none"},
 			})),
 		},
@@ -39,14 +39,15 @@ func (e *engine) pathClients() []*framework.Path {
 	}, {
 		Pattern:      "clients/(?P<" + fieldClient + ">[^/]+)",
 		DisplayAttrs: attrs("client"),
-		Fields: map[string]*framework.FieldSchema{
-			fieldClient: {Type: framework.TypeString, Required: true, Description: "Name of the client."},
-			fieldForce:  {Type: framework.TypeBool, Query: true, Description: "On delete: also delete the client's keys. false when absent."},
+		Fields: schemas{
+			fieldClient: shown(framework.TypeString, "Name of the client."),
+			fieldForce: {Type: framework.TypeBool, Query: true, Description: "On delete: also delete the client's keys. " +
+				"false when absent."},
 		},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: e.read(e.readClient, "Read what a client has.", ok("The client", map[string]*framework.FieldSchema{
-				"client_id": {Type: framework.TypeString, Required: true, Description: "Client ID, empty while there is no config"},
-				"key_ids":   {Type: framework.TypeStringSlice, Required: true, Description: "Key IDs, oldest first"},
+		Operations: ops{
+			logical.ReadOperation: e.read(e.readClient, "Read what a client has.", ok("The client", schemas{
+				"client_id": shown(framework.TypeString, "Client ID, empty while there is no config"),
+				"key_ids":   shown(framework.TypeStringSlice, "Key IDs, oldest first"),
 			})),
 			logical.DeleteOperation: e.mutate(e.deleteClient, "Delete a client's config and keys.", noContent),
 		},
@@ -84,7 +85,8 @@ func (e *engine) deleteClient(ctx context.Context, r *request) (*logical.Respons
 	keys := 0
 	err := e.entries.remove(ctx, r.Storage, r.client, func(ring *keyring.Ring) error {
 		if keys = len(ring.Keys); keys > 0 && !forced(r) {
-			return invalid("client %s has keys, which cannot be restored once deleted: repeat with force=true if that is meant", r.client)
+			return invalid("client %s has keys, which cannot be restored once deleted: repeat with force=true if that is "+
+				"meant", r.client)
 		}
 		return nil
 	})

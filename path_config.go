@@ -17,15 +17,16 @@ null restores a field's default. Deleting the config keeps the keys.
 `
 
 func (e *engine) pathConfig() []*framework.Path {
-	input, answer := map[string]*framework.FieldSchema{}, map[string]*framework.FieldSchema{}
+	input, answer := schemas{}, schemas{}
 	for _, s := range settings {
 		input[s.name], answer[s.name] = s.schemas()
 	}
 	output := ok("The effective settings", answer)
-	return e.path("config", "config", input, configHelp, map[logical.Operation]framework.OperationHandler{
+	return e.path("config", "config", input, configHelp, ops{
 		logical.ReadOperation:   e.read(e.readConfig, "Read the effective settings.", output),
 		logical.UpdateOperation: e.mutate(e.writeConfig, "Change the fields that are given, keep the others.", output),
-		logical.PatchOperation:  e.mutate(e.writeConfig, "Change the fields that are given, keep the others; null restores a default.", output),
+		logical.PatchOperation: e.mutate(e.writeConfig, "Change the fields that are given, keep the others; null "+
+			"restores a default.", output),
 		logical.DeleteOperation: e.mutate(e.deleteConfig, "Delete the settings and keep the keys.", noContent),
 	})
 }

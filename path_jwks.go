@@ -18,12 +18,12 @@ then a new key needs nobody. Without public_jwks it is a 404.
 func (e *engine) pathJWKS() []*framework.Path {
 	output := map[int][]framework.Response{http.StatusOK: {{
 		Description: "The public JWK Set (RFC 7517)", MediaType: "application/jwk-set+json",
-		Fields: map[string]*framework.FieldSchema{
+		Fields: schemas{
 			"keys": {Type: framework.TypeSlice, Description: "Public keys"},
 		},
 	}}}
 	serve := e.read(e.readJWKS, "Fetch the public JWK Set.", output)
-	return e.path("jwks/?", "jwks", nil, jwksHelp, map[logical.Operation]framework.OperationHandler{
+	return e.path("jwks/?", "jwks", nil, jwksHelp, ops{
 		logical.ReadOperation:   serve,
 		logical.HeaderOperation: serve,
 	})

@@ -27,32 +27,35 @@ the way back. force=true skips the proof.
 `
 
 func keyIDField() *framework.FieldSchema {
-	return &framework.FieldSchema{Type: framework.TypeString, Required: true, Description: "Key ID (kid)."}
+	return shown(framework.TypeString, "Key ID (kid).")
 }
 
 const keyPattern = "keys/(?P<" + fieldKeyID + ">[^/]+)"
 
 func (e *engine) pathKey() []*framework.Path {
-	fields := map[string]*framework.FieldSchema{
+	fields := schemas{
 		fieldKeyID: keyIDField(),
-		fieldForce: {Type: framework.TypeBool, Query: true, Description: "On delete: also delete the only, active key, which ends all tokens. false when absent."},
+		fieldForce: {Type: framework.TypeBool, Query: true, Description: "On delete: also delete the only, active key, " +
+			"which ends all tokens. false when absent."},
 	}
-	return e.path(keyPattern, "key", fields, keyHelp, map[logical.Operation]framework.OperationHandler{
-		logical.ReadOperation: e.read(e.readKey, "Read the public half of a key.", ok("The public half", keyFields(map[string]*framework.FieldSchema{
-			"public_key": {Type: framework.TypeString, Required: true, Description: "Public key as PEM"},
-			"jwk":        {Type: framework.TypeString, Required: true, Description: "Public key as JWK, JSON text"},
+	return e.path(keyPattern, "key", fields, keyHelp, ops{
+		logical.ReadOperation: e.read(e.readKey, "Read the public half of a key.", ok("The public half", keyFields(schemas{
+			"public_key": shown(framework.TypeString, "Public key as PEM"),
+			"jwk":        shown(framework.TypeString, "Public key as JWK, JSON text"),
 		}))),
 		logical.DeleteOperation: e.mutate(e.deleteKey, "Delete a key for good.", noContent),
 	})
 }
 
 func (e *engine) pathActivate() []*framework.Path {
-	fields := map[string]*framework.FieldSchema{
+	fields := schemas{
 		fieldKeyID: keyIDField(),
-		fieldForce: {Type: framework.TypeBool, Description: "Skip the proof: Redox may not know the key, and then reads of token fail. false when absent."},
+		fieldForce: {Type: framework.TypeBool, Description: "Skip the proof: Redox may not know the key, and then reads " +
+			"of token fail. false when absent."},
 	}
-	return e.path(keyPattern+"/activate", "activate key", fields, activateHelp, map[logical.Operation]framework.OperationHandler{
-		logical.UpdateOperation: e.mutate(e.activateKey, "Prove a key, then sign with it.", ok("The key that signs now", keyFields(nil))),
+	return e.path(keyPattern+"/activate", "activate key", fields, activateHelp, ops{
+		logical.UpdateOperation: e.mutate(e.activateKey, "Prove a key, then sign with it.",
+			ok("The key that signs now", keyFields(nil))),
 	})
 }
 

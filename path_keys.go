@@ -34,22 +34,24 @@ vault write redox/keys/import private_key=@key.pem. Delete the file then.
 `
 
 // added is the answer of what puts a key into the ring.
-var added = ok("The key in the ring", keyFields(map[string]*framework.FieldSchema{
-	"next": {Type: framework.TypeString, Required: true, Description: "What to do next"},
+var added = ok("The key in the ring", keyFields(schemas{
+	"next": shown(framework.TypeString, "What to do next"),
 }))
 
 func (e *engine) pathKeys() []*framework.Path {
-	return e.path("keys/?", "keys", nil, keysHelp, map[logical.Operation]framework.OperationHandler{
-		logical.ReadOperation: e.read(e.readKeys, "Read the ring's state and its public JWK Set.", ok("The key ring", map[string]*framework.FieldSchema{
-			"active":   {Type: framework.TypeString, Required: true, Description: "Key that signs"},
-			"pending":  {Type: framework.TypeString, Required: true, Description: "Key that waits to be activated, empty for none"},
-			"retiring": {Type: framework.TypeStringSlice, Required: true, Description: "Keys that signed before and are still published"},
-			"jwks":     {Type: framework.TypeString, Required: true, Description: "Public JWK Set as JSON text, for Redox's dashboard"},
-			"rotation": {Type: framework.TypeString, Required: true, Description: "What a rotation waits for, or when the next one begins, and when replaced keys are deleted"},
+	return e.path("keys/?", "keys", nil, keysHelp, ops{
+		logical.ReadOperation: e.read(e.readKeys, "Read the ring's state and its public JWK Set.", ok("The key ring", schemas{
+			"active":   shown(framework.TypeString, "Key that signs"),
+			"pending":  shown(framework.TypeString, "Key that waits to be activated, empty for none"),
+			"retiring": shown(framework.TypeStringSlice, "Keys that signed before and are still published"),
+			"jwks":     shown(framework.TypeString, "Public JWK Set as JSON text, for Redox's dashboard"),
+			"rotation": shown(framework.TypeString, "What a rotation waits for, or when the next one begins, and when "+
+				"replaced keys are deleted"),
 
-			"publication": {Type: framework.TypeString, Required: true, Description: "How Redox gets to know the keys, and with platform_client whether it lists them all"},
+			"publication": shown(framework.TypeString, "How Redox gets to know the keys, and with platform_client whether "+
+				"it lists them all"),
 		})),
-		logical.ListOperation: e.read(e.listKeys, "List the key IDs.", ok("The key IDs, oldest first", map[string]*framework.FieldSchema{
+		logical.ListOperation: e.read(e.listKeys, "List the key IDs.", ok("The key IDs, oldest first", schemas{
 			"keys":     {Type: framework.TypeStringSlice, Description: "Key IDs, absent when there are none"},
 			"key_info": {Type: framework.TypeMap, Description: "State, origin, size and dates by key ID"},
 		})),
@@ -57,20 +59,29 @@ func (e *engine) pathKeys() []*framework.Path {
 }
 
 func (e *engine) pathGenerate() []*framework.Path {
-	fields := map[string]*framework.FieldSchema{
-		fieldKeyBits: {Type: framework.TypeInt, Default: keyring.MinBits, AllowedValues: []any{2048, 3072, 4096}, Description: "Size in bits: 2048, 3072 or 4096. 2048 when absent."},
+	fields := schemas{
+		fieldKeyBits: {
+			Type: framework.TypeInt, Default: keyring.MinBits, AllowedValues: []any{2048, 3072, 4096},
+			Description: "Size in bits: 2048, 3072 or 4096. 2048 when absent.",
+		},
 	}
-	return e.path("keys/generate", "generate key", fields, generateHelp, map[logical.Operation]framework.OperationHandler{
+	return e.path("keys/generate", "generate key", fields, generateHelp, ops{
 		logical.UpdateOperation: e.mutate(e.generateKey, "Generate a key in Vault.", added),
 	})
 }
 
 func (e *engine) pathImport() []*framework.Path {
-	fields := map[string]*framework.FieldSchema{
-		fieldPrivateKey: {Type: framework.TypeString, Required: true, DisplayAttrs: &framework.DisplayAttributes{Sensitive: true, EditType: "textarea"}, Description: "RSA private key of 2048 to 4096 bits: PEM (PKCS#8 or PKCS#1, also with line ends written as \\n) or a private JWK."},
-		fieldKeyID:      {Type: framework.TypeString, Description: "Key ID (kid) under which Redox knows the key. The JWK's kid, else the RFC 7638 thumbprint, when absent or empty."},
+	fields := schemas{
+		fieldPrivateKey: {
+			Type: framework.TypeString, Required: true,
+			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true, EditType: "textarea"},
+			Description: "RSA private key of 2048 to 4096 bits: PEM (PKCS#8 or PKCS#1, also with line ends " +
+				"written as \\n) or a private JWK.",
+		},
+		fieldKeyID: {Type: framework.TypeString, Description: "Key ID (kid) under which Redox knows the key. The " +
+			"JWK's kid, else the RFC 7638 thumbprint, when absent or empty."},
 	}
-	return e.path("keys/import", "import key", fields, importHelp, map[logical.Operation]framework.OperationHandler{
+	return e.path("keys/import", "import key", fields, importHelp, ops{
 		logical.UpdateOperation: e.mutate(e.importKey, "Import a private key.", added),
 	})
 }

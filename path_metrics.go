@@ -25,11 +25,12 @@ learns the clients' names. A standby forwards: scrape the active node.
 `
 
 func (e *engine) pathMetrics() []*framework.Path {
-	output := map[int][]framework.Response{http.StatusOK: {{Description: "Metrics in Prometheus's text format", MediaType: string(metricsFormat)}}}
+	output := ok("Metrics in Prometheus's text format", nil)
+	output[http.StatusOK][0].MediaType = string(metricsFormat)
 	return []*framework.Path{{
 		Pattern:      "metrics",
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: "redox", OperationSuffix: "metrics"},
-		Operations: map[logical.Operation]framework.OperationHandler{
+		Operations: ops{
 			logical.ReadOperation: e.read(e.readMetrics, "Read the metrics.", output),
 		},
 		HelpSynopsis:    "Serves metrics in Prometheus's text format.",
@@ -75,18 +76,26 @@ func newGauges() *gauges {
 		registry.MustRegister(vec)
 		return vec
 	}
-	return &gauges{
-		Registry:   registry,
-		unreadable: gauge("redox_client_unreadable", "1 when a client's config or keys in storage are damaged, or were written by a newer plugin.", labelClient),
-		inFlight:   gauge("redox_requests_in_flight", fmt.Sprintf("Reads of token that wait for Redox; %d at most.", maxInFlight), labelClient),
-		created:    gauge("redox_key_created_timestamp_seconds", "When each key was generated or imported.", labelClient, labelKeyID, labelState),
-		active:     gauge("redox_key_active_since_timestamp_seconds", "Since when the active key signs.", labelClient, labelKeyID),
-		due:        gauge("redox_rotation_due_timestamp_seconds", "When the next rotation begins by itself, or should have.", labelClient),
-		window:     gauge("redox_publish_window_seconds", "publish_window: how long a new key is published before it is tried.", labelClient),
-		proof:      gauge("redox_last_proof_timestamp_seconds", "When a pending key was tried at Redox last.", labelClient, labelKeyID),
-		refusals:   gauge("redox_proof_refusals", "How often Redox has refused the pending key so far.", labelClient, labelKeyID),
-		published:  gauge("redox_publication_failed", "With platform_client: 1 when the public keys at Redox are not up to date.", labelClient),
-	}
+	g := &gauges{Registry: registry}
+	g.unreadable = gauge("redox_client_unreadable",
+		"1 when a client's config or keys in storage are damaged, or were written by a newer plugin.", labelClient)
+	g.inFlight = gauge("redox_requests_in_flight",
+		fmt.Sprintf("Reads of token that wait for Redox; %d at most.", maxInFlight), labelClient)
+	g.created = gauge("redox_key_created_timestamp_seconds",
+		"When each key was generated or imported.", labelClient, labelKeyID, labelState)
+	g.active = gauge("redox_key_active_since_timestamp_seconds",
+		"Since when the active key signs.", labelClient, labelKeyID)
+	g.due = gauge("redox_rotation_due_timestamp_seconds",
+		"When the next rotation begins by itself, or should have.", labelClient)
+	g.window = gauge("redox_publish_window_seconds",
+		"publish_window: how long a new key is published before it is tried.", labelClient)
+	g.proof = gauge("redox_last_proof_timestamp_seconds",
+		"When a pending key was tried at Redox last.", labelClient, labelKeyID)
+	g.refusals = gauge("redox_proof_refusals",
+		"How often Redox has refused the pending key so far.", labelClient, labelKeyID)
+	g.published = gauge("redox_publication_failed",
+		"With platform_client: 1 when the public keys at Redox are not up to date.", labelClient)
+	return g
 }
 
 // lookUp returns the gauges of all clients. One that cannot be read is told as

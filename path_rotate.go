@@ -19,7 +19,7 @@ is the same as keys/generate.
 `
 
 func (e *engine) pathRotate() []*framework.Path {
-	return e.path("keys/rotate", "rotate key", nil, rotateHelp, map[logical.Operation]framework.OperationHandler{
+	return e.path("keys/rotate", "rotate key", nil, rotateHelp, ops{
 		logical.UpdateOperation: e.mutate(e.rotateKey, "Replace the signing key.", added),
 	})
 }

@@ -22,19 +22,22 @@ With reuse_tokens in config, readers share a token until its last minute.
 `
 
 func (e *engine) pathToken() []*framework.Path {
-	output := ok("A fresh access token", map[string]*framework.FieldSchema{
-		"access_token":        {Type: framework.TypeString, Required: true, Description: "The access token", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
-		"token_type":          {Type: framework.TypeString, Required: true, Description: "Bearer"},
-		"expires_in":          {Type: framework.TypeInt64, Required: true, Description: "Seconds the token has left"},
-		"expires_at":          {Type: framework.TypeTime, Required: true, Description: "When the token ends, RFC 3339 in UTC"},
+	output := ok("A fresh access token", schemas{
+		"access_token": {
+			Type: framework.TypeString, Required: true, Description: "The access token",
+			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+		},
+		"token_type":          shown(framework.TypeString, "Bearer"),
+		"expires_in":          shown(framework.TypeInt64, "Seconds the token has left"),
+		"expires_at":          shown(framework.TypeTime, "When the token ends, RFC 3339 in UTC"),
 		"scope":               {Type: framework.TypeString, Description: "What Redox granted, when it says so"},
-		"client_id":           {Type: framework.TypeString, Required: true, Description: "Client ID the token is for"},
-		"key_id":              {Type: framework.TypeString, Required: true, Description: "Key that signed the request"},
-		"ttl":                 {Type: framework.TypeInt64, Required: true, Description: "Seconds until a reader should come back"},
-		"rotation_period":     {Type: framework.TypeInt64, Required: true, Description: "Same as expires_in; makes Vault Agent obey ttl"},
-		"last_vault_rotation": {Type: framework.TypeTime, Required: true, Description: "When the token was issued, RFC 3339 in UTC"},
+		"client_id":           shown(framework.TypeString, "Client ID the token is for"),
+		"key_id":              shown(framework.TypeString, "Key that signed the request"),
+		"ttl":                 shown(framework.TypeInt64, "Seconds until a reader should come back"),
+		"rotation_period":     shown(framework.TypeInt64, "Same as expires_in; makes Vault Agent obey ttl"),
+		"last_vault_rotation": shown(framework.TypeTime, "When the token was issued, RFC 3339 in UTC"),
 	})
-	return e.path("token", "token", nil, tokenHelp, map[logical.Operation]framework.OperationHandler{
+	return e.path("token", "token", nil, tokenHelp, ops{
 		logical.ReadOperation: e.read(e.readToken, "Read a fresh access token.", output),
 	})
 }
@@ -63,7 +66,9 @@ func (e *engine) readToken(ctx context.Context, r *request) (*logical.Response, 
 	return resp, err
 }
 
-func (e *engine) freshToken(ctx context.Context, r *request, v *view) (resp *logical.Response, outcome string, err error) {
+func (e *engine) freshToken(
+	ctx context.Context, r *request, v *view,
+) (resp *logical.Response, outcome string, err error) {
 	t, err := e.issue(ctx, r, r.client, v)
 	if err != nil {
 		return nil, "", err
@@ -72,7 +77,9 @@ func (e *engine) freshToken(ctx context.Context, r *request, v *view) (resp *log
 	return t.response(left, comeBack(left)), outcomeIssued, nil
 }
 
-func (e *engine) reusedToken(ctx context.Context, r *request, v *view) (resp *logical.Response, outcome string, err error) {
+func (e *engine) reusedToken(
+	ctx context.Context, r *request, v *view,
+) (resp *logical.Response, outcome string, err error) {
 	got, err := e.tokens.Get(ctx, r.client, v.fingerprint, func(ctx context.Context, again bool) (*issued, error) {
 		return e.fetchToken(ctx, r, v, again)
 	})

@@ -25,7 +25,8 @@ func authority(ctx context.Context, r *request, c *config) (*config, error) {
 	}
 	entry := r.client + "=" + c.ClientID
 	if p == nil || !slices.Contains(p.Manages, entry) {
-		return nil, invalid("the config of client %s, the platform client, does not list %s in manages", c.PlatformClient, entry)
+		return nil, invalid("the config of client %s, the platform client, does not list %s in manages",
+			c.PlatformClient, entry)
 	}
 	if p.tokenURL() != c.tokenURL() || p.audience() != c.audience() {
 		return nil, invalid("token URL and audience must be those of client %s, the platform client", c.PlatformClient)
@@ -55,7 +56,7 @@ func publishTo(ctx context.Context, r *request, c *config) (string, error) {
 
 // publish makes Redox's list of the client's public keys what it should be, and
 // returns the change that notes in the ring how that went.
-func (e *engine) publish(ctx context.Context, r *request, s *state) func(*keyring.Ring, time.Time) error {
+func (e *engine) publish(ctx context.Context, r *request, s *state) change {
 	var list []json.RawMessage
 	var added []keyring.ID
 	proved := s.Ring.Publication.Proved
@@ -94,7 +95,8 @@ func (e *engine) proveOwner(ctx context.Context, r *request, s *state, p *config
 	case err == nil:
 		return nil
 	case isUnknownKey(err):
-		return fmt.Errorf("Redox has to know the active key before the engine may publish others beside it, so that one is pasted once: %w", withoutAdvice(err))
+		return fmt.Errorf("Redox has to know the active key before the engine may publish others beside it, so that one "+
+			"is pasted once: %w", withoutAdvice(err))
 	}
 	return fmt.Errorf("proving the active key: %w", withoutAdvice(err))
 }
@@ -102,7 +104,9 @@ func (e *engine) proveOwner(ctx context.Context, r *request, s *state, p *config
 // updateList reads Redox's list, updates it unless it is as it should be, and
 // reads what has become of it. added are the keys that were missing, also when
 // the update failed.
-func (e *engine) updateList(ctx context.Context, r *request, s *state, p *config) (list []json.RawMessage, added []keyring.ID, err error) {
+func (e *engine) updateList(
+	ctx context.Context, r *request, s *state, p *config,
+) (list []json.RawMessage, added []keyring.ID, err error) {
 	api, err := e.platform(ctx, r, s.Config.PlatformClient)
 	if err != nil {
 		return nil, nil, err
@@ -115,7 +119,8 @@ func (e *engine) updateList(ctx context.Context, r *request, s *state, p *config
 		return nil, nil, err
 	}
 	if found.JWKSURL != "" {
-		return nil, nil, invalid("somebody has given this API key a JWKS URL, and where there is one, Redox looks at no other keys: remove it in the dashboard, or platform_client here")
+		return nil, nil, invalid("somebody has given this API key a JWKS URL, and where there is one, Redox looks at no " +
+			"other keys: remove it in the dashboard, or platform_client here")
 	}
 	merged, added, changed, err := s.Ring.Merge(found.Keys)
 	if err != nil || !changed {

@@ -2,6 +2,7 @@ package redox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -40,13 +41,14 @@ func (e *engine) work(s logical.Storage) schedule.Work {
 func (e *engine) safely(ctx context.Context, client string, do func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			e.log.logger().Error("panic in a rotation: please report this", "mount", e.log.mountPoint(), "client", client, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-			err = fmt.Errorf("panic in a rotation")
+			e.log.of(client, "").Error("panic in a rotation: please report this",
+				"panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			err = errors.New("panic in a rotation")
 		}
 	}()
 	err = do()
 	if err != nil && ctx.Err() == nil {
-		e.log.logger().Error("rotation: tried again in a minute", "mount", e.log.mountPoint(), "client", client, "error", err)
+		e.log.of(client, "").Error("rotation: tried again in a minute", "error", err)
 	}
 	return err
 }
@@ -82,11 +84,11 @@ func (e *engine) step(ctx context.Context, s logical.Storage, client string) (ne
 	if step.Action == keyring.Wait {
 		return step.At, nil
 	}
-	change, err := e.prepare(ctx, r, decided, step)
+	apply, err := e.prepare(ctx, r, decided, step)
 	if err != nil {
 		return time.Time{}, err
 	}
-	return e.now(), e.finish(ctx, r, decided, step, change)
+	return e.now(), e.finish(ctx, r, decided, step, apply)
 }
 
 // decide settles the ring and returns the next step of it. decided is what that
@@ -126,9 +128,12 @@ func settle(ctx context.Context, r *request, s *state, now time.Time) error {
 	return nil
 }
 
+// change applies the outcome of a step to the ring as it is now stored.
+type change func(ring *keyring.Ring, now time.Time) error
+
 // prepare does the slow part of a step, without the lock, and returns the change
 // to apply to the ring.
-func (e *engine) prepare(ctx context.Context, r *request, decided *state, step keyring.Step) (func(*keyring.Ring, time.Time) error, error) {
+func (e *engine) prepare(ctx context.Context, r *request, decided *state, step keyring.Step) (change, error) {
 	switch step.Action {
 	case keyring.Add:
 		k, err := e.generateSuccessor(ctx, decided.Ring.Active())
@@ -173,7 +178,7 @@ func noteProof(ring *keyring.Ring, id keyring.ID, err error, now time.Time) erro
 
 // finish writes the outcome of a step, unless what it was decided by has changed
 // since; then the next look decides anew.
-func (e *engine) finish(ctx context.Context, r *request, decided *state, step keyring.Step, change func(*keyring.Ring, time.Time) error) error {
+func (e *engine) finish(ctx context.Context, r *request, decided *state, step keyring.Step, apply change) error {
 	var done *keyring.Ring
 	err := e.update(ctx, r, func(s *state) error {
 		if !s.sameIdentity(decided.Config) {
@@ -186,7 +191,7 @@ func (e *engine) finish(ctx context.Context, r *request, decided *state, step ke
 		if !s.Ring.Next(s.Config.policy(), now).Same(step) {
 			return nil
 		}
-		if err := change(s.Ring, now); err != nil {
+		if err := apply(s.Ring, now); err != nil {
 			return err
 		}
 		s.Ring.Settle(s.Config.policy(), now)
@@ -215,7 +220,8 @@ func (e *engine) report(r *request, step keyring.Step, ring *keyring.Ring) {
 		log.Info("rotation ends: the retired key is deleted", "key_id", step.Key.ID)
 	case keyring.Publish:
 		if p := ring.Publication; p.Failure != "" {
-			log.Warn("the public keys at Redox are not up to date", "reason", p.Failure, "refusals", p.Refusals, "next_at", p.NextAt)
+			log.Warn("the public keys at Redox are not up to date",
+				"reason", p.Failure, "refusals", p.Refusals, "next_at", p.NextAt)
 		}
 	case keyring.Prove:
 		k := ring.Get(step.Key.ID)

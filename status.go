@@ -33,7 +33,8 @@ func nextRotation(paths string, c *config, ring *keyring.Ring) string {
 	case k != nil && k.Rotating:
 		return "under way: " + waitsFor(paths, c, k)
 	case k != nil && due.IsZero():
-		return "key " + string(k.ID) + " waits for a write to " + paths + "keys/" + string(k.ID) + "/activate, or to " + paths + "keys/rotate"
+		return "key " + string(k.ID) + " waits for a write to " + paths + "keys/" + string(k.ID) + "/activate, or to " +
+			paths + "keys/rotate"
 	case k != nil:
 		return "key " + string(k.ID) + " waits for a write to " + paths + "keys/rotate, and no longer than " + timestamp(due)
 	case due.IsZero():
@@ -50,16 +51,19 @@ func waitsFor(paths string, c *config, k *keyring.Key) string {
 	case p.Publishing == keyring.Manual:
 		text = pasteKeys(paths) + "; key " + string(k.ID) + " then signs by itself"
 	case !k.Published(p):
-		text = "the engine publishes key " + string(k.ID) + " at Redox (publication tells how that goes) and proves it " + p.Window.String() + " later"
+		text = "the engine publishes key " + string(k.ID) + " at Redox (publication tells how that goes) and proves it " +
+			p.Window.String() + " later"
 	default:
 		where := paths + "jwks"
 		if p.Publishing == keyring.PlatformAPI {
 			where = "Redox"
 		}
-		text = "key " + string(k.ID) + " is published at " + where + " since " + timestamp(k.PublishedAt) + " and is proved from " + k.ProvableFrom(p).Format(time.RFC3339)
+		text = "key " + string(k.ID) + " is published at " + where + " since " + timestamp(k.PublishedAt) + " and is " +
+			"proved from " + k.ProvableFrom(p).Format(time.RFC3339)
 	}
 	if k.Proofs.Failure != "" {
-		text += "; the last proof, at " + timestamp(k.Proofs.LastAt) + ", failed: " + k.Proofs.Failure + "; the next is at " + timestamp(k.Proofs.NextAt)
+		text += "; the last proof, at " + timestamp(k.Proofs.LastAt) + ", failed: " + k.Proofs.Failure +
+			"; the next is at " + timestamp(k.Proofs.NextAt)
 	}
 	return text
 }
@@ -82,7 +86,8 @@ func publicationStatus(paths string, c *config, ring *keyring.Ring) string {
 	case p.Failure != "" && p.NextAt.IsZero():
 		return "not up to date: " + p.Failure + "; tried at " + timestamp(p.LastAt) + ", and about to be tried again"
 	case p.Failure != "":
-		return "not up to date: " + p.Failure + "; tried at " + timestamp(p.LastAt) + ", the next time is " + timestamp(p.NextAt)
+		return "not up to date: " + p.Failure + "; tried at " + timestamp(p.LastAt) + ", the next time is " +
+			timestamp(p.NextAt)
 	case p.NextAt.IsZero():
 		return "about to be updated"
 	}
@@ -94,7 +99,8 @@ func afterAdding(paths string, c *config, k *keyring.Key) string {
 	activate := paths + "keys/" + string(k.ID) + "/activate"
 	switch {
 	case k.State == keyring.Pending && c != nil && c.policy().Publishing != keyring.Manual:
-		return "write to " + paths + "keys/rotate, and the key signs when Redox knows it; or, when you know that it does, to " + activate
+		return "write to " + paths + "keys/rotate, and the key signs when Redox knows it; or, when you know that it " +
+			"does, to " + activate
 	case k.State == keyring.Pending:
 		return pasteKeys(paths) + ", then write to " + activate
 	case k.State == keyring.Active:
@@ -125,16 +131,17 @@ func showKeyWithID(k *keyring.Key, c *config) map[string]any {
 }
 
 // keyFields is the schema of showKeyWithID, and more.
-func keyFields(more map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
-	fields := map[string]*framework.FieldSchema{
-		fieldKeyID:        {Type: framework.TypeString, Required: true, Description: "Key ID (kid), by default the RFC 7638 thumbprint"},
-		"state":           {Type: framework.TypeString, Required: true, Description: "pending, active or retiring"},
-		"origin":          {Type: framework.TypeString, Required: true, Description: "generated (never was outside Vault) or imported"},
-		"key_bits":        {Type: framework.TypeInt, Required: true, Description: "Size of the modulus in bits"},
-		"created_at":      {Type: framework.TypeString, Required: true, Description: "When it was generated or imported, RFC 3339"},
-		"activated_at":    {Type: framework.TypeString, Required: true, Description: "When it began to sign, empty for never"},
-		"retired_at":      {Type: framework.TypeString, Required: true, Description: "When it was replaced, empty for not yet"},
-		"published_until": {Type: framework.TypeString, Required: true, Description: "Until when a retiring key stays published, and then is deleted; empty for as long as nobody deletes it"},
+func keyFields(more schemas) schemas {
+	fields := schemas{
+		fieldKeyID:     shown(framework.TypeString, "Key ID (kid), by default the RFC 7638 thumbprint"),
+		"state":        shown(framework.TypeString, "pending, active or retiring"),
+		"origin":       shown(framework.TypeString, "generated (never was outside Vault) or imported"),
+		"key_bits":     shown(framework.TypeInt, "Size of the modulus in bits"),
+		"created_at":   shown(framework.TypeString, "When it was generated or imported, RFC 3339"),
+		"activated_at": shown(framework.TypeString, "When it began to sign, empty for never"),
+		"retired_at":   shown(framework.TypeString, "When it was replaced, empty for not yet"),
+		"published_until": shown(framework.TypeString, "Until when a retiring key stays published, and then is deleted; "+
+			"empty for as long as nobody deletes it"),
 	}
 	for name, schema := range more {
 		fields[name] = schema

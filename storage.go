@@ -119,7 +119,9 @@ func (e *entries) update(ctx context.Context, s logical.Storage, client string, 
 		return err
 	}
 	w := written{
-		config: !bytes.Equal(before.config, after.config), active: before.active != after.active, managed: slices.Concat(before.managed, after.managed),
+		config:  !bytes.Equal(before.config, after.config),
+		active:  before.active != after.active,
+		managed: slices.Concat(before.managed, after.managed),
 	}
 	ring := !bytes.Equal(before.ring, after.ring)
 	switch {

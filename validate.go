@@ -49,7 +49,8 @@ func checkRetireAfter(retireAfter, assertionTTL int64) error {
 func checkPeriod(period, publishWindow, retireAfter int64) error {
 	least := max(publishWindow+60, (retireAfter+publishWindow+5)/6)
 	return unless(period == 0 || period >= least && period <= 10*year,
-		"rotation_period must be 0 (off), or at least %ds with this publish_window and retire_after, and at most 87600h", least)
+		"rotation_period must be 0 (off), or at least %ds with this publish_window and retire_after, "+
+			"and at most 87600h", least)
 }
 
 func checkPlatformClient(name string, publicJWKS bool) error {
@@ -57,7 +58,8 @@ func checkPlatformClient(name string, publicJWKS bool) error {
 	case name != "" && !isClient(name):
 		return invalid("platform_client must be the name of a client, or default for that of the bare paths")
 	case name != "" && publicJWKS:
-		return invalid("platform_client and public_jwks exclude each other: where there is a JWKS URL, Redox looks at no other keys")
+		return invalid("platform_client and public_jwks exclude each other: where there is a JWKS URL, Redox looks at no " +
+			"other keys")
 	}
 	return nil
 }
@@ -120,7 +122,8 @@ var defaultPorts = map[string]uint64{"http": 80, "https": 443}
 func checkURL(field, raw string) (host string, err error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || u.Opaque != "" || len(raw) > 1024 || !redoxapi.IsPrintable(raw) {
-		return "", invalid("%s must be an absolute URL of at most 1024 printable ASCII characters, such as %s", field, "https://api.redoxengine.com/v2/auth/token")
+		return "", invalid("%s must be an absolute URL of at most 1024 printable ASCII characters, "+
+			"such as https://api.redoxengine.com/v2/auth/token", field)
 	}
 	_, port, hasPort := strings.Cut(strings.TrimPrefix(u.Host, "["+u.Hostname()+"]"), ":")
 	number, err := strconv.ParseUint(port, 10, 16)

@@ -124,7 +124,8 @@ func (r *Ring) Merge(list []json.RawMessage) (merged []json.RawMessage, added []
 			changed = true
 			continue
 		case k != nil:
-			return nil, nil, false, broken("Redox lists another key under the ID %s: remove that one in the dashboard, or delete key %s here", k.ID, k.ID)
+			return nil, nil, false, broken("Redox lists another key under the ID %s: remove that one in the dashboard, or "+
+				"delete key %s here", k.ID, k.ID)
 		}
 		merged = append(merged, raw)
 	}
@@ -183,7 +184,8 @@ func (r *Ring) Listed(list []json.RawMessage, now time.Time) {
 	case len(missing) > 0:
 		p.Unanswered("Redox took the update and does not list "+strings.Join(missing, ", ")+" yet", now)
 	case len(r.Gone) > 0:
-		p.Refused("Redox took the update and lists the deleted key "+string(r.Gone[0].ID)+" still: remove it in the dashboard", now)
+		p.Refused("Redox took the update and lists the deleted key "+string(r.Gone[0].ID)+" still: remove it in the "+
+			"dashboard", now)
 	default:
 		p.ReadAt, p.Attempts = now, Attempts{LastAt: now, NextAt: now.Add(lookAgain)}
 	}

@@ -150,7 +150,8 @@ func (r *Ring) Remove(id ID, force bool) error {
 			case len(r.Keys) > 1:
 				return broken("key %s is active: activate another key before deleting it", id)
 			case !force:
-				return broken("key %s is active and the only one, so deleting it ends all tokens: repeat with force=true if that is meant", id)
+				return broken("key %s is active and the only one, so deleting it ends all tokens: repeat with force=true if "+
+					"that is meant", id)
 			}
 		}
 		if len(r.Gone) >= maxNoted && r.Publication != nil {

@@ -129,11 +129,11 @@ func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 			k.PublishedAt = time.Time{}
 		}
 	}
-	if k != nil && (p.Publishing == JWKSURL && k.PublishedAt.IsZero() || p.Publishing == Manual && !k.PublishedAt.IsZero()) {
+	switch {
+	case k != nil && p.Publishing == JWKSURL && k.PublishedAt.IsZero():
+		k.PublishedAt, changed = now, true
+	case k != nil && p.Publishing == Manual && !k.PublishedAt.IsZero():
 		k.PublishedAt, changed = time.Time{}, true
-		if p.Publishing == JWKSURL {
-			k.PublishedAt = now
-		}
 	}
 	for _, k := range r.Keys {
 		for _, t := range []*time.Time{&k.CreatedAt, &k.PublishedAt, &k.ActivatedAt, &k.RetiredAt} {

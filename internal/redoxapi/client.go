@@ -138,7 +138,8 @@ func (c *Client) receive(req *http.Request) (*answer, error) {
 	defer func() { _ = resp.Body.Close() }() // read-only: nothing can be lost
 	if resp.StatusCode < 200 {
 		// The body of a 101 is the bare connection, which no context ends.
-		return nil, &UpstreamError{Kind: NotRedox, What: "the answer is HTTP " + strconv.Itoa(resp.StatusCode) + ", which was not asked for"}
+		what := "the answer is HTTP " + strconv.Itoa(resp.StatusCode) + ", which was not asked for"
+		return nil, &UpstreamError{Kind: NotRedox, What: what}
 	}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {

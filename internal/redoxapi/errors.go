@@ -20,7 +20,8 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	text := fmt.Sprintf("Redox refused the token request (HTTP %d, error %q, error_description %q", e.Status, e.Code, e.Description)
+	text := fmt.Sprintf("Redox refused the token request (HTTP %d, error %q, error_description %q",
+		e.Status, e.Code, e.Description)
 	if e.URI != "" {
 		text += ", error_uri " + e.URI
 	}
@@ -88,7 +89,8 @@ func parseError(status int, raw []byte, skew Skew) error {
 		URI         string `json:"error_uri"`
 	}
 	if err := json.Unmarshal(raw, &answer); err != nil || answer.Error == "" {
-		return &UpstreamError{Kind: NotRedox, Status: status, What: "not the JSON of Redox (a firewall or proxy may have answered)"}
+		return &UpstreamError{Kind: NotRedox, Status: status, What: "not the JSON of Redox (a firewall or proxy may have " +
+			"answered)"}
 	}
 	return &Error{
 		Status:      status,

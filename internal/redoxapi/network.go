@@ -44,7 +44,8 @@ func connectionError(host string, err error) error {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		return &UpstreamError{Kind: TimedOut, What: "no answer from " + host + " in time" + proxies}
 	case errors.As(err, &certErr):
-		return unreachable("the TLS certificate of " + host + " is not trusted: " + certificateFault(certErr.Err) + "; if a private CA signed it, set ca_pem")
+		return unreachable("the TLS certificate of " + host + " is not trusted: " +
+			certificateFault(certErr.Err) + "; if a private CA signed it, set ca_pem")
 	case errors.As(err, &dnsErr):
 		return unreachable("the name of " + host + " (or of the proxy) cannot be resolved" + proxies)
 	case errors.As(err, &opErr) && opErr.Op == "proxyconnect":

@@ -115,7 +115,8 @@ func parseAPIKey(raw []byte, clientID string) (*APIKey, error) {
 		found.Keys = *k.JWKSet.Keys
 	case k.JWKSURL == "":
 		// Taken for an empty list, it would be replaced, and others' keys lost.
-		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API does not show the API key's jwkSet, so that is left as it is"}
+		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API does not show the API key's jwkSet, so that " +
+			"is left as it is"}
 	}
 	return found, nil
 }
@@ -138,7 +139,8 @@ func (e *PlatformError) Error() string {
 	case e.Status == http.StatusUnauthorized:
 		text += ": it does not take the platform client's token, whose client_id must be that of a user-level API key"
 	case e.Status == http.StatusForbidden:
-		text += ": the user to whom the platform client's API key belongs needs a role that may manage OAuth API keys (engineer) in this environment"
+		text += ": the user to whom the platform client's API key belongs needs a role that may manage OAuth API keys " +
+			"(engineer) in this environment"
 	case e.Status == http.StatusNotFound:
 		text += ": the user to whom the platform client's API key belongs sees no OAuth API key with client ID " + e.ClientID
 	default:

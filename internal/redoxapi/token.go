@@ -108,7 +108,8 @@ func parseAnswer(status int, raw []byte, skew Skew) (*Token, error) {
 	case status >= 400:
 		return nil, parseError(status, raw, skew)
 	case status >= 300:
-		return nil, &UpstreamError{Kind: NotRedox, Status: status, What: "a redirect, which is never followed with credentials"}
+		return nil, &UpstreamError{Kind: NotRedox, Status: status, What: "a redirect, which is never followed with " +
+			"credentials"}
 	}
 	return parseToken(status, raw, skew)
 }

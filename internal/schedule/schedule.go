@@ -136,7 +136,7 @@ func (s *Schedule) run(ctx context.Context, work Work) {
 			s.keep(clients, func(client string) *worker {
 				own, stop := context.WithCancel(ctx)
 				w := &worker{wake: newWake(), stop: stop}
-				all.Go(func() { s.runClient(own, client, w.wake, work.Step) })
+				all.Go(func() { s.runClient(own, client, w.wake, work) })
 				return w
 			})
 		}
@@ -165,10 +165,10 @@ func (s *Schedule) keep(clients []string, begin func(client string) *worker) {
 }
 
 // runClient runs the steps of one client until ctx ends.
-func (s *Schedule) runClient(ctx context.Context, client string, wake wake, step func(context.Context, string) (time.Time, error)) {
+func (s *Schedule) runClient(ctx context.Context, client string, wake wake, work Work) {
 	for ctx.Err() == nil {
 		wait := LookAgain
-		next, err := step(ctx, client)
+		next, err := work.Step(ctx, client)
 		if err == nil && !next.IsZero() {
 			wait = min(wait, max(next.Sub(s.now()), 0))
 		}

@@ -50,7 +50,8 @@ func Get[T any](ctx context.Context, s logical.Storage, key string) (*T, error) 
 		return nil, unreadable("reading %s: the stored entry is not the JSON this plugin writes", key)
 	}
 	if version.Version > Version {
-		return nil, unreadable("reading %s: stored by a newer plugin (schema version %d, this one knows %d): install that plugin version again", key, version.Version, Version)
+		return nil, unreadable("reading %s: stored by a newer plugin (schema version %d, this one knows %d): install "+
+			"that plugin version again", key, version.Version, Version)
 	}
 	var e entry[T]
 	if err := json.Unmarshal(raw.Value, &e); err != nil || e.Version < 1 || e.Data == nil {
