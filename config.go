@@ -47,7 +47,7 @@ type setting struct {
 	answer  string // help of the value that a read shows
 
 	stored func(c *config) any // pointer to the stored value
-	shown  func(c *config) any // what a read shows, where that is not what is stored
+	shown  func(c *config) any // the value that a read shows, if it is not the stored one
 
 	// What a merged config is checked by: a range, as a number and in words, or a rule.
 	least, most int64
@@ -83,12 +83,12 @@ var settings = []setting{{
 	rule:   func(c *config) error { return checkAudience(c.tokenURL(), c.audience()) },
 }, {
 	name: "scope", kind: framework.TypeString, stored: func(c *config) any { return &c.Scope },
-	help:   "Scope to ask for. Redox's current samples send none, nor does the engine when this is absent or empty.",
+	help:   "Scope to ask for. None when absent or empty: Redox's current samples send none.",
 	answer: "Scope asked for, empty for none",
 	rule:   func(c *config) error { return checkScope(c.Scope) },
 }, {
 	name: "assertion_ttl", kind: framework.TypeDurationSecond, initial: int64(300),
-	help:   "Life of a client assertion, 30s to 5m. Redox takes no longer one.",
+	help:   "Life of a client assertion, 30s to 5m. Redox accepts at most five minutes.",
 	answer: "Life of a client assertion in seconds",
 	stored: func(c *config) any { return &c.AssertionTTL },
 	least:  30, most: int64(assertion.MaxTTL / time.Second), bounds: "30s to 5m",
@@ -104,7 +104,7 @@ var settings = []setting{{
 	stored: func(c *config) any { return &c.RequestTimeout }, least: 1, most: 30, bounds: "1s to 30s",
 }, {
 	name: "max_retries", kind: framework.TypeInt, initial: int64(2), stored: func(c *config) any { return &c.MaxRetries },
-	help:   "Further attempts after a passing failure, 0 to 5. Each signs a new assertion. A refusal is never repeated.",
+	help:   "Further attempts after a passing failure, 0 to 5. Each signs a new assertion. After a refusal there is none.",
 	answer: "Further attempts after a passing failure",
 	most:   5, bounds: "0 to 5",
 }, {
@@ -154,7 +154,7 @@ var settings = []setting{{
 	rule:   func(c *config) error { return checkManages(c.Manages) },
 }}
 
-// value returns what is stored of the setting.
+// value returns the stored value of the setting.
 func (s setting) value(c *config) any {
 	switch at := s.stored(c).(type) {
 	case *string:

@@ -122,7 +122,7 @@ func (c *connection) isUnknown(id keyring.ID, now time.Time) bool {
 	return c.unknown == id && now.Before(c.unknownUntil)
 }
 
-// slots are places among the requests in flight, of one or two kinds.
+// slots bounds the requests in flight: a request holds one slot of each kind.
 type slots []chan struct{}
 
 // acquire takes one slot of each kind; release gives them back.

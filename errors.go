@@ -18,7 +18,7 @@ func (e userError) Error() string { return string(e) }
 
 func invalid(format string, args ...any) error { return userError(fmt.Sprintf(format, args...)) }
 
-// notFound is a request for what is not there.
+// notFound is an error about a thing that does not exist.
 type notFound string
 
 func (e notFound) Error() string { return string(e) }
@@ -86,8 +86,8 @@ func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 	return fmt.Sprintf("client ID %s, key %s", e.config.ClientID, e.keyID)
 }
 
-// withoutAdvice returns the bare error of a token request, for what is stored:
-// advice names paths of a mount, which may move.
+// withoutAdvice returns the bare error of a token request. Stored errors have no
+// advice: it names paths of the mount, which may move.
 func withoutAdvice(err error) error {
 	var t *tokenError
 	if errors.As(err, &t) {
@@ -107,10 +107,10 @@ func isUpstream(err error) bool {
 	return errors.As(err, &up)
 }
 
-// respond turns a handler's error into what Vault answers. It is the only place
-// that knows an HTTP status of an error. Vault's clients repeat 429 and 5xx by
-// themselves and never 400, so what lasts is 400 and what passes is not. A coded
-// error must be returned bare: wrapped, gRPC makes it a 500.
+// respond turns a handler's error into Vault's answer. No other function knows
+// the HTTP status of an error. Vault's clients repeat 429 and 5xx by themselves
+// and never 400: so a permanent error is 400, and one that may pass is not. A
+// coded error must be returned bare: gRPC makes a wrapped one a 500.
 func respond(err error, requestID string) (*logical.Response, error) {
 	var (
 		rule    keyring.Rule

@@ -167,11 +167,11 @@ func hostilePaths() []hostile {
 // Fields that a path does not have, or that belong into it.
 func hostileFields() []hostile {
 	var all []hostile
-	for path, takes := range map[string]string{
-		"config": "assertion_ttl, audience", "keys/generate": "takes key_bits", "keys/import": "takes key_id, private_key", "keys/ring-key/activate": "takes force",
+	for path, accepts := range map[string]string{
+		"config": "assertion_ttl, audience", "keys/generate": "accepts key_bits", "keys/import": "accepts key_id, private_key", "keys/ring-key/activate": "accepts force",
 	} {
 		for _, field := range []string{"clientid", "CLIENT_ID", "client_id ", "platform_clients", "a\nb", strings.Repeat("f", 1000)} {
-			want := []string{"unknown field", takes}
+			want := []string{"unknown field", accepts}
 			all = append(all, hostile{path: path, field: field, value: "x", want: want}, hostile{path: "clients/acme/" + path, field: field, value: "x", want: want})
 		}
 	}
@@ -187,9 +187,9 @@ func hostileFields() []hostile {
 		all = append(all, hostile{path: path, op: op, field: "key_id", value: "other", want: []string{"key_id belongs in the path"}})
 	}
 	return append(all,
-		hostile{path: "config", op: logical.DeleteOperation, field: "client_id", value: "x", want: []string{`unknown field "client_id": this path takes no fields here`}},
+		hostile{path: "config", op: logical.DeleteOperation, field: "client_id", value: "x", want: []string{`unknown field "client_id": this path accepts no fields`}},
 		hostile{path: "config", op: logical.PatchOperation, field: "leeway", value: 5, want: []string{`unknown field "leeway"`}},
-		hostile{path: "keys/ring-key", op: logical.DeleteOperation, field: "forced", value: true, want: []string{`unknown field "forced"`, "takes force"}})
+		hostile{path: "keys/ring-key", op: logical.DeleteOperation, field: "forced", value: true, want: []string{`unknown field "forced"`, "accepts force"}})
 }
 
 // Each bad input is refused with a message that names the field and the rule,

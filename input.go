@@ -32,7 +32,7 @@ func checkInput(path *framework.Path, req *logical.Request) error {
 		case name == fieldClient, name == fieldKeyID && strings.Contains(path.Pattern, "?P<"+fieldKeyID+">"):
 			return invalid("%s belongs in the path, not among the fields", name)
 		case writes && !accepts(req.Operation, schema):
-			return invalid("unknown field %q: this path takes %s", redoxapi.Quotable(name, 64), fieldNames(req.Operation, path))
+			return invalid("unknown field %q: this path accepts %s", redoxapi.Quotable(name, 64), fieldNames(req.Operation, path))
 		case schema == nil || req.Data[name] == nil:
 			continue // an unknown field of a read: the framework warns of it
 		}
@@ -46,7 +46,7 @@ func checkInput(path *framework.Path, req *logical.Request) error {
 }
 
 // accepts reports whether an operation that writes accepts the field. A delete
-// accepts what can stand in a query.
+// accepts only fields that can stand in a query.
 func accepts(op logical.Operation, schema *framework.FieldSchema) bool {
 	return schema != nil && (schema.Query || op != logical.DeleteOperation)
 }
@@ -59,13 +59,13 @@ func fieldNames(op logical.Operation, path *framework.Path) string {
 		}
 	}
 	if len(names) == 0 {
-		return "no fields here"
+		return "no fields"
 	}
 	return strings.Join(names, ", ")
 }
 
-// typed reads a raw value. Its errors name the rule and never the value, which
-// may be a secret in the wrong field.
+// typed returns a raw value as the type of its field. Its errors name the rule and
+// never the value, which may be a secret in the wrong field.
 func typed(t framework.FieldType, raw any) (any, error) {
 	switch t {
 	case framework.TypeBool:
@@ -93,7 +93,7 @@ func asBool(raw any) (bool, error) {
 	return false, errors.New("must be true or false")
 }
 
-// asInt reads JSON's number, or the string that the CLI makes of key=value.
+// asInt reads a JSON number, or the string that the CLI makes of key=value.
 func asInt(raw any) (int64, error) {
 	switch v := raw.(type) {
 	case float64:
@@ -108,8 +108,8 @@ func asInt(raw any) (int64, error) {
 	return 0, errors.New("must be a whole number")
 }
 
-// asList reads JSON's array of strings, or one string with commas in between,
-// as the CLI sends it.
+// asList reads a JSON array of strings, or one string with commas in between, as
+// the CLI sends it.
 func asList(raw any) ([]string, error) {
 	var list []string
 	switch v := raw.(type) {

@@ -56,9 +56,8 @@ func (l *mountLog) of(client, requestID string) hclog.Logger {
 	return log.With("request_id", requestID)
 }
 
-// failure writes a line about an error that a request ended with, if the operator
-// can learn from it: with what the reader was told, which has the remedy. A
-// mistake of the reader has no line.
+// failure writes a line about the error of a request, with the text that the reader
+// got. A mistake of the reader has no line.
 func (l *mountLog) failure(client, requestID, path string, now time.Time, err error) {
 	var (
 		rule    keyring.Rule
@@ -72,7 +71,7 @@ func (l *mountLog) failure(client, requestID, path string, now time.Time, err er
 	case errors.As(err, &refused):
 		l.warnSeldom(log, "Redox refused", now, err)
 	case isUpstream(err):
-		l.warnSeldom(log, "no answer from Redox", now, err)
+		l.warnSeldom(log, "no usable answer from Redox", now, err)
 	default:
 		log.Error("request failed", "error", err)
 	}

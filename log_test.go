@@ -107,7 +107,7 @@ func TestLogOfFailures(t *testing.T) {
 	}{
 		{redoxtest.FaultBlank, http.StatusBadRequest, "token", "[WARN]  Redox refused: "},
 		{redoxtest.FaultBlank, http.StatusBadRequest, "check", "[WARN]  Redox refused: "},
-		{redoxtest.FaultUnavailable, http.StatusBadGateway, "token", "[WARN]  no answer from Redox: "},
+		{redoxtest.FaultUnavailable, http.StatusBadGateway, "token", "[WARN]  no usable answer from Redox: "},
 	} {
 		m.sandbox.SetFault(c.fault, 1)
 		var said string

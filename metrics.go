@@ -34,8 +34,9 @@ func newMetrics() *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "redox_token_reads_total", Help: "Reads of token. issued: had a token requested; reused: got one that was " +
-				"requested before; held: one in its margin, as Redox gave no other; all others failed.",
+			Name: "redox_token_reads_total", Help: "Reads of token by outcome. issued: a token was requested for the read; " +
+				"reused: the token had been requested before; held: the token is near its end, and Redox gave no newer one; " +
+				"with all other outcomes the read failed.",
 		}, []string{labelClient, labelOutcome}),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "redox_request_duration_seconds", Help: "Token requests to Redox, each attempt, however it ended.",

@@ -9,10 +9,10 @@ import (
 )
 
 const checkHelp = `
-Tries the whole way to Redox: asks for a real token and throws it away. Says
-what Redox accepted, how long it took, how far this clock is ahead of Redox's,
-and how rotation and publication get on; on failure, what to mend. What does
-not stop tokens yet, but will, is a warning.
+Tests the connection to Redox: requests a real token and throws it away. The
+answer says what Redox accepted, how long it took, how far this clock is ahead
+of Redox's, and the state of rotation and publication. An error says what to
+mend. A warning names a problem that does not stop tokens yet, but will.
 `
 
 func (e *engine) pathCheck() []*framework.Path {
@@ -33,7 +33,7 @@ func (e *engine) pathCheck() []*framework.Path {
 			"this API key and that are not of the ring. Remove in the dashboard those that nobody uses."},
 	})
 	return e.path("check", "check access", nil, checkHelp, ops{
-		logical.ReadOperation: e.read(e.readCheck, "Try the whole way to Redox.", output),
+		logical.ReadOperation: e.read(e.readCheck, "Test the connection to Redox with a real token request.", output),
 	})
 }
 
@@ -76,7 +76,8 @@ func (e *engine) readCheck(ctx context.Context, r *request) (*logical.Response, 
 	if p := ring.Publication; p != nil && p.Failure != "" {
 		resp.AddWarning("the public keys at Redox are " + publicationStatus(r.paths, c, ring))
 	}
-	// clock_leeway makes up for some of it, and an assertion may be minutes old.
+	// clock_leeway makes up for a clock ahead by a few seconds; behind, an assertion
+	// may be minutes old.
 	if ahead := t.Skew.Ahead; t.Skew.Known && (ahead > 5*time.Second || ahead < -time.Minute) {
 		resp.AddWarning(t.Skew.String() + ": mend it before Redox refuses")
 	}

@@ -13,13 +13,14 @@ import (
 )
 
 const clientsHelp = `
-Lists the further clients that have a config or a key: one for each OAuth API
-key of Redox, besides the one that has the bare paths, such as redox/token.
+Lists the clients that have a config or a key, without the default one. Each is
+one OAuth API key of Redox. The default client has the bare paths, such as
+redox/token.
 `
 
 const clientHelp = `
-Shows what a client has, or deletes its config and its keys. While it has keys
-that needs force=true, because deleted keys cannot be restored.
+Shows what a client has, or deletes its config and its keys. Deleting a client
+that has keys requires force=true, because deleted keys cannot be restored.
 `
 
 func (e *engine) pathClients() []*framework.Path {

@@ -11,8 +11,8 @@ import (
 )
 
 const configHelp = `
-Says which OAuth API key of Redox this is and how to reach Redox. Only
-client_id is needed. A write changes the fields it names and keeps the others;
+Names the OAuth API key at Redox, and says how to reach Redox. Only client_id
+is required. A write changes the fields it names and keeps the others;
 null restores a field's default. Deleting the config keeps the keys.
 `
 

@@ -10,9 +10,9 @@ import (
 )
 
 const jwksHelp = `
-Serves the public JWK Set as it is, without a Vault token, when public_jwks is
-set in config. Give Redox its URL, …/v1/redox/jwks, in place of a pasted set:
-then a new key needs nobody. Without public_jwks it is a 404.
+Serves the public JWK Set, without a Vault token, when public_jwks is set in
+config. Give Redox its URL, …/v1/redox/jwks, instead of a pasted set: then
+nobody has to paste a new key. Without public_jwks it is a 404.
 `
 
 func (e *engine) pathJWKS() []*framework.Path {
@@ -29,7 +29,7 @@ func (e *engine) pathJWKS() []*framework.Path {
 	})
 }
 
-// readJWKS answers anybody. It writes nothing, asks nobody, and parses no
+// readJWKS answers anybody. It writes nothing, makes no request, and parses no
 // private key.
 func (e *engine) readJWKS(ctx context.Context, r *request) (*logical.Response, error) {
 	if r.WrapInfo != nil && r.WrapInfo.TTL > 0 {

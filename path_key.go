@@ -15,15 +15,15 @@ const fieldForce = "force"
 
 const keyHelp = `
 Shows the public half of one key, or deletes the key. A deleted key cannot be
-restored. The active key can be deleted only if it is the only one, with
-force=true.
+restored. The active key can be deleted only when it is the last one, and that
+requires force=true.
 `
 
 const activateHelp = `
-Makes a key the one that signs. First it is proved: a token is requested with
-it, and thrown away. If Redox refuses, nothing changes and the old key goes on
-signing. The replaced key stays published as retiring; activating it again is
-the way back. force=true skips the proof.
+Makes a key the one that signs. The engine proves it first: it requests a token
+with that key, and throws the token away. If Redox refuses, nothing changes and the old key goes on
+signing. The replaced key stays published as retiring: activate it again to
+go back. force=true skips the proof.
 `
 
 func keyIDField() *framework.FieldSchema {

@@ -16,9 +16,9 @@ const (
 )
 
 const keysHelp = `
-Shows the key ring and its public half. Field jwks is what Redox's dashboard
-takes: vault read -field=jwks redox/keys. An empty ring is a 404: make the
-first key with vault write -f redox/keys/generate. Private keys are never
+Shows the key ring and its public half. Paste the field jwks into Redox's
+dashboard: vault read -field=jwks redox/keys. An empty ring is a 404: generate
+the first key with vault write -f redox/keys/generate. Private keys are never
 shown.
 `
 

@@ -20,8 +20,8 @@ import (
 
 const metricsHelp = `
 Serves metrics of this mount in Prometheus's text format: what this node's
-process did since it started, and the keys of all clients. Who may read it
-learns the clients' names. A standby forwards: scrape the active node.
+process did since it started, and the keys of all clients. A reader of it learns
+the clients' names. A standby forwards: scrape the active node.
 `
 
 func (e *engine) pathMetrics() []*framework.Path {
@@ -62,8 +62,8 @@ func (e *engine) readMetrics(ctx context.Context, r *request) (*logical.Response
 	}}, nil
 }
 
-// gauges show what is not counted but looked up at each scrape: the state of the
-// clients' keys, and what is under way. Times are in seconds since 1970, 0 for never.
+// gauges shows what is looked up at each scrape: the state of the clients' keys,
+// and the requests in flight. Times are in seconds since 1970, 0 for never.
 type gauges struct {
 	*prometheus.Registry
 	unreadable, inFlight, created, active, due, window, proof, refusals, published *prometheus.GaugeVec
@@ -98,8 +98,8 @@ func newGauges() *gauges {
 	return g
 }
 
-// lookUp returns the gauges of all clients. One that cannot be read is told as
-// that: it must not hide the others.
+// lookUp returns the gauges of all clients. A client that cannot be read has one
+// gauge that says so: it must not hide the others.
 func (e *engine) lookUp(ctx context.Context, r *request) (*gauges, error) {
 	g := newGauges()
 	clients, err := loadClients(ctx, r.Storage)

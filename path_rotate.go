@@ -10,12 +10,12 @@ import (
 )
 
 const rotateHelp = `
-Replaces the signing key, by itself from here on: generates the next key,
-publishes it, waits publish_window unless it is pasted by hand, proves it by a real
-token request until Redox takes it, and signs with it. The old key stays
-published for retire_after and is then deleted. No read of token fails
-meanwhile. A key that is pending already is the next one. In an empty ring it
-is the same as keys/generate.
+Replaces the signing key. The rest happens by itself: the engine generates the
+next key, publishes it, waits publish_window unless you paste it by hand, proves
+it by real token requests until Redox accepts one, and then signs with it. The
+old key stays published for retire_after and is then deleted. No read of token
+fails meanwhile. If a key is pending already, it is the next one. In an empty
+ring this is the same as keys/generate.
 `
 
 func (e *engine) pathRotate() []*framework.Path {
@@ -44,8 +44,8 @@ func (e *engine) rotateKey(ctx context.Context, r *request) (*logical.Response, 
 	return e.beginRotation(ctx, r, k)
 }
 
-// beginRotation lets the pending key rotate, else adds k to do so. The worker
-// sees to what is left.
+// beginRotation begins the rotation to the pending key, or to k when there is none.
+// The client's worker does the rest.
 func (e *engine) beginRotation(ctx context.Context, r *request, k *keyring.Key) (*logical.Response, error) {
 	var c *config
 	err := e.update(ctx, r, func(s *state) (err error) {

@@ -17,7 +17,7 @@ const tokenHelp = `
 Returns a fresh access token for Redox's API. Send it as "Authorization:
 Bearer <access_token>". It lives expires_in seconds, five minutes at Redox, and
 cannot be revoked. ttl says when to come back for the next, a minute before
-this one ends; Vault Agent and Vault Secrets Operator obey it by themselves.
+this one ends. Vault Agent and Vault Secrets Operator follow it by themselves.
 With reuse_tokens in config, readers share a token until its last minute.
 `
 
@@ -122,8 +122,8 @@ func (e *engine) fetchToken(ctx context.Context, r *request, v *view, again bool
 // secondsLeft returns the whole seconds that the token has left at least.
 func (t *issued) secondsLeft(now time.Time) int64 { return int64(max(t.Left(now), 0) / time.Second) }
 
-// response shows the token, which has so many seconds left, to a reader who
-// should come back after ttl of them.
+// response returns the token for a reader. left and ttl are in seconds: how much
+// of its life is left, and when the reader should come back.
 func (t *issued) response(left, ttl int64) *logical.Response {
 	at := t.RequestedAt.UTC()
 	resp := &logical.Response{Data: map[string]any{

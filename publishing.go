@@ -54,8 +54,8 @@ func publishTo(ctx context.Context, r *request, c *config) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
 }
 
-// publish makes Redox's list of the client's public keys what it should be, and
-// returns the change that notes in the ring how that went.
+// publish brings Redox's list of the client's public keys up to date, and returns
+// the change that notes in the ring how that went.
 func (e *engine) publish(ctx context.Context, r *request, s *state) change {
 	var list []json.RawMessage
 	var added []keyring.ID
@@ -101,9 +101,8 @@ func (e *engine) proveOwner(ctx context.Context, r *request, s *state, p *config
 	return fmt.Errorf("proving the active key: %w", withoutAdvice(err))
 }
 
-// updateList reads Redox's list, updates it unless it is as it should be, and
-// reads what has become of it. added are the keys that were missing, also when
-// the update failed.
+// updateList reads Redox's list, updates it unless it is up to date, and reads it
+// again. added are the keys that were missing, also when the update failed.
 func (e *engine) updateList(
 	ctx context.Context, r *request, s *state, p *config,
 ) (list []json.RawMessage, added []keyring.ID, err error) {

@@ -91,8 +91,8 @@ func (e *engine) step(ctx context.Context, s logical.Storage, client string) (ne
 	return e.now(), e.finish(ctx, r, decided, step, apply)
 }
 
-// decide settles the ring and returns the next step of it. decided is what that
-// was decided by, nil without a config or without a key, as then there is none.
+// decide settles the ring and returns its next step. decided is the state that led
+// to it, nil without a config or without a key: then there is no step.
 func (e *engine) decide(ctx context.Context, r *request) (decided *state, step keyring.Step, err error) {
 	recheck := e.rechecks.take(r.client)
 	err = e.update(ctx, r, func(s *state) error {
@@ -117,7 +117,7 @@ func (e *engine) decide(ctx context.Context, r *request) (decided *state, step k
 	return decided, step, err
 }
 
-// settle makes the ring fit the config and the time now.
+// settle brings the ring up to date with the config and the time now.
 func settle(ctx context.Context, r *request, s *state, now time.Time) error {
 	to, err := publishTo(ctx, r, s.Config)
 	if err != nil {
@@ -168,7 +168,7 @@ func (e *engine) generateSuccessor(ctx context.Context, active *keyring.Key) (*k
 	return keyring.Generate(successorBits(active.Bits), e.now())
 }
 
-// noteProof notes how the proof of a key went: at best it signs from now on.
+// noteProof notes how the proof of a key went. A proved key becomes active.
 func noteProof(ring *keyring.Ring, id keyring.ID, err error, now time.Time) error {
 	if err == nil {
 		return ring.Activate(id, now)
@@ -176,8 +176,8 @@ func noteProof(ring *keyring.Ring, id keyring.ID, err error, now time.Time) erro
 	return noteFailure(&ring.Get(id).Proofs, err, now)
 }
 
-// finish writes the outcome of a step, unless what it was decided by has changed
-// since; then the next look decides anew.
+// finish writes the outcome of a step, unless the state that led to it has changed
+// meanwhile: then the next look decides anew.
 func (e *engine) finish(ctx context.Context, r *request, decided *state, step keyring.Step, apply change) error {
 	var done *keyring.Ring
 	err := e.update(ctx, r, func(s *state) error {
@@ -204,13 +204,14 @@ func (e *engine) finish(ctx context.Context, r *request, decided *state, step ke
 	return err
 }
 
-// sameIdentity reports whether Redox looks for the public key by the same client
-// ID, and at the same place, as when c was the config: a proof of then holds.
+// sameIdentity reports whether Redox finds the public key as it did with the config
+// c: by the same client ID, at the same URL and audience. Then a proof made with c
+// still holds.
 func (s *state) sameIdentity(c *config) bool {
 	return s.Config != nil && s.Config.identity() == c.identity()
 }
 
-// report logs what a step has made of the ring, now that it is stored.
+// report logs the outcome of a step, once it is stored.
 func (e *engine) report(r *request, step keyring.Step, ring *keyring.Ring) {
 	log := e.log.of(r.client, "")
 	switch step.Action {

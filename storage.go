@@ -41,8 +41,9 @@ type entries struct {
 	now     func() time.Time
 	onWrite func(client string, w written)
 
-	// locks serialise read-modify-write of a client. They are striped, so who
-	// holds one takes no second one, asks nobody but storage, and generates no key.
+	// locks serialise read-modify-write of a client. Clients share them (they are
+	// striped): while a function holds one, it takes no second one, makes no
+	// request, and generates no key.
 	locks []*locksutil.LockEntry
 
 	views *views
@@ -76,7 +77,7 @@ func loadRing(ctx context.Context, s logical.Storage, client string) (*keyring.R
 	return ring, nil
 }
 
-// loadState reads both from storage.
+// loadState reads a client's config and key ring from storage.
 func loadState(ctx context.Context, s logical.Storage, client string) (*state, error) {
 	c, err := loadConfig(ctx, s, client)
 	if err != nil {

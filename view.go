@@ -42,9 +42,9 @@ func (v *view) signer(k *keyring.Key) (*rsa.PrivateKey, error) {
 	return private, nil
 }
 
-// views keeps what reads of token and jwks need of each client in memory: each
-// read of storage is a call to Vault's process. Whatever writes, reads storage and
-// not this.
+// views keeps in memory what reads of token and jwks need of each client: each
+// read of storage is a call to Vault's process. A function that writes reads
+// storage, and not this.
 type views struct {
 	onKeep func(client string) // called under mu with a client that has a config
 
@@ -80,7 +80,7 @@ func (s *views) keep(client string, at *place, v *view) {
 		at.view = v
 		s.onKeep(client)
 	case at.view == nil:
-		delete(s.places, client) // who asks for what is not there must not fill the memory
+		delete(s.places, client) // requests for names that do not exist must not fill the memory
 	}
 }
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tries the whole way to Redox, for cron or a monitoring system:
+# Tests the connection to Redox, for cron or a monitoring system:
 #
 #   redox-check.sh [path of a check]...
 #

@@ -49,7 +49,7 @@ const (
 // Origin says where a private key was made.
 type Origin string
 
-// A generated key was never outside Vault. Of an imported one nobody knows.
+// A generated key was never outside Vault. An imported one was.
 const (
 	Generated Origin = "generated"
 	Imported  Origin = "imported"
@@ -161,5 +161,5 @@ func (k *Key) PublicPEM() (string, error) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
 }
 
-// samePair tells whether both hold the same RSA key, under whatever ID.
+// samePair reports whether both hold the same RSA key, whatever their IDs.
 func (k *Key) samePair(other *Key) bool { return k.N == other.N && k.E == other.E }

@@ -32,15 +32,15 @@ func Parse(text string, id ID, now time.Time) (*Key, error) {
 	var err error
 	switch {
 	case text == "":
-		return nil, broken("it is empty: %s", wanted)
+		return nil, ruleError("it is empty: %s", wanted)
 	case strings.HasPrefix(text, "{"):
 		private, id, err = parseJWK(text, id)
 	case strings.Contains(text, "-----BEGIN "):
 		private, err = parsePEM(text)
 	case looksLikePath(text):
-		return nil, broken("it looks like a file's name: did you mean private_key=@%s?", text)
+		return nil, ruleError("it looks like a file's name: did you mean private_key=@%s?", text)
 	default:
-		return nil, broken("it is neither PEM nor JSON: %s", wanted)
+		return nil, ruleError("it is neither PEM nor JSON: %s", wanted)
 	}
 	if err != nil {
 		return nil, err
@@ -67,17 +67,17 @@ func looksLikePath(text string) bool {
 func parsePEM(text string) (*rsa.PrivateKey, error) {
 	text = strings.NewReplacer(`\r`, "", `\n`, "\n").Replace(text) // PEM itself has no backslash
 	if strings.Count(text, "-BEGIN ") > 1 {
-		return nil, broken("it holds more than one PEM block: give the private key alone")
+		return nil, ruleError("it holds more than one PEM block: give the private key alone")
 	}
 	block, rest := pem.Decode([]byte(text))
 	if block == nil {
-		return nil, broken("the PEM block is damaged: copy it whole, from -----BEGIN to -----END, with its line ends")
+		return nil, ruleError("the PEM block is damaged: copy it whole, from -----BEGIN to -----END, with its line ends")
 	}
 	if len(bytes.TrimSpace(rest)) > 0 {
-		return nil, broken("there is text after the PEM block: give the private key alone")
+		return nil, ruleError("there is text after the PEM block: give the private key alone")
 	}
 	if block.Headers["Proc-Type"] != "" || block.Type == "ENCRYPTED PRIVATE KEY" {
-		return nil, broken("the private key is encrypted with a passphrase: decrypt it first (openssl pkey -in key.pem -out plain.pem)")
+		return nil, ruleError("the private key is encrypted with a passphrase: decrypt it first (openssl pkey -in key.pem -out plain.pem)")
 	}
 	switch block.Type {
 	case "PRIVATE KEY":
@@ -87,7 +87,7 @@ func parsePEM(text string) (*rsa.PrivateKey, error) {
 		}
 		private, ok := parsed.(*rsa.PrivateKey)
 		if !ok {
-			return nil, broken("it is a private key of another kind (EC or Ed25519): Redox's RS384 needs an RSA key")
+			return nil, ruleError("it is a private key of another kind (EC or Ed25519): Redox's RS384 needs an RSA key")
 		}
 		return private, nil
 	case "RSA PRIVATE KEY":
@@ -97,15 +97,15 @@ func parsePEM(text string) (*rsa.PrivateKey, error) {
 		}
 		return private, nil
 	case "EC PRIVATE KEY":
-		return nil, broken("it is an EC private key: Redox's RS384 needs an RSA key")
+		return nil, ruleError("it is an EC private key: Redox's RS384 needs an RSA key")
 	case "PUBLIC KEY", "RSA PUBLIC KEY":
-		return nil, broken("it is a public key: the engine needs the private one")
+		return nil, ruleError("it is a public key: the engine needs the private one")
 	case "CERTIFICATE", "CERTIFICATE REQUEST", "X509 CRL":
-		return nil, broken("it is a certificate or part of one: %s", wanted)
+		return nil, ruleError("it is a certificate or part of one: %s", wanted)
 	case "OPENSSH PRIVATE KEY":
-		return nil, broken("it is in OpenSSH's own format: convert it first (ssh-keygen -p -m PEM -f key)")
+		return nil, ruleError("it is in OpenSSH's own format: convert it first (ssh-keygen -p -m PEM -f key)")
 	}
-	return nil, broken("it is a PEM block of an unknown type: %s", wanted)
+	return nil, ruleError("it is a PEM block of an unknown type: %s", wanted)
 }
 
 // damagedKey keeps from crypto's errors only the classes that an operator can
@@ -113,11 +113,11 @@ func parsePEM(text string) (*rsa.PrivateKey, error) {
 func damagedKey(format string, err error) error {
 	switch text := err.Error(); {
 	case strings.Contains(text, "exponent"):
-		return broken("its public exponent is even, too small or too large: generate another key")
+		return ruleError("its public exponent is even, too small or too large: generate another key")
 	case strings.Contains(text, "unknown algorithm"):
-		return broken("it is a private key of another kind (such as RSA-PSS): Redox's RS384 needs a plain RSA key")
+		return ruleError("it is a private key of another kind (such as RSA-PSS): Redox's RS384 needs a plain RSA key")
 	}
-	return broken("it is not a valid %s RSA key: copy it again, or generate another", format)
+	return ruleError("it is not a valid %s RSA key: copy it again, or generate another", format)
 }
 
 func parseJWK(text string, id ID) (*rsa.PrivateKey, ID, error) {
@@ -133,27 +133,27 @@ func parseJWK(text string, id ID) (*rsa.PrivateKey, ID, error) {
 	}
 	switch err := json.Unmarshal([]byte(text), &head); {
 	case err != nil:
-		return nil, "", broken("it is not a JWK: the JSON is damaged, or a member has the wrong type")
+		return nil, "", ruleError("it is not a JWK: the JSON is damaged, or a member has the wrong type")
 	case head.Keys != nil:
-		return nil, "", broken("it is a JWK Set: give one of its keys alone")
+		return nil, "", ruleError("it is a JWK Set: give one of its keys alone")
 	case head.KeyType != "RSA":
-		return nil, "", broken("its kty is not RSA: Redox's RS384 needs an RSA key")
+		return nil, "", ruleError("its kty is not RSA: Redox's RS384 needs an RSA key")
 	case head.Algorithm != "" && head.Algorithm != "RS384":
-		return nil, "", broken("its alg is not RS384, the only algorithm Redox documents")
+		return nil, "", ruleError("its alg is not RS384, the only algorithm Redox documents")
 	case head.Use != "" && head.Use != "sig":
-		return nil, "", broken("its use is not sig: it was not made for signing")
+		return nil, "", ruleError("its use is not sig: it was not made for signing")
 	case head.D == "":
-		return nil, "", broken("it is a public JWK (it has no d): the engine needs the private one")
+		return nil, "", ruleError("it is a public JWK (it has no d): the engine needs the private one")
 	case head.P == "" || head.Q == "":
-		return nil, "", broken("it is a JWK without its primes p and q: export it with them, or as PEM")
+		return nil, "", ruleError("it is a JWK without its primes p and q: export it with them, or as PEM")
 	}
 	if head.ID != nil {
 		kid, err := ParseID(*head.ID)
 		if err != nil {
-			return nil, "", broken("its kid cannot be used: %s", err)
+			return nil, "", ruleError("its kid cannot be used: %s", err)
 		}
 		if id != "" && id != kid {
-			return nil, "", broken("its kid differs from the field key_id: leave key_id out")
+			return nil, "", ruleError("its kid differs from the field key_id: leave key_id out")
 		}
 		id = kid
 	}
@@ -163,7 +163,7 @@ func parseJWK(text string, id ID) (*rsa.PrivateKey, ID, error) {
 	}
 	private, ok := key.Key.(*rsa.PrivateKey)
 	if !ok {
-		return nil, "", broken("it is not a private RSA key: %s", wanted)
+		return nil, "", ruleError("it is not a private RSA key: %s", wanted)
 	}
 	return private, id, nil
 }
@@ -173,11 +173,11 @@ func parseJWK(text string, id ID) (*rsa.PrivateKey, ID, error) {
 func checkRSA(private *rsa.PrivateKey) error {
 	switch bits := private.N.BitLen(); {
 	case bits < MinBits:
-		return broken("it has %d bits, and a key needs at least %d", bits, MinBits)
+		return ruleError("it has %d bits, and a key needs at least %d", bits, MinBits)
 	case bits > MaxBits:
-		return broken("it has %d bits, and a key may have at most %d", bits, MaxBits)
+		return ruleError("it has %d bits, and a key may have at most %d", bits, MaxBits)
 	case len(private.Primes) != 2:
-		return broken("it has %d primes: RSA keys for JWT have two", len(private.Primes))
+		return ruleError("it has %d primes: RSA keys for JWT have two", len(private.Primes))
 	}
 	return nil
 }

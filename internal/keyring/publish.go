@@ -33,11 +33,11 @@ func (k *Key) public() Public { return Public{ID: k.ID, N: k.N, E: k.E} }
 // here, as somebody may have changed it there.
 const lookAgain = time.Hour
 
-// recheckAgain is how soon after a look doubt may cause the next one.
+// recheckAgain is the least time between a look at Redox's list and a recheck.
 const recheckAgain = 10 * time.Second
 
-// maxNoted caps the keys that are remembered of what Redox lists, and of what
-// it should no longer list: both grow by what others do.
+// maxNoted caps how many foreign keys and how many deleted keys are noted: both
+// grow by what others do.
 const maxNoted = 32
 
 // added and removed make the list out of date, where the engine keeps it.
@@ -54,10 +54,10 @@ func (r *Ring) removed(k *Key) {
 	}
 }
 
-// PublishTo says whose list is to be kept and by whose authority, and tells whether
-// that changed the ring: what was proved or published elsewhere counts for
-// nothing. What was deleted is still to be taken off, as the list may be the
-// same one. It does nothing where the engine keeps no list.
+// PublishTo sets whose list the engine keeps and by whose authority, and reports
+// whether that changed the ring. After a change, what was proved or published
+// before does not count. Deleted keys are still to be taken off, as the list may
+// be the same one. Where the engine keeps no list, PublishTo does nothing.
 func (r *Ring) PublishTo(to string) (changed bool) {
 	if r.Publication == nil || r.Publication.To == to {
 		return false
@@ -69,8 +69,8 @@ func (r *Ring) PublishTo(to string) (changed bool) {
 	return true
 }
 
-// Recheck makes the next look at Redox's list due, unless the last one has just
-// been or has failed, and tells whether that changed the ring.
+// Recheck makes the next look at Redox's list due, unless the last one was just now
+// or has failed. It reports whether that changed the ring.
 func (r *Ring) Recheck(now time.Time) (changed bool) {
 	p := r.Publication
 	if p == nil || p.NextAt.IsZero() || p.Failure != "" || now.Before(p.LastAt.Add(recheckAgain)) {
@@ -80,8 +80,8 @@ func (r *Ring) Recheck(now time.Time) (changed bool) {
 	return true
 }
 
-// Retry makes the next look due after one that failed, for somebody who has
-// mended the reason, and tells whether that changed the ring.
+// Retry makes the next look due after one that failed: somebody may have mended the
+// reason. It reports whether that changed the ring.
 func (r *Ring) Retry() (changed bool) {
 	p := r.Publication
 	if p == nil || p.NextAt.IsZero() || p.Failure == "" {
@@ -91,8 +91,8 @@ func (r *Ring) Retry() (changed bool) {
 	return true
 }
 
-// fingerprint is what a look at Redox's list is for: whom it is kept for, the
-// keys that belong there and those that do not.
+// fingerprint returns all that shapes an update of Redox's list: whose list it is,
+// the keys that belong there, and the deleted ones that do not.
 func (r *Ring) fingerprint() string {
 	var text strings.Builder
 	text.WriteString(r.Publication.To)
@@ -105,9 +105,8 @@ func (r *Ring) fingerprint() string {
 	return text.String()
 }
 
-// Merge returns what Redox's list should be, given what it is: the ring's keys
-// added where they are missing, those that are gone left out, and everything
-// else as it is. changed is false when the list needs no update. It is an
+// Merge returns the list that Redox should have, given the one it has: missing keys
+// of the ring are added, deleted ones left out, and all others stay as they are. changed is false when the list needs no update. It is an
 // error when the list has another key under the ID of one of the ring's.
 func (r *Ring) Merge(list []json.RawMessage) (merged []json.RawMessage, added []ID, changed bool, err error) {
 	missing := map[ID]*Key{}
@@ -124,7 +123,7 @@ func (r *Ring) Merge(list []json.RawMessage) (merged []json.RawMessage, added []
 			changed = true
 			continue
 		case k != nil:
-			return nil, nil, false, broken("Redox lists another key under the ID %s: remove that one in the dashboard, or "+
+			return nil, nil, false, ruleError("Redox lists another key under the ID %s: remove that one in the dashboard, or "+
 				"delete key %s here", k.ID, k.ID)
 		}
 		merged = append(merged, raw)
@@ -191,7 +190,7 @@ func (r *Ring) Listed(list []json.RawMessage, now time.Time) {
 	}
 }
 
-// parsePublic reads what tells keys apart; what is not there is empty.
+// parsePublic returns the ID and the numbers of a public key. Missing ones are empty.
 func parsePublic(raw json.RawMessage) Public {
 	var p Public
 	if err := json.Unmarshal(raw, &p); err != nil {

@@ -22,12 +22,13 @@ type Ring struct {
 	Gone        []Public     `json:"gone,omitempty"`       // deleted keys that are to be taken off that list
 }
 
-// Rule is what an operator's request broke; its text is for the operator.
+// Rule is an error: the rule that an operator's request broke, in words for the
+// operator.
 type Rule string
 
 func (r Rule) Error() string { return string(r) }
 
-func broken(format string, args ...any) error { return Rule(fmt.Sprintf(format, args...)) }
+func ruleError(format string, args ...any) error { return Rule(fmt.Sprintf(format, args...)) }
 
 // Get returns the key called id, nil when there is none.
 func (r *Ring) Get(id ID) *Key {
@@ -81,14 +82,14 @@ func (r *Ring) NewestRetiring() *Key {
 	return newest
 }
 
-// CanAdd says why the ring takes no further key, nil when it does. It is
-// asked before a key is generated, which is slow.
+// CanAdd returns why the ring accepts no further key, and nil when it does. Callers
+// ask before they generate a key, which is slow.
 func (r *Ring) CanAdd() error {
 	if k := r.Pending(); k != nil {
-		return broken("key %s is pending already: activate or delete it before adding another", k.ID)
+		return ruleError("key %s is pending already: activate or delete it before adding another", k.ID)
 	}
 	if len(r.Keys) >= MaxKeys {
-		return broken("the ring is full with %d keys: delete a retiring one first", MaxKeys)
+		return ruleError("the ring is full with %d keys: delete a retiring one first", MaxKeys)
 	}
 	return nil
 }
@@ -102,9 +103,9 @@ func (r *Ring) Add(k *Key, now time.Time) (in *Key, added bool, err error) {
 		case old.ID == k.ID && old.samePair(k):
 			return old, false, nil
 		case old.ID == k.ID:
-			return nil, false, broken("key ID %s is taken by another key", k.ID)
+			return nil, false, ruleError("key ID %s is taken by another key", k.ID)
 		case old.samePair(k):
-			return nil, false, broken("this key is in the ring already, as %s", old.ID)
+			return nil, false, ruleError("this key is in the ring already, as %s", old.ID)
 		}
 	}
 	if err := r.CanAdd(); err != nil {
@@ -125,7 +126,7 @@ func (r *Ring) Add(k *Key, now time.Time) (in *Key, added bool, err error) {
 func (r *Ring) Activate(id ID, now time.Time) error {
 	k := r.Get(id)
 	if k == nil {
-		return broken("there is no key %s", id)
+		return ruleError("there is no key %s", id)
 	}
 	if k.State == Active {
 		return nil
@@ -148,24 +149,24 @@ func (r *Ring) Remove(id ID, force bool) error {
 		if k.State == Active {
 			switch {
 			case len(r.Keys) > 1:
-				return broken("key %s is active: activate another key before deleting it", id)
+				return ruleError("key %s is active: activate another key before deleting it", id)
 			case !force:
-				return broken("key %s is active and the only one, so deleting it ends all tokens: repeat with force=true if "+
+				return ruleError("key %s is active and the only one, so deleting it ends all tokens: repeat with force=true if "+
 					"that is meant", id)
 			}
 		}
 		if len(r.Gone) >= maxNoted && r.Publication != nil {
-			return broken("%d deleted keys are on Redox's list still: mend first what publication says", maxNoted)
+			return ruleError("%d deleted keys are on Redox's list still: mend first what publication says", maxNoted)
 		}
 		r.Keys = append(r.Keys[:i], r.Keys[i+1:]...)
 		r.removed(k)
 		return nil
 	}
-	return broken("there is no key %s", id)
+	return ruleError("there is no key %s", id)
 }
 
 // JWKS returns the public half of every key as a JWK Set (RFC 7517 section 5):
-// what Redox's dashboard takes.
+// the form that Redox's dashboard accepts.
 func (r *Ring) JWKS() (string, error) {
 	set := struct {
 		Keys []JWK `json:"keys"`

@@ -13,7 +13,7 @@ type Policy struct {
 // Publishing is how Redox gets to know the ring's public keys.
 type Publishing string
 
-// The ways. Of pasting only a proof tells when it was done.
+// The ways to publish. With Manual only a proof tells when it was done.
 const (
 	Manual      Publishing = "pasted"  // somebody pastes the set
 	JWKSURL     Publishing = "fetched" // Redox fetches it from here
@@ -42,7 +42,7 @@ type Step struct {
 	At     time.Time // of Wait: when to look again; zero when time alone changes nothing
 }
 
-// Same tells whether both ask for the same thing to be done with the same key.
+// Same reports whether both steps are the same action with the same key.
 func (s Step) Same(other Step) bool {
 	if s.Key == nil || other.Key == nil {
 		return s.Action == other.Action && s.Key == other.Key && s.Set == other.Set
@@ -50,10 +50,9 @@ func (s Step) Same(other Step) bool {
 	return s.Action == other.Action && s.Key.ID == other.Key.ID && s.Key.samePair(other.Key)
 }
 
-// Next returns the next step of the ring at time now. It changes nothing:
-// asked again, it says the same, so a step that was cut off is simply done
-// again. The ring went through [Ring.Settle], and
-// then, where the engine keeps Redox's list, through [Ring.PublishTo].
+// Next returns the next step of the ring at time now. It changes nothing: asked
+// again, it returns the same, so a step that was cut off is done again. The caller
+// has called [Ring.Settle] and then [Ring.PublishTo].
 func (r *Ring) Next(p Policy, now time.Time) Step {
 	var look time.Time
 	for _, k := range r.In(Retiring) {
@@ -99,8 +98,8 @@ func (r *Ring) Due(p Policy) time.Time {
 	return active.ActivatedAt.Add(p.Period)
 }
 
-// Published tells whether Redox can know the pending key k. Of one that
-// somebody has to paste nobody knows.
+// Published reports whether Redox can know the pending key k. When somebody has to
+// paste it, the engine cannot know and says true: only a proof tells.
 func (k *Key) Published(p Policy) bool { return p.Publishing == Manual || !k.PublishedAt.IsZero() }
 
 // ProvableFrom returns from when the pending key k, which is published, may be
@@ -113,10 +112,10 @@ func (k *Key) ProvableFrom(p Policy) time.Time {
 	return from
 }
 
-// Settle makes the ring fit the policy and the clock, and tells whether that
-// changed it: a pending key counts as published from now on when Redox fetches
-// the set, and no longer when the way has changed; a time in the future, from
-// a clock that ran ahead, is now.
+// Settle brings the ring up to date with the policy and the clock, and reports
+// whether that changed it. When Redox fetches the set, a pending key counts as
+// published from now on; when the way to publish has changed, it no longer does. A
+// time in the future, from a clock that ran ahead, becomes now.
 func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 	now = now.UTC()
 	k := r.Pending()
@@ -149,21 +148,21 @@ func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 	return changed
 }
 
-// Rotate marks the pending key to become active by itself, once Redox takes
-// it. The caller has added one when there was none.
+// Rotate marks the pending key to become active by itself, once Redox accepts it.
+// The caller has added one when there was none.
 func (r *Ring) Rotate() (*Key, error) {
 	k := r.Pending()
 	switch {
 	case k == nil:
-		return nil, broken("there is no pending key to rotate to")
+		return nil, ruleError("there is no pending key to rotate to")
 	case k.Rotating:
-		return nil, broken("a rotation to key %s is under way already: see it in keys, or delete that key to end it", k.ID)
+		return nil, ruleError("a rotation to key %s is under way already: see it in keys, or delete that key to end it", k.ID)
 	}
 	k.Rotating = true
 	return k, nil
 }
 
-// earlier returns the earlier of two times, of which zero is none.
+// earlier returns the earlier of two times. A zero time does not count.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

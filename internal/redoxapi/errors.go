@@ -80,8 +80,8 @@ func (e *UpstreamError) Transient() bool {
 	return false
 }
 
-// parseError reads a 4xx answer. What is not the JSON of an OAuth error response
-// comes from something between Redox and here: it is an [*UpstreamError].
+// parseError reads a 4xx answer. Anything but the JSON of an OAuth error response
+// comes from something between Redox and here, and becomes an [*UpstreamError].
 func parseError(status int, raw []byte, skew Skew) error {
 	var answer struct {
 		Error       string `json:"error"`

@@ -12,7 +12,7 @@ import (
 	"syscall"
 )
 
-// proxyRefusal is the HTTP status with which a proxy denies the way to Redox.
+// proxyRefusal is the HTTP status with which a proxy refuses to connect to Redox.
 type proxyRefusal int
 
 func (s proxyRefusal) Error() string { return "the proxy refuses with HTTP " + strconv.Itoa(int(s)) }

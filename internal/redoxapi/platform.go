@@ -89,7 +89,7 @@ func (p *Platform) request(ctx context.Context, method, clientID string, body []
 }
 
 // parseAPIKey reads the answer to a read. Redox adds members between minor
-// versions, so what is not known is left alone.
+// versions, so unknown ones are ignored.
 func parseAPIKey(raw []byte, clientID string) (*APIKey, error) {
 	var answer struct {
 		Payload struct {

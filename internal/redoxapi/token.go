@@ -86,7 +86,7 @@ func (c *Client) Exchange(ctx context.Context, tokenURL, assertion, scope string
 	return t, err
 }
 
-// redact removes what a server repeats of the assertion it was sent.
+// redact removes the parts of the assertion that the server repeats.
 func redact(raw []byte, assertion string) (redacted []byte, echoed bool) {
 	_, secret, _ := strings.Cut(assertion, ".") // the header is no secret
 	for part := range strings.SplitSeq(secret, ".") {
@@ -156,8 +156,9 @@ func IsPrintable(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// lifetime reads expires_in, which some servers send as a string. What is no
-// number of seconds counts as missing; less than one is a token that has ended.
+// lifetime reads expires_in, which some servers send as a string. A value that is
+// no number of seconds counts as missing. Less than one second is a token that has
+// ended.
 func lifetime(expiresIn json.RawMessage) (d time.Duration, assumed bool) {
 	const most = 24 * 60 * 60
 	seconds, err := strconv.ParseFloat(strings.Trim(string(expiresIn), `"`), 64)

@@ -208,7 +208,7 @@ func (c *Cache[T]) Len() int {
 func (c *Cache[T]) Wait() { c.calls.Wait() }
 
 // NextIn returns after how many seconds the cache hands out the next token in
-// place of t, so that a reader who obeys does not come in vain. A sixth of the
+// place of t, so that a reader who comes then gets it. A sixth of the
 // margin is added at random: readers who share a token would else all come in
 // the same second.
 func NextIn[T Token](t T, now time.Time) int64 {
