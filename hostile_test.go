@@ -113,9 +113,11 @@ func hostileKeys(t *testing.T) []hostile {
 	all := slices.Concat(
 		each("keys/import", "private_key", "must be a string", 1, true, list, object),
 		each("keys/import", "private_key", "it is empty", "", nil, " \n"),
-		each("keys/import", "private_key", "it is neither PEM nor JSON", huge, "\x00", "kеy"),
+		each("keys/import", "private_key", "it is neither PEM nor JSON", "kеy"),
+		each("keys/import", "private_key", "more than 256 KiB", huge),
+		each("keys/import", "private_key", "UTF-16", "\x00"),
 		each("keys/import", "private_key", "it is a public key", testdata(t, "public.pem")),
-		each("keys/import", "private_key", "more than one PEM block", pem+pem),
+		each("keys/import", "private_key", "two private keys", pem+pem),
 		each("keys/import", "private_key", "did you mean private_key=@", "../key.pem"),
 	)
 	for _, bad := range []any{"a/b", "a b", "..", ".", "generate", "import", "rotate", "kеy", "a\x00", "a\n", "%2e%2e", huge, 7, true, list, object} {

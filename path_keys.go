@@ -156,7 +156,7 @@ func (e *engine) importKey(ctx context.Context, r *request) (*logical.Response, 
 		}
 	}
 	text, _ := r.fields.Raw[fieldPrivateKey].(string)
-	k, err := keyring.Parse(text, id, e.now())
+	k, _, err := keyring.Parse(text, id, e.now())
 	if err != nil {
 		return nil, invalid("%s: %s", fieldPrivateKey, err)
 	}
