@@ -50,8 +50,8 @@ func hostileStrings(certificate string) []hostile {
 		each("config", "ca_pem", "must be PEM", "/etc/ssl/ca.pem", "nonsense", "-----BEGIN CERTIFICATE-----", "\x00",
 			"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
 		each("config", "ca_pem", "at most 256 KiB", huge),
-		each("config", "ca_pem", "no whole CERTIFICATE block", certificate+"-----BEGIN PRIVATE KEY-----\nAAAA\n----END PRIVATE KEY-----\n", certificate[1:]+certificate),
-		each("config", "ca_pem", "a CERTIFICATE block that cannot be read", certificate+"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+		each("config", "ca_pem", "dashes of the", certificate+"-----BEGIN PRIVATE KEY-----\nAAAA\n----END PRIVATE KEY-----\n", certificate[1:]+certificate),
+		each("config", "ca_pem", "certificate 2 of 2 cannot be read (x509: malformed certificate)", certificate+"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
 		each("config", "ca_pem", "CERTIFICATE blocks only", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"),
 	)
 }
