@@ -38,7 +38,8 @@ func sources(t *testing.T, see func(path string)) {
 // library. The compiler sees to it that no room imports the root package.
 var rooms = map[string][]string{
 	"internal/assertion":  {"github.com/golang-jwt/jwt/v5"},
-	"internal/keyring":    {"github.com/go-jose/go-jose/v4"},
+	"internal/keyring":    {"github.com/go-jose/go-jose/v4", module + "/internal/pasted"},
+	"internal/pasted":     {},
 	"internal/redoxapi":   {},
 	"internal/tokencache": {},
 	"internal/schedule":   {},
@@ -47,8 +48,8 @@ var rooms = map[string][]string{
 		"github.com/hashicorp/vault/sdk/framework", "github.com/hashicorp/vault/sdk/helper/locksutil", "github.com/hashicorp/vault/sdk/logical",
 		"github.com/prometheus/client_golang/prometheus", "github.com/prometheus/common/expfmt",
 		"github.com/hashicorp/go-hclog", "golang.org/x/time/rate",
-		module + "/internal/assertion", module + "/internal/keyring", module + "/internal/redoxapi",
-		module + "/internal/schedule", module + "/internal/store", module + "/internal/tokencache",
+		module + "/internal/assertion", module + "/internal/keyring", module + "/internal/pasted",
+		module + "/internal/redoxapi", module + "/internal/schedule", module + "/internal/store", module + "/internal/tokencache",
 	},
 	"cmd/vault-plugin-secrets-redox": {module, "github.com/hashicorp/go-hclog", "github.com/hashicorp/vault/sdk/plugin"},
 

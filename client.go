@@ -91,7 +91,7 @@ func (c *client) requestWith(ctx context.Context, v *view, k *keyring.Key) (*iss
 	if err != nil {
 		return nil, err
 	}
-	t, err := c.request(ctx, k.ID, private, c.conn.reads)
+	t, err := c.request(ctx, k, private, c.conn.reads)
 	if err != nil {
 		return nil, err
 	}
@@ -109,23 +109,23 @@ func (c *client) prove(ctx context.Context, k *keyring.Key) (*redoxapi.Token, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, seconds(c.config.RequestTimeout))
 	defer cancel()
-	return c.request(ctx, k.ID, private, c.conn.proofs)
+	return c.request(ctx, k, private, c.conn.proofs)
 }
 
-// request requests a token, signing with private. A passing failure is tried
-// again, each time with a new assertion, until ctx ends. Its error is a
+// request requests a token, signing with k, which is private. A passing failure
+// is tried again, each time with a new assertion, until ctx ends. Its error is a
 // [*tokenError] unless no request could be made.
 func (c *client) request(
-	ctx context.Context, id keyring.ID, private *rsa.PrivateKey, from slots,
+	ctx context.Context, k *keyring.Key, private *rsa.PrivateKey, from slots,
 ) (*redoxapi.Token, error) {
 	for tries := int64(0); ; tries++ {
-		t, err := c.attempt(ctx, id, private, from)
+		t, err := c.attempt(ctx, k.ID, private, from)
 		if err == nil {
 			return t, nil
 		}
 		var up *redoxapi.UpstreamError
 		if !errors.As(err, &up) || !up.Transient() || tries >= c.config.MaxRetries || !pause(ctx, tries, up.RetryAfter) {
-			return nil, &tokenError{err: err, config: c.config, keyID: id, paths: c.paths}
+			return nil, &tokenError{err: err, config: c.config, keyID: k.ID, origin: k.Origin, paths: c.paths}
 		}
 		c.metrics.retries.WithLabelValues(c.name).Inc()
 	}

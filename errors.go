@@ -28,7 +28,8 @@ type tokenError struct {
 	err    error
 	config *config
 	keyID  keyring.ID
-	paths  string // of the client, such as redox/ or redox/clients/acme/
+	origin keyring.Origin // of the key
+	paths  string         // of the client, such as redox/ or redox/clients/acme/
 }
 
 func (e *tokenError) Error() string {
@@ -73,6 +74,12 @@ func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 		return fmt.Sprintf("Redox does not know key %s for client ID %s: publication in %skeys tells how far the engine "+
 			"has come with publishing it, and client_id in %sconfig has to be the API key's",
 			e.keyID, e.config.ClientID, e.paths, e.paths)
+	case refused.UnknownKey() && e.origin == keyring.Imported:
+		return fmt.Sprintf("Redox does not know key %s for client ID %s: the key was imported, so if Redox has it "+
+			"under another kid, delete %skeys/%s (force=true if it is the only key) and import it again with "+
+			"key_id=<that kid>; else copy the JWK Set (vault read -field=jwks %skeys) to this API key in Redox's "+
+			"dashboard, press Save Changes, and check that client_id in %sconfig is the API key's",
+			e.keyID, e.config.ClientID, e.paths, e.keyID, e.paths, e.paths)
 	case refused.UnknownKey():
 		return fmt.Sprintf("Redox does not know key %s for client ID %s: copy the JWK Set (vault read -field=jwks "+
 			"%skeys) to this API key in Redox's dashboard, press Save Changes, and check that client_id in %sconfig is the "+

@@ -67,6 +67,7 @@ func FuzzRequest(f *testing.F) {
 		{"patch", "clients/acme/config", `{"region":null}`},
 		{"update", "keys/import", string(pem)},
 		{"update", "keys/import", `{"private_key":{"kty":"RSA"}}`},
+		{"update", "keys/import", `{"kty":"RSA","d":"AQAB"}`},
 		{"update", "keys/k/activate", `{"force":true}`},
 		{"delete", "keys/k", `{"force":"true"}`},
 		{"list", "clients/", `{}`},

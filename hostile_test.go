@@ -50,8 +50,8 @@ func hostileStrings(certificate string) []hostile {
 		each("config", "ca_pem", "must be PEM", "/etc/ssl/ca.pem", "nonsense", "-----BEGIN CERTIFICATE-----", "\x00",
 			"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
 		each("config", "ca_pem", "at most 256 KiB", huge),
-		each("config", "ca_pem", "no whole CERTIFICATE block", certificate+"-----BEGIN PRIVATE KEY-----\nAAAA\n----END PRIVATE KEY-----\n", certificate[1:]+certificate),
-		each("config", "ca_pem", "a CERTIFICATE block that cannot be read", certificate+"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+		each("config", "ca_pem", "dashes of the", certificate+"-----BEGIN PRIVATE KEY-----\nAAAA\n----END PRIVATE KEY-----\n", certificate[1:]+certificate),
+		each("config", "ca_pem", "certificate 2 of 2 cannot be read (x509: malformed certificate)", certificate+"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
 		each("config", "ca_pem", "CERTIFICATE blocks only", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"),
 	)
 }
@@ -111,11 +111,14 @@ func hostileNumbers() []hostile {
 func hostileKeys(t *testing.T) []hostile {
 	pem := testdata(t, "pkcs8.pem")
 	all := slices.Concat(
-		each("keys/import", "private_key", "must be a string", 1, true, list, object),
+		each("keys/import", "private_key", "must be a string", 1, true),
+		each("keys/import", "private_key", "private_key: it", list, object),
 		each("keys/import", "private_key", "it is empty", "", nil, " \n"),
-		each("keys/import", "private_key", "it is neither PEM nor JSON", huge, "\x00", "kеy"),
+		each("keys/import", "private_key", "it is neither PEM nor JSON", "kеy"),
+		each("keys/import", "private_key", "more than 256 KiB", huge),
+		each("keys/import", "private_key", "UTF-16", "\x00"),
 		each("keys/import", "private_key", "it is a public key", testdata(t, "public.pem")),
-		each("keys/import", "private_key", "more than one PEM block", pem+pem),
+		each("keys/import", "private_key", "two private keys", pem+pem),
 		each("keys/import", "private_key", "did you mean private_key=@", "../key.pem"),
 	)
 	for _, bad := range []any{"a/b", "a b", "..", ".", "generate", "import", "rotate", "kеy", "a\x00", "a\n", "%2e%2e", huge, 7, true, list, object} {

@@ -1,6 +1,7 @@
 package redox
 
 import (
+	"encoding/json"
 	"errors"
 	"maps"
 	"math"
@@ -24,6 +25,10 @@ func checkInput(path *framework.Path, req *logical.Request) error {
 	if path == nil {
 		return nil // the framework says so
 	}
+	if isJWKBody(path, req.Data) {
+		return invalid("the body is a JWK, and belongs into the field private_key: write %s%s private_key=@key.json",
+			req.MountPoint, req.Path)
+	}
 	op := req.Operation
 	writes := op == logical.UpdateOperation || op == logical.PatchOperation || op == logical.DeleteOperation
 	for _, name := range slices.Sorted(maps.Keys(req.Data)) {
@@ -36,7 +41,11 @@ func checkInput(path *framework.Path, req *logical.Request) error {
 		case schema == nil || req.Data[name] == nil:
 			continue // an unknown field of a read: the framework warns of it
 		}
-		value, err := typed(schema.Type, req.Data[name])
+		raw := req.Data[name]
+		if name == fieldPrivateKey {
+			raw = jsonText(raw)
+		}
+		value, err := typed(schema.Type, raw)
 		if err != nil {
 			return invalid("%s %s", name, err)
 		}
@@ -62,6 +71,25 @@ func fieldNames(op logical.Operation, path *framework.Path) string {
 		return "no fields"
 	}
 	return strings.Join(names, ", ")
+}
+
+// isJWKBody reports whether the body is a JWK or a JWK Set itself, which the
+// CLI sends of keys/import @key.json.
+func isJWKBody(path *framework.Path, body map[string]any) bool {
+	isJWK := body["kty"] != nil || body["keys"] != nil
+	return isJWK && path.Fields[fieldPrivateKey] != nil && body[fieldPrivateKey] == nil
+}
+
+// jsonText returns a JSON object or array, such as a JWK, as its text, and other
+// values as they are.
+func jsonText(raw any) any {
+	switch raw.(type) {
+	case map[string]any, []any:
+		if text, err := json.Marshal(raw); err == nil {
+			return string(text)
+		}
+	}
+	return raw
 }
 
 // typed returns a raw value as the type of its field. Its errors name the rule and

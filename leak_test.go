@@ -17,7 +17,7 @@ import (
 // assertions that were sent, and the tokens that were issued.
 func (m *mount) secrets() map[string]string {
 	secrets := m.sandbox.Secrets()
-	imported, err := keyring.Parse(testdata(m.t, "pkcs8.pem"), "", time.Time{})
+	imported, _, err := keyring.Parse(testdata(m.t, "pkcs8.pem"), "", time.Time{})
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -2,7 +2,10 @@ package redox
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/pem"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -156,12 +159,51 @@ func TestConfigTakesLimits(t *testing.T) {
 		m.write("config", limits)
 	}
 	ca := testdata(t, "certificate.pem")
-	if got := m.write("config", map[string]any{"ca_pem": "# A comment\n" + ca + "another"}); got["ca_pem"] != ca {
-		t.Errorf("of ca_pem more than the certificate was kept: %v", got["ca_pem"])
-	}
 	m.write("config", map[string]any{"ca_pem": " \n", "token_url": "https://redox.example:443/t", "audience": "https://REDOX.example/"})
 	m.write("config", map[string]any{"token_url": "http://127.0.0.1/t", "audience": "http://127.0.0.1:80/"})
 	m.write("config", map[string]any{"token_url": "", "audience": ""})
 	m.write("config", map[string]any{"ca_pem": ca + strings.Repeat("\n", 256<<10-len(ca))})
 	m.fails(400, logical.UpdateOperation, "config", map[string]any{"ca_pem": ca + strings.Repeat("\n", 256<<10-len(ca)+1)}, "ca_pem must be at most 256 KiB")
+}
+
+// ca_pem takes certificates as people have them, and stores them as PEM alone.
+func TestCAPEM(t *testing.T) {
+	ca := testdata(t, "certificate.pem")
+	block, _ := pem.Decode([]byte(ca))
+	inBase64 := base64.StdEncoding.EncodeToString
+	for name, test := range map[string]struct{ text, want string }{
+		"comments":             {"# A comment\n" + ca + "another", ca},
+		"two":                  {"subject=CN=one\n" + ca + "\nsubject=CN=two\n" + ca, ca + ca},
+		"Windows":              {"\ufeff" + strings.ReplaceAll(ca, "\n", "\r\n"), ca},
+		"escaped":              {"CA_PEM=" + strconv.Quote(ca), ca},
+		"YAML":                 {"ca.crt: |\n  " + strings.ReplaceAll(ca, "\n", "\n  "), ca},
+		"base64 of PEM":        {inBase64([]byte(ca + ca)), ca + ca},
+		"base64 of DER":        {inBase64(block.Bytes), ca},
+		"trusted by OpenSSL":   {strings.ReplaceAll(testdata(t, "cases/099"), "TRUSTED ", ""), testdata(t, "cases/098")},
+		"with OpenSSL's trust": {pemOf("TRUSTED CERTIFICATE", append(block.Bytes, 0x30, 0)), ca},
+	} {
+		if got, err := normalCA(test.text); err != nil || got != test.want {
+			t.Errorf("%s: %v\n%s", name, err, got)
+		}
+	}
+	for name, test := range map[string]struct{ text, want string }{
+		"the second of three": {ca + pemOf("CERTIFICATE", block.Bytes[:200]) + ca, "certificate 2 of 3 cannot be read (x509: malformed certificate)"},
+		"bytes behind it":     {pemOf("CERTIFICATE", append(block.Bytes, 0x30, 0)), "certificate 1 of 1 cannot be read (x509: trailing data)"},
+		"cut":                 {ca[:300], "the END line is missing"},
+		"a private key":       {ca + testdata(t, "pkcs8.pem"), "a block of another kind, such as a key"},
+		"PKCS#7":              {testdata(t, "cases/082"), "openssl pkcs7 -print_certs"},
+		"DER":                 {string([]rune(string(block.Bytes))), "openssl x509 -inform DER"},
+		"UTF-16":              {strings.Join(strings.Split(ca, ""), "\x00"), "is in UTF-16"},
+		"a file's name":       {"ca bundle.CRT", `did you mean ca_pem=@"ca bundle.CRT"?`},
+		"prose":               {"the usual one", "holds no CERTIFICATE block"},
+		"base64 of prose":     {inBase64([]byte("the usual one")), "holds no CERTIFICATE block"},
+	} {
+		if got, err := normalCA(test.text); err == nil || !strings.Contains(err.Error(), test.want) || got != "" {
+			t.Errorf("%s: %v, want %q\n%s", name, err, test.want, got)
+		}
+	}
+}
+
+func pemOf(label string, der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der}))
 }

@@ -28,9 +28,10 @@ first key signs at once; a later one is pending until keys/<key_id>/activate.
 `
 
 const importHelp = `
-Imports an RSA private key that Redox knows already, as PEM (PKCS#8 or PKCS#1)
-or as a private JWK. Read it from a file, so that it stands on no command line:
-vault write redox/keys/import private_key=@key.pem. Delete the file then.
+Imports an RSA private key that Redox knows already, as a private JWK, which
+carries its key ID, or as PEM (PKCS#8 or PKCS#1). Read it from a file, so that
+it stands on no command line: vault write redox/keys/import
+private_key=@key.json, or private_key=@key.pem. Delete the file then.
 `
 
 // added is the answer of what puts a key into the ring.
@@ -75,8 +76,9 @@ func (e *engine) pathImport() []*framework.Path {
 		fieldPrivateKey: {
 			Type: framework.TypeString, Required: true,
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true, EditType: "textarea"},
-			Description: "RSA private key of 2048 to 4096 bits: PEM (PKCS#8 or PKCS#1, also with line ends " +
-				"written as \\n) or a private JWK.",
+			Description: "RSA private key of 2048 to 4096 bits: a private JWK, as text or as a JSON object, or PEM " +
+				"(PKCS#8 or PKCS#1). One that is quoted, escaped, indented, in base64 or among certificates is " +
+				"accepted too.",
 		},
 		fieldKeyID: {Type: framework.TypeString, Description: "Key ID (kid) under which Redox knows the key. The " +
 			"JWK's kid, else the RFC 7638 thumbprint, when absent or empty."},
@@ -156,11 +158,18 @@ func (e *engine) importKey(ctx context.Context, r *request) (*logical.Response, 
 		}
 	}
 	text, _ := r.fields.Raw[fieldPrivateKey].(string)
-	k, err := keyring.Parse(text, id, e.now())
+	k, warnings, err := keyring.Parse(text, id, e.now())
 	if err != nil {
 		return nil, invalid("%s: %s", fieldPrivateKey, err)
 	}
-	return e.addKey(ctx, r, k)
+	resp, err := e.addKey(ctx, r, k)
+	if err != nil {
+		return nil, err
+	}
+	for _, warning := range warnings {
+		resp.AddWarning(fieldPrivateKey + ": " + warning)
+	}
+	return resp, nil
 }
 
 func (e *engine) addKey(ctx context.Context, r *request, k *keyring.Key) (*logical.Response, error) {

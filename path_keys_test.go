@@ -124,3 +124,51 @@ func TestImportKey(t *testing.T) {
 	}
 	m.fails(400, logical.UpdateOperation, "keys/import", map[string]any{"private_key": testdata(t, "rsa1024.pem")}, "private_key: it has 1024 bits")
 }
+
+// A JWK comes as text or as the object that it is, and never as the body. What
+// is refused is quoted nowhere, which the scan at the end of the test looks for.
+func TestImportJWK(t *testing.T) {
+	m := newMount(t)
+	var jwk map[string]any
+	if err := json.Unmarshal([]byte(testdata(t, "cases/174")), &jwk); err != nil { // with the x5c of another key
+		t.Fatal(err)
+	}
+	before := snapshot(t, m.storage)
+	for want, body := range map[string]map[string]any{
+		"the body is a JWK, and belongs into the field private_key: write redox/keys/import private_key=@key.json": jwk,
+		"the body is a JWK":                                               {"keys": []any{jwk}},
+		"private_key: the JWK Set has no private key":                     {"private_key": []any{map[string]any{"kty": "RSA", "n": jwk["n"]}}},
+		"private_key: its member d has to be a string":                    {"private_key": map[string]any{"kty": "RSA", "n": jwk["n"], "e": "AQAB", "d": []any{jwk["d"]}}},
+		"private_key must be a string":                                    {"private_key": true},
+		"private_key: it is JSON and no JWK: its member key may be meant": {"private_key": map[string]any{"key": jwk}},
+	} {
+		m.fails(400, logical.UpdateOperation, "keys/import", body, want)
+	}
+	m.unchanged(before)
+	resp, err := m.request(t.Context(), logical.UpdateOperation, "keys/import", map[string]any{"private_key": jwk})
+	if err != nil || resp.Data["key_id"] != "my-kid-1" || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "private_key: the certificate in x5c is of another key") {
+		t.Errorf("%v, %v", resp, err)
+	}
+	if again := m.write("keys/import", map[string]any{"private_key": testdata(t, "cases/117")}); again["key_id"] != "my-kid-1" {
+		t.Errorf("the same as text: %v", again)
+	}
+}
+
+// Whoever imported a PEM that Redox knows by another kid is told, and what he is
+// told works.
+func TestImportUnderAnotherKid(t *testing.T) {
+	m := newMount(t)
+	body := map[string]any{"private_key": testdata(t, "pkcs8.pem"), "key_id": "at-redox"}
+	m.write("keys/import", body)
+	m.publish("")
+	m.must(logical.DeleteOperation, "keys/at-redox", map[string]any{"force": true})
+	delete(body, "key_id")
+	wrong := m.write("keys/import", body)["key_id"].(string)
+	m.write("config", map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL()})
+	m.fails(400, logical.ReadOperation, "token", nil, "if Redox has it under another kid, delete redox/keys/"+wrong+" (force=true if it is the only key) and import it again with key_id=<that kid>")
+	body["key_id"] = "at-redox"
+	m.fails(400, logical.UpdateOperation, "keys/import", body, "as "+wrong+": to have it as at-redox, delete that one with force=true")
+	m.must(logical.DeleteOperation, "keys/"+wrong, map[string]any{"force": true})
+	m.write("keys/import", body)
+	m.read("token")
+}

@@ -2,12 +2,15 @@ package redox
 
 import (
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/pasted"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
@@ -154,27 +157,70 @@ func isLoopback(host string) bool {
 	return err == nil && address.IsLoopback()
 }
 
-// normalCA returns the certificates in text and nothing else of it, as what
-// is stored is shown again. A block that cannot be read is an error, as
-// whoever gave it expects it to be trusted.
+// normalCA returns the certificates in text as PEM and nothing else of it, as
+// what is stored is shown again. A certificate that cannot be read is an error,
+// as whoever gave it expects it to be trusted.
 func normalCA(text string) (string, error) {
 	if len(text) > 256<<10 {
 		return "", invalid("ca_pem must be at most 256 KiB")
 	}
-	var certificates []byte
-	blocks := 0
-	for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			return "", invalid("ca_pem must hold CERTIFICATE blocks only, and holds a block of another kind")
-		}
-		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return "", invalid("ca_pem must be PEM, and holds a CERTIFICATE block that cannot be read")
-		}
-		certificates = append(certificates, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
-		blocks++
+	blocks, err := certificateBlocks(text)
+	if err != nil {
+		return "", err
 	}
-	if blocks != strings.Count(text, "-BEGIN ") || blocks == 0 && strings.TrimSpace(text) != "" {
-		return "", invalid("ca_pem must be PEM, and holds what is no whole CERTIFICATE block")
+	var certificates []byte
+	for i, block := range blocks {
+		der := block.Bytes
+		var outer asn1.RawValue
+		if _, err := asn1.Unmarshal(der, &outer); err == nil && block.Label == "TRUSTED CERTIFICATE" {
+			der = outer.FullBytes // without what OpenSSL puts behind it
+		}
+		if _, err := x509.ParseCertificate(der); err != nil {
+			return "", invalid("ca_pem must be PEM: certificate %d of %d cannot be read (%s), so none was stored: "+
+				"copy it again, whole", i+1, len(blocks), redoxapi.Quotable(err.Error(), 100))
+		}
+		certificates = append(certificates, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
 	return string(certificates), nil
+}
+
+// certificateBlocks returns the blocks in text: PEM, or PEM or one certificate
+// in base64. They are of certificates alone, which may be damaged.
+func certificateBlocks(text string) ([]pasted.Block, error) {
+	clean := pasted.Clean(text)
+	if raw, is := pasted.Base64(clean); is {
+		if _, err := x509.ParseCertificate(raw); err == nil {
+			return []pasted.Block{{Label: "CERTIFICATE", Bytes: raw}}, nil
+		}
+		if within := pasted.Clean(string(raw)); strings.Contains(within, "-----BEGIN ") {
+			clean = within
+		}
+	}
+	blocks, err := pasted.Blocks(clean)
+	name := pasted.FileName("ca_pem", text)
+	switch {
+	case pasted.IsUTF16(text):
+		return nil, invalid("ca_pem must be PEM, and is in UTF-16: save the file as UTF-8")
+	case err != nil:
+		return nil, invalid("ca_pem must be PEM: %s", err)
+	case len(blocks) == 0 && name != "":
+		return nil, invalid("ca_pem must be PEM: %s", name)
+	case len(blocks) == 0 && strings.ContainsRune(clean, utf8.RuneError):
+		return nil, invalid("ca_pem must be PEM, and is binary: convert it " +
+			"(openssl x509 -inform DER -in ca.der -out ca.pem)")
+	case len(blocks) == 0 && clean != "":
+		return nil, invalid("ca_pem must be PEM, and holds no CERTIFICATE block: give it as a file, ca_pem=@ca.pem")
+	}
+	for _, block := range blocks {
+		switch block.Label {
+		case "CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE":
+		case "PKCS7":
+			return nil, invalid("ca_pem must hold CERTIFICATE blocks only, and is PKCS#7: convert it " +
+				"(openssl pkcs7 -print_certs -in ca.p7b -out ca.pem)")
+		default:
+			return nil, invalid("ca_pem must hold CERTIFICATE blocks only, " +
+				"and holds a block of another kind, such as a key")
+		}
+	}
+	return blocks, nil
 }

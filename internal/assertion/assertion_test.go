@@ -29,7 +29,7 @@ func testKey(t testing.TB) *rsa.PrivateKey {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := keyring.Parse(string(raw), "", time.Time{})
+	k, _, err := keyring.Parse(string(raw), "", time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}

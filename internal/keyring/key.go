@@ -28,11 +28,27 @@ func ParseID(s string) (ID, error) {
 	id := ID(s)
 	switch {
 	case !validID.MatchString(s):
-		return "", fmt.Errorf("a key ID has 1 to 128 of the characters A-Z a-z 0-9 _ . : @ ~ = + -")
+		return "", fmt.Errorf("a key ID has 1 to 128 of the characters A-Z a-z 0-9 _ . : @ ~ = + -%s", badCharacter(s))
 	case reserved[id]:
 		return "", fmt.Errorf("%q cannot be a key ID: it is the name of an endpoint", s)
 	}
 	return id, nil
+}
+
+// badCharacter names the first character of s that no key ID has.
+func badCharacter(s string) string {
+	for _, r := range s {
+		switch {
+		case validID.MatchString(string(r)):
+		case r == ' ':
+			return ", and this has a blank"
+		case r > ' ' && r < 0x7f:
+			return fmt.Sprintf(", and this has the character %c", r)
+		default:
+			return fmt.Sprintf(", and this has the character %U", r)
+		}
+	}
+	return ""
 }
 
 // State says what a key is for at this moment.

@@ -57,7 +57,7 @@ func TestGenerate(t *testing.T) {
 }
 
 func TestLargestKey(t *testing.T) {
-	k, err := keyring.Parse(file(t, "rsa4096.pem"), "", noon)
+	k, _, err := keyring.Parse(file(t, "rsa4096.pem"), "", noon)
 	if err != nil || k.Bits != keyring.MaxBits {
 		t.Errorf("%v, %v", k, err)
 	}

@@ -105,7 +105,8 @@ func (r *Ring) Add(k *Key, now time.Time) (in *Key, added bool, err error) {
 		case old.ID == k.ID:
 			return nil, false, ruleError("key ID %s is taken by another key", k.ID)
 		case old.samePair(k):
-			return nil, false, ruleError("this key is in the ring already, as %s", old.ID)
+			return nil, false, ruleError("this key is in the ring already, as %s: to have it as %s, %s, then import it again",
+				old.ID, k.ID, r.wayToDelete(old))
 		}
 	}
 	if err := r.CanAdd(); err != nil {
@@ -118,6 +119,17 @@ func (r *Ring) Add(k *Key, now time.Time) (in *Key, added bool, err error) {
 	r.Keys = append(r.Keys, k)
 	r.added(k)
 	return k, true, nil
+}
+
+// wayToDelete says what has to be done for Remove to delete k.
+func (r *Ring) wayToDelete(k *Key) string {
+	switch {
+	case k.State != Active:
+		return "delete that one"
+	case len(r.Keys) > 1:
+		return "activate another key and delete that one"
+	}
+	return "delete that one with force=true, as it is the only key"
 }
 
 // Activate makes the key called id the one that signs; the one that signed

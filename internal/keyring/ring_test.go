@@ -1,6 +1,7 @@
 package keyring_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -12,7 +13,7 @@ import (
 
 func imported(t testing.TB, id keyring.ID) *keyring.Key {
 	t.Helper()
-	k, err := keyring.Parse(file(t, "pkcs8.pem"), id, noon)
+	k, _, err := keyring.Parse(file(t, "pkcs8.pem"), id, noon)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +85,48 @@ func TestAdd(t *testing.T) {
 	}
 	if got := states(r); got != string(first.ID)+" active, second pending" {
 		t.Errorf("the ring holds %s", got)
+	}
+}
+
+// Whoever imports a key again under another ID is told how to get there, and
+// gets there.
+func TestAddUnderAnotherID(t *testing.T) {
+	for name, test := range map[string]struct {
+		ring []*keyring.Key // added in this order
+		want string
+		way  func(r *keyring.Ring) error
+	}{
+		"the only key": {
+			[]*keyring.Key{imported(t, "one")}, "delete that one with force=true, as it is the only key",
+			func(r *keyring.Ring) error { return r.Remove("one", true) },
+		},
+		"the pending key": {
+			[]*keyring.Key{fake("first"), imported(t, "one")}, "delete that one, then",
+			func(r *keyring.Ring) error { return r.Remove("one", false) },
+		},
+		"the active key of several": {
+			[]*keyring.Key{imported(t, "one"), fake("second")}, "activate another key and delete that one, then",
+			func(r *keyring.Ring) error { return errors.Join(r.Activate("second", noon), r.Remove("one", false)) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &keyring.Ring{}
+			for _, k := range test.ring {
+				if _, _, err := r.Add(k, noon); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, _, err := r.Add(imported(t, "two"), noon)
+			if !isRule(err) || !strings.Contains(err.Error(), "as one: to have it as two, "+test.want) {
+				t.Fatalf("error %v", err)
+			}
+			if err := test.way(r); err != nil {
+				t.Fatal(err)
+			}
+			if _, added, err := r.Add(imported(t, "two"), noon); err != nil || !added {
+				t.Errorf("added %v, %v", added, err)
+			}
+		})
 	}
 }
 

@@ -31,7 +31,7 @@ func keyFile(t *testing.T, name string) *rsa.PrivateKey {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := keyring.Parse(string(raw), "", time.Time{})
+	k, _, err := keyring.Parse(string(raw), "", time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,151 @@
+package keyring
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// readJSON reads a JWK, or the one private key of a JWK Set or an array of
+// JWKs, or a text that is an array of its lines.
+func readJSON(text string) (found, error) {
+	raw, err := oneValue(text)
+	if err != nil {
+		return found{}, err
+	}
+	var all []jwk
+	var single jwk
+	var lines []string
+	var set struct {
+		Keys []jwk `json:"keys"`
+	}
+	switch {
+	case json.Unmarshal(raw, &lines) == nil && len(lines) > 0:
+		return find(strings.Join(lines, "\n"), 1)
+	case json.Unmarshal(raw, &all) == nil:
+	case json.Unmarshal(raw, &single) == nil && single.has("kty"):
+		return readJWK(single)
+	case single["keys"] != nil && json.Unmarshal(raw, &set) == nil:
+		all = set.Keys
+	default:
+		return found{}, noJWK(raw)
+	}
+	private := slices.DeleteFunc(slices.Clone(all), func(j jwk) bool { return !j.isPrivate() })
+	switch {
+	case slices.ContainsFunc(all, func(j jwk) bool { return !j.has("kty") }):
+		return found{}, noJWK(raw)
+	case len(private) > 1:
+		return found{}, severalKeys(len(private))
+	case len(private) == 0:
+		return found{}, ruleError("the JWK Set has no private key (none with d): the engine needs the private one")
+	}
+	return readJWK(private[0])
+}
+
+// oneValue returns the one JSON value that text is.
+func oneValue(text string) (json.RawMessage, error) {
+	decoder := json.NewDecoder(strings.NewReader(text))
+	var raw json.RawMessage
+	err := decoder.Decode(&raw)
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &syntax):
+		line, column := place(text, int(syntax.Offset)-1)
+		return nil, ruleError("the JSON is damaged at line %d, column %d: mend it there, or export the key again", line, column)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, ruleError("the JSON is cut short: it ends before its last brace; copy it whole")
+	case err != nil:
+		return nil, ruleError("the JSON cannot be read: export the key again")
+	}
+	rest := text[decoder.InputOffset():]
+	next := strings.IndexAny(rest, `{["'/`)
+	switch line, column := place(text, len(text)-len(rest)+next); {
+	case next < 0: // nothing, or prose
+	case rest[next] == '{' || rest[next] == '[':
+		return nil, ruleError("it holds more than one JSON value, the next at line %d, column %d: give the JWK alone",
+			line, column)
+	default:
+		return nil, ruleError("after the JSON, at line %d, column %d, stands what may belong to it: give the JWK alone",
+			line, column)
+	}
+	return raw, nil
+}
+
+// place returns the line and the column, both from 1, of a byte of text.
+func place(text string, offset int) (line, column int) {
+	before := text[:max(0, min(offset, len(text)))]
+	return 1 + strings.Count(before, "\n"), len(before) - strings.LastIndex(before, "\n")
+}
+
+// noJWK says of JSON which is no JWK which of its members looks like the key.
+func noJWK(raw json.RawMessage) error {
+	var value any
+	if err := json.Unmarshal(raw, &value); err != nil {
+		return ruleError("the JSON cannot be read: export the key again")
+	}
+	name, isVariable := keyMember(value, "")
+	shown := memberName.MatchString(name)
+	object, _ := value.(map[string]any)
+	isKty := func(name string) bool { return strings.EqualFold(name, "kty") }
+	switch {
+	case name == "" && slices.ContainsFunc(slices.Collect(maps.Keys(object)), isKty):
+		return ruleError("it has no kty, so it is no JWK: the names of a JWK's members are in lower case")
+	case name == "":
+		return ruleError(`it has no kty, so it is no JWK: that of an RSA key has "kty":"RSA"`)
+	case !shown:
+		return ruleError("it is JSON and no JWK: one of its members holds a key: give that alone")
+	case isVariable:
+		return ruleError("it is a Postman environment and no JWK: its variable %s may be meant "+
+			`(jq -r '.values[] | select(.key=="%s").value' environment.json > key.pem)`, name, name)
+	}
+	return ruleError("it is JSON and no JWK: its member %s may be meant "+
+		`(jq -r '.. | ."%s"? // empty' file.json > key.pem)`, name, name)
+}
+
+// memberName is a name that is shown: no key looks so.
+var memberName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_. -]{0,31}$`)
+
+// keyMember returns the name of the first member, of value or of what is in
+// it, that looks like a private key, and whether it is a variable of Postman.
+func keyMember(value any, name string) (member string, isVariable bool) {
+	switch v := value.(type) {
+	case string:
+		if looksPrivate(v) {
+			return name, false
+		}
+	case []any:
+		for _, item := range v {
+			if member, isVariable = keyMember(item, name); member != "" {
+				return member, isVariable
+			}
+		}
+	case map[string]any:
+		if _, isKey := v["kty"]; isKey && (v["d"] != nil || v["p"] != nil) && name != "" {
+			return name, false
+		}
+		if variable, is := v["key"].(string); is {
+			if content, _ := v["value"].(string); looksPrivate(content) {
+				return variable, true
+			}
+		}
+		for _, inner := range slices.Sorted(maps.Keys(v)) {
+			if member, isVariable = keyMember(v[inner], inner); member != "" {
+				return member, isVariable
+			}
+		}
+	}
+	return "", false
+}
+
+// looksPrivate reports whether text looks like a private key: PEM, PEM or DER
+// in base64, or a JWK.
+func looksPrivate(text string) bool {
+	text = strings.TrimSpace(text)
+	begins := func(prefix string) bool { return len(text) > 600 && strings.HasPrefix(text, prefix) }
+	return strings.Contains(text, "PRIVATE KEY-----") || begins("LS0tLS1CRUdJTi") || begins("MII") ||
+		strings.Contains(text, `"kty"`) && strings.Contains(text, `"d"`)
+}
