@@ -179,7 +179,6 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"operator":        operatorCmd,
 	"externalsecrets": externalSecretsCmd,
 	"edit":            editCmd,
-	"terraform":       terraformCmd,
 	"rights":          rightsCmd,
 	"consultemplate":  consulTemplateCmd,
 
