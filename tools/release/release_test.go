@@ -1,9 +1,11 @@
 package main
 
 import (
+	"go/version"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -73,5 +75,35 @@ later version.`
 		if _, err := identify([]byte(text)); !fails(err, wants) {
 			t.Errorf("%v, not %q", err, wants)
 		}
+	}
+}
+
+// The Go of releases, that of the workflows and the go directives change together:
+// the toolchain line here names the first, and nothing may name another minor version
+// or a later one.
+func TestOneGo(t *testing.T) {
+	file := func(path string) string {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	of := regexp.MustCompile(`(?m)^toolchain go((\d+\.\d+)\.\d+)$`).FindStringSubmatch(file("go.mod"))
+	workflows, err := filepath.Glob("../../.github/workflows/*.yml")
+	if err != nil || of == nil {
+		t.Fatal(of, err)
+	}
+	named := 0
+	for _, workflow := range workflows {
+		for _, found := range regexp.MustCompile(`go-version: "?([\w.]+)`).FindAllStringSubmatch(file(workflow), -1) {
+			if named++; found[1] != of[2] && found[1] != "stable" {
+				t.Errorf("%s names Go %s, and releases are built with %s", workflow, found[1], of[1])
+			}
+		}
+	}
+	floor := regexp.MustCompile(`(?m)^go (\S+)$`).FindStringSubmatch(file("../../go.mod"))
+	if named < 3 || floor == nil || version.Compare("go"+floor[1], "go"+of[1]) > 0 {
+		t.Errorf("%d workflows name a Go; go.mod wants %v, and releases are built with %s", named, floor, of[1])
 	}
 }
