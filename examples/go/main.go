@@ -27,7 +27,8 @@ type redox struct {
 func (r *redox) accessToken(ctx context.Context) (string, error) {
 	for pause := time.Second; time.Now().After(r.renew); pause *= 2 {
 		status, err := r.read(ctx)
-		mayPass := status == 0 || status == http.StatusTooManyRequests || status >= 500
+		mayPass := status == 0 || status == http.StatusTooManyRequests || status >= 500 ||
+			status == http.StatusNotFound && strings.Contains(err.Error(), "no handler for route") // the plugin is not on this node
 		if err == nil || (mayPass || status == notAsked) && time.Now().Before(r.end) {
 			break // without a new one, the old one does as long as it lives
 		} else if !mayPass || pause > 8*time.Second {

@@ -117,8 +117,8 @@ func condition(name string) (bool, error) {
 	switch name {
 	case "jose", "node":
 		return *joseVerifier != "", nil
-	case "python", "jq": // scripts/test all has what is optional otherwise
-		_, err := exec.LookPath(map[string]string{"python": "python3", "jq": "jq"}[name])
+	case "python", "java", "jq": // scripts/test all has what is optional otherwise
+		_, err := exec.LookPath(map[string]string{"python": "python3", "java": "javac", "jq": "jq"}[name])
 		return *long || err == nil, nil
 	case "long":
 		return *long, nil
@@ -179,7 +179,6 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"operator":        operatorCmd,
 	"externalsecrets": externalSecretsCmd,
 	"edit":            editCmd,
-	"terraform":       terraformCmd,
 	"rights":          rightsCmd,
 	"consultemplate":  consulTemplateCmd,
 

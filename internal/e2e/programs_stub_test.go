@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 type stub struct {
 	mu           sync.Mutex
 	vault, redox string
+	status       int    // of what Vault answers
 	asked        int    // how many tokens were read
 	refuses      string // see stubCmd
 	refused      int
@@ -25,7 +27,7 @@ type stub struct {
 
 // stubCmd commands it; its address is in STUB:
 //
-//	stub vault <JSON>  what it answers to who reads a token; # is the token's number
+//	stub vault <JSON> [<status>]  what it answers to who reads a token; # is the token's number
 //	stub redox <JSON>  what it answers to a search
 //	stub refuses none  refuses no token
 //	stub refuses all   refuses each
@@ -44,7 +46,12 @@ func stubCmd(ts *testscript.TestScript, _ bool, args []string) {
 	defer s.mu.Unlock()
 	switch args[0] {
 	case "vault":
-		s.vault = args[1]
+		s.vault, s.status = args[1], http.StatusOK
+		if len(args) > 2 {
+			var err error
+			s.status, err = strconv.Atoi(args[2])
+			ts.Check(err)
+		}
 	case "redox":
 		s.redox = args[1]
 	case "refuses":
@@ -61,6 +68,7 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	if r.Method == http.MethodGet {
 		s.asked++
+		w.WriteHeader(s.status)
 		_, _ = fmt.Fprint(w, strings.ReplaceAll(s.vault, "#", fmt.Sprint(s.asked)))
 		return
 	}

@@ -57,10 +57,13 @@ func languages(ts *testscript.TestScript) map[string][]string {
 	if has, _ := condition("node"); has {
 		all["node"] = []string{"node", abs("node/redox.mjs")}
 	}
+	if has, _ := condition("java"); has {
+		all["java"] = []string{"java", abs("java/Redox.java")}
+	}
 	return all
 }
 
-// programsCmd commands the examples in Go, Python and Node.js:
+// programsCmd commands the examples in Go, Python, Node.js and Java:
 //
 //	programs start [<variable>=<value>…]  starts them, in place of those that run
 //	programs ask <family>                 each prints what it found

@@ -24,13 +24,14 @@ var dist = flag.String("dist", "", "a folder that scripts/release has filled for
 // and sets the variables that docs/release.md tells to set.
 func downloadCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	platform := runtime.GOOS + "_" + runtime.GOARCH
-	archives, err := filepath.Glob(filepath.Join(*dist, pluginName+"_*_"+platform+".tar.gz"))
+	binaries, err := filepath.Glob(filepath.Join(*dist, pluginName+"_*_"+platform))
 	ts.Check(err)
-	if len(archives) != 1 {
-		ts.Fatalf("%s holds %d archives for %s", *dist, len(archives), platform)
+	if len(binaries) != 1 {
+		ts.Fatalf("%s holds %d binaries for %s", *dist, len(binaries), platform)
 	}
-	version := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(archives[0]), pluginName+"_"), "_"+platform+".tar.gz")
-	for _, name := range []string{filepath.Base(archives[0]), "SHA256SUMS", "BINARY_SHA256SUMS"} {
+	version := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(binaries[0]), pluginName+"_"), "_"+platform)
+	name := pluginName + "_" + version + "_" + platform
+	for _, name := range []string{name, name + ".tar.gz", name + ".cdx.json", "SHA256SUMS", "THIRD_PARTY_LICENSES"} {
 		raw, err := os.ReadFile(filepath.Join(*dist, name))
 		ts.Check(err)
 		ts.Check(os.WriteFile(ts.MkAbs(name), raw, 0o600))

@@ -1,9 +1,15 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -14,9 +20,11 @@ import (
 
 // allowed are the licences, by SPDX's names, under which code may be in a
 // binary that is under the MPL-2.0 and that anybody may pass on.
-func allowed() []string {
-	return []string{"0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MPL-2.0"}
-}
+var allowed = []string{"0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MPL-2.0"}
+
+// enough is how many percent of a licence's file must be a licence word for
+// word. Below it stands something that somebody has to read.
+const enough = 75
 
 var (
 	isLicense = regexp.MustCompile(`(?i)^(licen[cs]e|copying|unlicense)([-_.].*)?$`)
@@ -26,100 +34,136 @@ var (
 	isOther = regexp.MustCompile(`(?i)\.(go|s|c|h|py|sh|tmpl|docs)$`)
 )
 
-// enough is how much of a licence's file has to be a licence word for word.
-// Below it stands something that somebody has to read.
-const enough = 75
+// dependency is a module of which something is compiled in, or Go's own library.
+type dependency struct {
+	name, dir string
+	folders   map[string]bool // of dir: from the root to each package that is compiled in
+}
 
-// readLicenses collects the texts that go with a module, from its root and each
-// folder on the way to a package that is compiled in, and tells what they are.
-func readLicenses(dep *dependency) error {
-	if dep.path == library {
-		dep.packages = nil // they are all under the one at its root
+// writeLicenses writes the file that goes with each binary, as most licences ask.
+func writeLicenses(ctx context.Context, repository, file string) error {
+	found := map[string]*dependency{}
+	for _, system := range []string{"darwin", "freebsd", "linux", "windows"} {
+		for _, arch := range []string{"amd64", "arm64"} {
+			if err := listPackages(ctx, repository, system, arch, found); err != nil {
+				return err
+			}
+		}
 	}
-	for _, folder := range folders(dep.dir, dep.packages) {
-		entries, err := os.ReadDir(filepath.Join(dep.dir, folder))
+	var names, texts strings.Builder
+	for _, path := range slices.Sorted(maps.Keys(found)) {
+		licenses, text, err := found[path].read()
 		if err != nil {
+			return fmt.Errorf("%s: %w", found[path].name, err)
+		}
+		fmt.Fprintf(&names, "%s (%s)\n", found[path].name, strings.Join(licenses, ", "))
+		texts.WriteString(text)
+	}
+	head := "vault-plugin-secrets-redox is under the Mozilla Public License 2.0 (LICENSE). Compiled into it are:\n\n"
+	return os.WriteFile(file, []byte(head+names.String()+texts.String()), 0o644)
+}
+
+// listPackages adds what is compiled in for a platform.
+func listPackages(ctx context.Context, repository, system, arch string, found map[string]*dependency) error {
+	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-json=ImportPath,Dir,Standard,Module",
+		"./cmd/vault-plugin-secrets-redox")
+	cmd.Dir, cmd.Stderr = repository, os.Stderr
+	cmd.Env = append(os.Environ(), "GOOS="+system, "GOARCH="+arch, "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("listing packages: %w", err)
+	}
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var pkg struct {
+			ImportPath, Dir string
+			Standard        bool
+			Module          *struct {
+				Path, Version, Dir string
+				Main               bool
+			}
+		}
+		if err := d.Decode(&pkg); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
 			return err
+		}
+		dep := dependency{folders: map[string]bool{"": true}}
+		path := "Go" // all of its library is under the licence at its root
+		switch m := pkg.Module; {
+		case m == nil && pkg.Standard:
+			dep.name, dep.dir = "Go's library", strings.TrimSuffix(pkg.Dir, filepath.Join("/src", pkg.ImportPath))
+		case m == nil:
+			return fmt.Errorf("%s is of no module", pkg.ImportPath)
+		case m.Main:
+			continue
+		default:
+			path, dep.name, dep.dir = m.Path, m.Path+" "+m.Version, m.Dir
+		}
+		if found[path] == nil {
+			found[path] = &dep
+		}
+		if pkg.Module != nil {
+			for dir := pkg.Dir; dir != dep.dir && len(dir) > len(dep.dir); dir = filepath.Dir(dir) {
+				found[path].folders[strings.TrimPrefix(dir, dep.dir)] = true
+			}
+		}
+	}
+}
+
+// read returns the names of a module's licences, each of which must be allowed,
+// and the texts that go with it.
+func (dep *dependency) read() (licenses []string, texts string, err error) {
+	line := strings.Repeat("=", 80)
+	for _, folder := range slices.Sorted(maps.Keys(dep.folders)) {
+		entries, err := os.ReadDir(dep.dir + folder)
+		if err != nil {
+			return nil, "", err
 		}
 		for _, e := range entries {
 			license := isLicense.MatchString(e.Name())
 			if e.IsDir() || isOther.MatchString(e.Name()) || !license && !isNotice.MatchString(e.Name()) {
 				continue
 			}
-			name := filepath.ToSlash(filepath.Join(folder, e.Name()))
-			raw, err := os.ReadFile(filepath.Join(dep.dir, folder, e.Name()))
+			name := strings.TrimPrefix(filepath.ToSlash(folder)+"/"+e.Name(), "/")
+			raw, err := os.ReadFile(filepath.Join(dep.dir+folder, e.Name()))
 			if err != nil {
-				return err
+				return nil, "", err
 			}
-			dep.texts = append(dep.texts, text{name, strings.ToValidUTF8(strings.ReplaceAll(string(raw), "\r\n", "\n"), "�")})
-			if !license {
-				continue
+			text := strings.ToValidUTF8(strings.ReplaceAll(string(raw), "\r\n", "\n"), "�")
+			texts += fmt.Sprintf("\n%s\n%s: %s\n%s\n\n%s\n", line, dep.name, name, line, strings.TrimSpace(text))
+			if license {
+				names, err := identify(raw)
+				if err != nil {
+					return nil, "", fmt.Errorf("%s %w", name, err)
+				}
+				licenses = append(licenses, names...)
 			}
-			names, err := identify(raw)
-			if err != nil {
-				return fmt.Errorf("%s of %s: %w", name, dep.path, err)
-			}
-			dep.licenses = append(dep.licenses, names...)
 		}
 	}
-	slices.Sort(dep.licenses)
-	dep.licenses = slices.Compact(dep.licenses)
-	if len(dep.licenses) == 0 {
-		return fmt.Errorf("%s has no licence", dep.path)
+	if len(licenses) == 0 {
+		return nil, "", errors.New("has no licence")
 	}
-	return nil
+	slices.Sort(licenses)
+	return slices.Compact(licenses), texts, nil
 }
 
-// folders are the root, "", and those between it and the packages.
-func folders(root string, packages []string) []string {
-	seen := []string{""}
-	for _, dir := range packages {
-		rel, err := filepath.Rel(root, dir)
-		if err != nil || strings.HasPrefix(rel, "..") {
+// identify names the licences in a text.
+func identify(raw []byte) (names []string, err error) {
+	cover := licensecheck.Scan(raw)
+	for _, match := range cover.Match {
+		if match.IsURL {
 			continue
 		}
-		for ; rel != "."; rel = filepath.Dir(rel) {
-			seen = append(seen, rel)
+		if !slices.Contains(allowed, match.ID) {
+			return nil, fmt.Errorf("is under %s, which is not among the allowed %s", match.ID, strings.Join(allowed, ", "))
 		}
+		names = append(names, match.ID)
 	}
-	slices.Sort(seen)
-	return slices.Compact(seen)
-}
-
-// identify names the licences in a text, each of which must be allowed.
-func identify(raw []byte) ([]string, error) {
-	cover := licensecheck.Scan(raw)
-	var names []string
-	for _, match := range cover.Match {
-		if !match.IsURL {
-			names = append(names, match.ID)
-		}
-	}
-	if len(names) == 0 {
+	switch {
+	case len(names) == 0:
 		return nil, errors.New("is no licence that is known")
-	}
-	for _, name := range names {
-		if !slices.Contains(allowed(), name) {
-			return nil, fmt.Errorf("is under %s, which is not among the allowed %s", name, strings.Join(allowed(), ", "))
-		}
-	}
-	if cover.Percent < enough {
+	case cover.Percent < enough:
 		return nil, fmt.Errorf("is a licence to %.0f %% only: read what the rest says", cover.Percent)
 	}
 	return names, nil
-}
-
-// thirdParty is the file that goes with each binary, as most licences ask.
-func thirdParty(inv inventory) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s is under the Mozilla Public License 2.0 (LICENSE). Compiled into it are:\n\n", plugin)
-	for _, dep := range inv.deps {
-		fmt.Fprintf(&b, "%s %s (%s)\n", dep.path, dep.version, strings.Join(dep.licenses, ", "))
-	}
-	for _, dep := range inv.deps {
-		for _, t := range dep.texts {
-			fmt.Fprintf(&b, "\n%s\n%s %s: %s\n%s\n\n%s\n", strings.Repeat("=", 80), dep.path, dep.version, t.name, strings.Repeat("=", 80), strings.TrimSpace(t.content))
-		}
-	}
-	return b.String()
 }

@@ -2,51 +2,15 @@ package e2e
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
-
-// terraformCmd applies or destroys examples/terraform with tools/terraform, and
-// writes each output to a file of its name: terraform apply|destroy <directory>
-// [<variable>=<value>…]. The state stays in terraform.tfstate.
-func terraformCmd(ts *testscript.TestScript, neg bool, args []string) {
-	w := worldOf(ts)
-	tool := ts.MkAbs(".terraform-tool")
-	if _, err := os.Stat(tool); err != nil {
-		build := exec.CommandContext(context.Background(), "go", "build", "-o", tool, ".")
-		build.Dir = filepath.Join(repository, "tools/terraform")
-		build.Env = os.Environ() // the script's HOME has no build cache
-		if out, err := build.CombinedOutput(); err != nil {
-			ts.Fatalf("%v: %s", err, out)
-		}
-	}
-	if args[0] == "destroy" {
-		ts.Check(w.keepKeys())
-	}
-	state := ts.MkAbs("terraform.tfstate")
-	err := ts.Exec(tool, append([]string{args[0], ts.MkAbs(args[1]), state}, args[2:]...)...)
-	said := ts.ReadFile("stdout")
-	w.record("terraform "+args[0], said, ts.ReadFile("stderr"))
-	if neg == (err == nil) {
-		ts.Fatalf("terraform %s: %v", strings.Join(args, " "), err)
-	}
-	raw, err := os.ReadFile(state)
-	ts.Check(err)
-	w.record("terraform's state", string(raw))
-	for _, output := range regexp.MustCompile(`(?m)^(\w+) = (.*)$`).FindAllStringSubmatch(said, -1) {
-		ts.Check(os.WriteFile(ts.MkAbs(output[1]), []byte(output[2]), 0o600))
-	}
-}
 
 // callAs asks Vault's API with another token than root's.
 func (w *world) callAs(token, method, path, body string) (status int, answer []byte, err error) {
