@@ -23,6 +23,15 @@ func askPlatform(t *testing.T, handler http.HandlerFunc) *Platform {
 	return api
 }
 
+// platformThat returns the API of a server with that one answer.
+func platformThat(t *testing.T, status int, answer string) *Platform {
+	t.Helper()
+	return askPlatform(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, answer)
+	})
+}
+
 // The requests, as Redox documents them.
 func TestPlatformRequests(t *testing.T) {
 	var got string
@@ -80,7 +89,7 @@ func TestPlatformAnswers(t *testing.T) {
 		"500":                {500, words, "answered HTTP 500", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			api := askPlatform(t, body(test.status, test.answer))
+			api := platformThat(t, test.status, test.answer)
 			key, err := api.Read(t.Context(), "id")
 			var no *PlatformError
 			var passing *UpstreamError
@@ -92,14 +101,14 @@ func TestPlatformAnswers(t *testing.T) {
 			}
 		})
 	}
-	api := askPlatform(t, body(200, `{"payload":{"apikey":{"id":"id","jwkSet":{"keys":[]}}}}`))
+	api := platformThat(t, 200, `{"payload":{"apikey":{"id":"id","jwkSet":{"keys":[]}}}}`)
 	if key, err := api.Read(t.Context(), "id"); err != nil || len(key.Keys) != 0 {
 		t.Errorf("without any key: %+v, %v", key, err)
 	}
 	if err := api.Update(t.Context(), "id", []json.RawMessage{[]byte(`{`)}); err == nil || !strings.Contains(err.Error(), "what is no JSON") {
 		t.Errorf("no JSON to be sent back: %v", err)
 	}
-	if err := askPlatform(t, body(403, "{}")).Update(t.Context(), "id", nil); err == nil {
+	if err := platformThat(t, 403, "{}").Update(t.Context(), "id", nil); err == nil {
 		t.Error("a refused update succeeds")
 	}
 }
