@@ -2,8 +2,9 @@ package redox
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"slices"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
@@ -90,69 +92,6 @@ func TestTokenUnconfigured(t *testing.T) {
 	}
 }
 
-// Each row of the error table: what Redox does, what a reader gets, and how
-// many assertions it took.
-func TestTokenErrors(t *testing.T) {
-	const outage = "Redox may be in trouble"
-	for _, test := range []struct {
-		fault    redoxtest.Fault
-		status   int
-		attempts int
-		want     []string
-	}{
-		{redoxtest.FaultTooMany, 429, 1, []string{"HTTP 429", "10,000 requests in 5 minutes per source address"}},
-		{redoxtest.FaultUnavailable, 502, 3, []string{"HTTP 503", outage}},
-		{redoxtest.FaultBadGateway, 502, 3, []string{"HTTP 502", outage}},
-		{redoxtest.FaultHTML, 502, 3, []string{"not the JSON of a token", outage}},
-		{redoxtest.FaultForbidden, 502, 1, []string{"HTTP 403", "a firewall or proxy may have answered", "check token_url in redox/config"}},
-		{redoxtest.FaultTruncate, 502, 3, []string{"broke before there was an answer", "HTTPS_PROXY"}},
-		{redoxtest.FaultRedirect, 502, 1, []string{"HTTP 307", "a redirect, which is never followed"}},
-		{redoxtest.FaultNoToken, 502, 3, []string{"no usable access_token", outage}},
-		{redoxtest.FaultHuge, 502, 3, []string{"larger than 1 MiB", outage}},
-		{redoxtest.FaultReset, 502, 3, []string{"broke before there was an answer", "127.0.0.1:"}},
-		{redoxtest.FaultEcho, 400, 1, []string{"Unexpected value: [removed]", "client ID " + clientID + ", key "}},
-		{redoxtest.FaultBlank, 400, 1, []string{
-			`error "invalid_request"`, "https://docs.redoxengine.com/permalink/", "no reason when a claim is wrong", "the clocks agree", "RS384", "/v2/auth/token",
-		}},
-	} {
-		t.Run(string(test.fault), func(t *testing.T) {
-			m := newMount(t)
-			keyID := m.ready("", nil)
-			m.sandbox.SetFault(test.fault, -1)
-			before := snapshot(t, m.storage)
-			text := m.fails(test.status, logical.ReadOperation, "token", nil, test.want...)
-			if test.status == 400 && !strings.Contains(text, keyID) {
-				t.Errorf("the refusal does not name the key: %s", text)
-			}
-			sent := m.sandbox.Assertions()
-			if len(sent) != test.attempts {
-				t.Errorf("%d assertions were sent, want %d", len(sent), test.attempts)
-			}
-			slices.Sort(sent)
-			if len(slices.Compact(sent)) != test.attempts {
-				t.Error("an assertion was sent twice")
-			}
-			if n := m.sandbox.Redirected(); n != 0 {
-				t.Errorf("%d redirects were followed", n)
-			}
-			m.unchanged(before)
-			m.sandbox.SetFault("", 0)
-			m.read("token")
-		})
-	}
-}
-
-func TestTokenUnknownKey(t *testing.T) {
-	m := newMount(t)
-	keyID := m.ready("clients/acme/", nil)
-	if err := m.sandbox.Register(clientID, []byte(`{"keys":[]}`)); err != nil {
-		t.Fatal(err)
-	}
-	m.fails(400, logical.ReadOperation, "clients/acme/token", nil,
-		"Public key not found", "Redox does not know key "+keyID+" for client ID "+clientID,
-		"vault read -field=jwks redox/clients/acme/keys", "press Save Changes", "redox/clients/acme/config")
-}
-
 func TestTokenClocks(t *testing.T) {
 	for name, test := range map[string]struct {
 		sandbox time.Duration // how far Redox's clock is ahead
@@ -176,32 +115,25 @@ func TestTokenClocks(t *testing.T) {
 	}
 }
 
-func TestTokenTimeout(t *testing.T) {
-	t.Run("of request_timeout", func(t *testing.T) {
-		m := newMount(t)
-		m.ready("", map[string]any{"request_timeout": 1, "max_retries": 0})
-		m.sandbox.SetFault(redoxtest.FaultStall, -1)
-		m.fails(504, logical.ReadOperation, "token", nil, "no answer from 127.0.0.1:", "in time", "HTTPS_PROXY")
-	})
-	t.Run("of the reader, who goes away", func(t *testing.T) {
-		m := newMount(t)
-		m.ready("", nil)
-		m.sandbox.SetFault(redoxtest.FaultStall, -1)
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error)
-		go func() {
-			_, err := m.request(ctx, logical.ReadOperation, "token", nil)
-			done <- err
-		}()
-		waitFor(t, "the request to be under way", func() bool { return len(m.sandbox.Assertions()) == 1 })
-		cancel()
-		if err := <-done; err == nil {
-			t.Error("a read that was given up returned a token")
-		}
-		if n := len(m.sandbox.Assertions()); n != 1 {
-			t.Errorf("it went on asking: %d assertions", n)
-		}
-	})
+// A reader who goes away ends the request.
+func TestTokenGivenUp(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	m.sandbox.SetFault(redoxtest.FaultStall, -1)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() {
+		_, err := m.request(ctx, logical.ReadOperation, "token", nil)
+		done <- err
+	}()
+	waitFor(t, "the request", func() bool { return m.asked() == 1 })
+	cancel()
+	if err := <-done; err == nil {
+		t.Error("a read that was given up returned a token")
+	}
+	if n := m.asked(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
 }
 
 func TestTokenLifetimes(t *testing.T) {
@@ -242,5 +174,330 @@ func TestComeBack(t *testing.T) {
 		if want := int(test.latest - test.earliest + 1); len(seen) != want && want < 100 {
 			t.Errorf("with %d s left: %d different, want %d", test.left, len(seen), want)
 		}
+	}
+}
+
+// reusing is a mount whose token lives 300 s, of which 60 are its margin.
+func reusing(t *testing.T) *mount {
+	t.Helper()
+	m := newMount(t)
+	m.ready("", map[string]any{"reuse_tokens": true, "max_retries": 0})
+	return m
+}
+
+// landed waits until no request for the shelf is under way.
+func (m *mount) landed() { m.backend.tokens.Wait() }
+
+// later reads the token after so long, and waits for what that began.
+func (m *mount) later(d time.Duration) map[string]any {
+	m.t.Helper()
+	m.landed()
+	m.pass(d)
+	got := m.read("token")
+	if !m.sandbox.Live(got["access_token"].(string)) {
+		m.t.Error("Redox does not accept the token")
+	}
+	m.landed()
+	return got
+}
+
+func (m *mount) asked() int { return len(m.sandbox.Assertions()) }
+
+// One token is handed out until its margin is near, and says truly what it has
+// left and when the next one comes. Then it is renewed before anybody waits.
+// Clients share nothing.
+func TestReuse(t *testing.T) {
+	m := reusing(t)
+	first := m.read("token")
+	last := m.later(224500 * time.Millisecond)
+	if last["access_token"] != first["access_token"] || last["last_vault_rotation"] != first["last_vault_rotation"] || last["expires_at"] != first["expires_at"] {
+		t.Error("another token")
+	}
+	if last["expires_in"] != 75.0 || last["rotation_period"] != 75.0 || last["ttl"].(float64) < 16 || last["ttl"].(float64) > 26 {
+		t.Errorf("of 300 s 224.5 have passed: expires_in %v, rotation_period %v, ttl %v", last["expires_in"], last["rotation_period"], last["ttl"])
+	}
+	if n := m.asked(); n != 1 {
+		t.Fatalf("%d requests for one token", n)
+	}
+	if got := m.later(time.Second); got["access_token"] != first["access_token"] || m.asked() != 2 {
+		t.Errorf("ahead of its margin: another token, or no request: %d", m.asked())
+	}
+	second := m.later(0)
+	if second["access_token"] == first["access_token"] || second["expires_in"] != 300.0 || m.asked() != 2 {
+		t.Errorf("the next token is not handed out: %v s left, %d requests", second["expires_in"], m.asked())
+	}
+	m.ready("clients/acme/", map[string]any{"reuse_tokens": true})
+	if m.read("clients/acme/token")["access_token"] == second["access_token"] || m.asked() != 3 {
+		t.Errorf("another client's token is shared: %d requests", m.asked())
+	}
+}
+
+// A reader who gives up does not take the token from those who wait on.
+func TestReuseReaderGivesUp(t *testing.T) {
+	m := reusing(t)
+	m.sandbox.SetFault(redoxtest.FaultSlow, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() {
+		_, err := m.request(ctx, logical.ReadOperation, "token", nil)
+		done <- err
+	}()
+	waitFor(t, "the request", func() bool { return m.sandbox.FaultsLeft() == 0 })
+	cancel()
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "given up") {
+		t.Errorf("%v", err)
+	}
+	m.read("token")
+	if n := m.asked(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// What shaped a token changes, or may have: it is not handed out again.
+func TestReuseEnds(t *testing.T) {
+	for name, change := range map[string]func(m *mount){
+		"the config is written":   func(m *mount) { m.write("config", map[string]any{"max_retries": 1}) },
+		"the config is patched":   func(m *mount) { m.must(logical.PatchOperation, "config", map[string]any{"scope": nil}) },
+		"another key signs":       func(m *mount) { m.write("keys/"+m.read("keys")["pending"].(string)+"/activate", nil) },
+		"the config is made anew": func(m *mount) { m.must(logical.DeleteOperation, "config", nil); m.write("config", m.settings()) },
+		"the client is made anew": func(m *mount) {
+			m.must(logical.DeleteOperation, "config", nil)
+			m.ready("", map[string]any{"reuse_tokens": true})
+		},
+		"Vault tells of the config":  func(m *mount) { m.backend.InvalidateKey(m.t.Context(), configKey(defaultClient)) },
+		"a key is deleted":           func(m *mount) { m.must(logical.DeleteOperation, "keys/"+m.read("keys")["pending"].(string), nil) },
+		"another node writes a key":  func(m *mount) { m.elsewhere(); m.backend.InvalidateKey(m.t.Context(), keyringKey(defaultClient)) },
+		"another key has its name":   func(m *mount) { m.renamed(); m.backend.InvalidateKey(m.t.Context(), keyringKey(defaultClient)) },
+		"another node, without word": func(m *mount) { m.elsewhere(); m.pass(rereadAfter) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := reusing(t)
+			m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "next"})
+			m.publish("")
+			first := m.read("token")["access_token"]
+			if m.read("token")["access_token"] != first {
+				t.Fatal("nothing is handed out again")
+			}
+			change(m)
+			got := m.read("token")["access_token"]
+			if got == first || !m.sandbox.Live(got.(string)) {
+				t.Error("the old token is handed out")
+			}
+		})
+	}
+}
+
+// A read that began before the config was written leaves no token to those that
+// begin after it.
+func TestReuseByTheConfigOfTheReader(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("", map[string]any{"reuse_tokens": true})
+	reads := 0
+	storage.got = func() {
+		if reads++; reads != 2 { // the config was read, the ring is being read
+			return
+		}
+		storage.got = nil
+		m.write("config", map[string]any{"ca_pem": testdata(t, "certificate.pem")})
+	}
+	first := m.read("token")["access_token"]
+	if m.read("token")["access_token"] == first {
+		t.Error("a token that was requested by the old config is handed out")
+	}
+}
+
+// Of a client that is gone nothing stays, also when a read of it was under way.
+func TestReuseOfAClientThatIsGone(t *testing.T) {
+	m := newMount(t)
+	left := func() int { return m.backend.tokens.Len() + len(m.backend.connections.clients) }
+	m.ready("clients/acme/", map[string]any{"reuse_tokens": true})
+	m.read("clients/acme/token")
+	m.must(logical.DeleteOperation, "clients/acme/config", nil)
+	if n := left(); n != 0 {
+		t.Errorf("without a config %d things are in memory", n)
+	}
+	m.write("clients/acme/config", m.settings())
+	m.read("clients/acme/token")
+	m.must(logical.DeleteOperation, "clients/acme", map[string]any{"force": true})
+	if n := left(); n != 0 {
+		t.Errorf("of a deleted client %d things are in memory", n)
+	}
+	m.ready("clients/acme/", map[string]any{"reuse_tokens": true})
+	m.sandbox.SetFault(redoxtest.FaultSlow, 1)
+	done := make(chan error)
+	go func() {
+		_, err := m.request(t.Context(), logical.ReadOperation, "clients/acme/token", nil)
+		done <- err
+	}()
+	waitFor(t, "the request", func() bool { return m.sandbox.FaultsLeft() == 0 })
+	m.must(logical.DeleteOperation, "clients/acme", map[string]any{"force": true})
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	// As a read does that had found the client just before.
+	late := errors.New("too late")
+	if _, err := m.backend.tokens.Get(t.Context(), "acme", "its fingerprint", func(context.Context, bool) (*issued, error) { return nil, late }); !errors.Is(err, late) {
+		t.Fatal(err)
+	}
+	if _, err := m.backend.connections.of("acme", ""); err != nil {
+		t.Fatal(err)
+	}
+	m.landed()
+	m.backend.startRotation(m.storage)
+	waitFor(t, "the look at the clients", func() bool {
+		m.backend.connections.mu.Lock()
+		defer m.backend.connections.mu.Unlock()
+		return left() == 0
+	})
+}
+
+func (m *mount) settings() map[string]any {
+	return map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL(), "reuse_tokens": true}
+}
+
+// elsewhere activates the pending key on another node.
+func (m *mount) elsewhere() {
+	other := newMountOn(m.t, m.storage, systemView(0))
+	other.write("keys/next/activate", map[string]any{"force": true})
+}
+
+// renamed gives, on another node, the active key's name to another key.
+func (m *mount) renamed() {
+	other := newMountOn(m.t, m.storage, systemView(0))
+	id := other.read("keys")["active"].(string)
+	other.must(logical.DeleteOperation, "keys/next", nil)
+	other.must(logical.DeleteOperation, "keys/"+id, map[string]any{"force": true})
+	other.write("keys/import", map[string]any{"private_key": testdata(m.t, "rsa3072b.pem"), "key_id": id})
+	if err := m.sandbox.Register(clientID, []byte(other.read("keys")["jwks"].(string))); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// What does not shape a token leaves it where it is.
+func TestReuseGoesOn(t *testing.T) {
+	m := reusing(t)
+	m.ready("clients/acme/", map[string]any{"reuse_tokens": true})
+	first := m.read("token")["access_token"]
+	m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "next"})
+	m.write("clients/acme/config", map[string]any{"max_retries": 1})
+	m.must(logical.DeleteOperation, "clients/acme", map[string]any{"force": true})
+	m.backend.InvalidateKey(t.Context(), keyringKey(defaultClient))
+	m.pass(rereadAfter)
+	if m.read("token")["access_token"] != first || m.asked() != 1 {
+		t.Errorf("another token, %d requests", m.asked())
+	}
+	m.write("config", map[string]any{"reuse_tokens": false})
+	if m.read("token")["access_token"] == m.read("token")["access_token"] || m.backend.tokens.Len() != 0 {
+		t.Error("it is off, and a token is handed out again, or kept")
+	}
+}
+
+// While Redox cannot be had, the token is handed out to its last second, with a
+// warning once it is in its margin. One line of the log tells of it.
+func TestReuseRidesOutAnOutage(t *testing.T) {
+	m := reusing(t)
+	first := m.read("token")["access_token"]
+	m.sandbox.SetFault(redoxtest.FaultUnavailable, -1)
+	for _, left := range []time.Duration{74 * time.Second, 60 * time.Second, time.Second} {
+		m.landed()
+		m.pass(300*time.Second - left - m.ahead)
+		resp, err := m.request(t.Context(), logical.ReadOperation, "token", nil)
+		if err != nil || resp.IsError() {
+			t.Fatalf("with %v left: %v, %v", left, resp, err)
+		}
+		if resp.Data["access_token"] != first || resp.Data["expires_in"] != left.Seconds() {
+			t.Errorf("with %v left: %v s, the same token %v", left, resp.Data["expires_in"], resp.Data["access_token"] == first)
+		}
+		warned := strings.Join(resp.Warnings, "")
+		if left > time.Minute && warned != "" {
+			t.Errorf("before the margin it warns: %s", warned)
+		}
+		if left <= time.Minute && !strings.Contains(warned, "near its end, and there is no newer one: the token endpoint answered HTTP 503: Redox may be in trouble") {
+			t.Errorf("in the margin it warns: %s", warned)
+		}
+		if ttl := resp.Data["ttl"].(float64); left <= time.Minute && (ttl < 1 || ttl > 5 || ttl > max(1, left.Seconds()/2)) {
+			t.Errorf("with %v left: ttl %v", left, ttl)
+		}
+	}
+	m.pass(500 * time.Millisecond)
+	m.fails(502, logical.ReadOperation, "token", nil, "HTTP 503")
+	m.sandbox.SetFault("", 0)
+	if m.later(0)["access_token"] == first {
+		t.Error("after the outage the old token is handed out")
+	}
+	if log := m.log.String(); strings.Count(log, "there is no new token to hand out again") != 1 {
+		t.Errorf("the log says\n%s", log)
+	}
+}
+
+// An error response does not pass by itself: a reader in the margin learns of it.
+func TestReuseRefused(t *testing.T) {
+	m := reusing(t)
+	m.read("token")
+	if err := m.sandbox.Register(clientID, []byte(`{"keys":[]}`)); err != nil {
+		t.Fatal(err)
+	}
+	m.pass(241 * time.Second)
+	m.fails(400, logical.ReadOperation, "token", nil, "Public key not found", "press Save Changes")
+}
+
+// A token that is not worth showing when it comes is none.
+func TestTokenThatEndsAtOnce(t *testing.T) {
+	for _, reuse := range []bool{false, true} {
+		m := newMount(t)
+		m.ready("", map[string]any{"reuse_tokens": reuse, "max_retries": 0})
+		m.sandbox.SetTokenTTL(2 * time.Second)
+		clock := m.now
+		m.backend.now = func() time.Time {
+			return clock.Add(time.Duration(len(m.sandbox.Assertions())) * 1500 * time.Millisecond)
+		}
+		m.fails(502, logical.ReadOperation, "token", nil, "the token had ended before it came")
+	}
+}
+
+// panics is a network that panics, with a value that may be a secret.
+type panics struct{}
+
+func (panics) RoundTrip(*http.Request) (*http.Response, error) { panic(canary) }
+
+// A panic in the request that readers share is an error of theirs, and does
+// not end the process, nor what comes after it.
+func TestReusePanic(t *testing.T) {
+	m := reusing(t)
+	conn, err := m.backend.connections.of(defaultClient, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	well := conn.api
+	if conn.api, err = redoxapi.New(redoxapi.Options{Transport: panics{}, Now: time.Now}); err != nil {
+		t.Fatal(err)
+	}
+	m.fails(500, logical.ReadOperation, "token", nil, "internal error")
+	conn.api = well
+	m.read("token")
+	if log := m.log.String(); strings.Contains(log, canary) || !strings.Contains(log, "RoundTrip") {
+		t.Errorf("the log says\n%s", log)
+	}
+}
+
+// When Vault stops the engine, no request of it goes on, and who waits is told.
+func TestReuseStops(t *testing.T) {
+	m := reusing(t)
+	m.sandbox.SetFault(redoxtest.FaultStall, -1)
+	done := make(chan error)
+	go func() {
+		_, err := m.request(context.Background(), logical.ReadOperation, "token", nil)
+		done <- err
+	}()
+	waitFor(t, "the request", func() bool { return m.asked() == 1 })
+	m.backend.Cleanup(t.Context())
+	if err := <-done; err == nil {
+		t.Error("a token came of it")
+	}
+	m.sandbox.SetFault("", 0)
+	m.fails(429, logical.ReadOperation, "token", nil, "the engine is being stopped")
+	if n := m.asked(); n != 1 {
+		t.Errorf("%d requests", n)
 	}
 }

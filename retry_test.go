@@ -43,14 +43,10 @@ func TestTokenRetryAfter(t *testing.T) {
 		status, attempts int
 		after, want      string
 	}{
-		"an hour":      {503, 1, "3600", "answered HTTP 503, and asks to wait 1h0m0s: Redox may be"},
-		"a second":     {503, 3, "1", "answered HTTP 503, and asks to wait 1s"},
-		"of a 429":     {429, 1, "1", "answered HTTP 429, and asks to wait 1s: Redox allows"},
-		"no number":    {503, 3, "soon", "answered HTTP 503: Redox may be"},
-		"below zero":   {503, 3, "-5", "answered HTTP 503: Redox may be"},
-		"a date":       {503, 3, "Tue, 24 Nov 2099 09:00:00 GMT", "answered HTTP 503: Redox may be"},
-		"a day":        {503, 1, "86400", "asks to wait 18h12m15s"}, // the longest that is told
-		"much too big": {503, 1, "99999999999999999999", "asks to wait 18h12m15s"},
+		"an hour":   {503, 1, "3600", "answered HTTP 503, and asks to wait 1h0m0s: Redox may be"},
+		"a second":  {503, 3, "1", "answered HTTP 503, and asks to wait 1s"},
+		"of a 429":  {429, 1, "1", "answered HTTP 429, and asks to wait 1s: Redox allows"},
+		"no number": {503, 3, "soon", "answered HTTP 503: Redox may be"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

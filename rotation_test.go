@@ -284,3 +284,114 @@ func TestRotationElsewhere(t *testing.T) {
 		t.Errorf("without a config it waits %v", wait)
 	}
 }
+
+// start lets the rotator run as Vault does, until the test ends.
+func (m *mount) start() {
+	m.t.Helper()
+	if err := m.backend.Initialize(m.t.Context(), &logical.InitializationRequest{Storage: m.storage}); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// A client whose Redox stalls keeps no other waiting, for as many steps as
+// there are.
+func TestRotatorSideBySide(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	stalled, err := redoxtest.Start(redoxtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stalled.Close)
+	stalled.SetFault(redoxtest.FaultStall, -1)
+	m.ready("clients/acme/", map[string]any{"token_url": stalled.TokenURL(), "request_timeout": "30s", "max_retries": 0})
+	m.write("clients/acme/keys/rotate", nil)
+	m.start()
+	waitFor(t, "the proof that stalls", func() bool { return len(stalled.Assertions()) > 0 })
+	for range 2 {
+		next := m.write("keys/generate", nil)["key_id"]
+		m.publish("")
+		m.write("keys/rotate", nil)
+		waitFor(t, "the other client's switch", func() bool { return m.read("keys")["active"] == next })
+	}
+	if n := len(stalled.Assertions()); n != 1 {
+		t.Errorf("the stalled proof was given up, as one of %d", n)
+	}
+}
+
+// A list that fails, or panics, is logged, the panic without its value.
+func TestRotatorLists(t *testing.T) {
+	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+	m := newMountOn(t, storage, systemView(0))
+	for _, want := range []string{"the storage is gone", "panic in a rotation"} {
+		storage.countdown = 0
+		if _, err := m.backend.work(storage).List(t.Context()); err == nil || !strings.Contains(m.log.String(), want) {
+			t.Errorf("%v; the log holds %s", err, m.log)
+		}
+		storage.panics = true
+	}
+	storage.countdown = -1
+	if _, err := m.backend.work(storage).List(t.Context()); err != nil || strings.Contains(m.log.String(), "nil pointer") {
+		t.Errorf("%v; the log holds %s", err, m.log)
+	}
+}
+
+// A client that comes gets a goroutine, one that goes loses it.
+func TestRotatorKnowsClients(t *testing.T) {
+	m := newMount(t)
+	m.start()
+	workers := m.backend.schedule.Workers
+	m.write("keys/generate", nil)
+	m.write("clients/acme/keys/generate", nil)
+	waitFor(t, "two goroutines", func() bool { return workers() == 2 })
+	m.must(logical.DeleteOperation, "clients/acme", map[string]any{"force": true})
+	waitFor(t, "one goroutine", func() bool { return workers() == 1 })
+	m.write("clients/acme/keys/generate", nil)
+	waitFor(t, "two goroutines again", func() bool { return workers() == 2 })
+	m.backend.Cleanup(t.Context())
+	if workers() != 0 {
+		t.Error("goroutines run on after Cleanup")
+	}
+}
+
+// The goroutine that Vault starts does it all by itself, once; Cleanup ends it.
+func TestRotator(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	for range 2 {
+		if err := m.backend.Initialize(t.Context(), &logical.InitializationRequest{Storage: m.storage}); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.backend.PeriodicFunc(t.Context(), &logical.Request{Storage: m.storage}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := m.write("keys/generate", nil)["key_id"]
+	m.publish("")
+	m.write("keys/rotate", nil)
+	waitFor(t, "the switch", func() bool { return m.read("keys")["active"] == next })
+	m.signs(next)
+	if n := strings.Count(m.log.String(), "signing key changed"); n != 1 {
+		t.Errorf("the key changed %d times", n)
+	}
+	m.backend.Cleanup(t.Context())
+	if n := m.backend.schedule.Workers(); n != 0 {
+		t.Errorf("%d workers after Cleanup", n)
+	}
+}
+
+// A panic is logged without its value, and the rotator goes on.
+func TestRotatorPanics(t *testing.T) {
+	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1, panics: true}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("", nil)
+	storage.countdown = 0
+	if wait := m.rotate(); wait != time.Minute || strings.Count(m.log.String(), "panic in a rotation") != 1 {
+		t.Errorf("it waits %v; the log holds %s", wait, m.log)
+	}
+	next := m.write("keys/generate", nil)["key_id"]
+	m.publish("")
+	m.write("keys/rotate", nil)
+	m.rotate()
+	m.signs(next)
+}

@@ -1,0 +1,78 @@
+package redox
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+// For each kind of error: what a reader of a token gets, with its advice, and how
+// many assertions were sent for it. Nothing is stored, and the next read is well.
+func TestTokenErrors(t *testing.T) {
+	const (
+		status   = ": Redox may be in trouble (https://status.redoxengine.com): try again"
+		tokenURL = ": check token_url in redox/config and what stands between Vault and Redox"
+		proxies  = "; proxy settings come from the environment of the Vault server (HTTPS_PROXY, NO_PROXY)"
+	)
+	for _, test := range []struct {
+		fault    redoxtest.Fault
+		status   int
+		attempts int
+		want     string // KEY stands for the key's ID, HOST for the server
+	}{
+		{redoxtest.FaultTooMany, 429, 1, "HTTP 429: Redox allows 10,000 requests in 5 minutes per source address, and all reads through this Vault share one: wait, and read tokens less often"},
+		{redoxtest.FaultUnavailable, 502, 3, "HTTP 503" + status},
+		{redoxtest.FaultHTML, 502, 3, "HTTP 200: the answer is not the JSON of a token" + status},
+		{redoxtest.FaultHuge, 502, 3, "the answer is larger than 1 MiB" + status},
+		{redoxtest.FaultForbidden, 502, 1, "HTTP 403: not the JSON of Redox (a firewall or proxy may have answered)" + tokenURL},
+		{redoxtest.FaultRedirect, 502, 1, "HTTP 307: a redirect, which is never followed with credentials" + tokenURL},
+		{redoxtest.FaultReset, 502, 3, "the connection to HOST broke before there was an answer" + proxies},
+		{redoxtest.FaultTruncate, 502, 3, "the connection to HOST broke before there was an answer" + proxies},
+		{redoxtest.FaultStall, 504, 1, "no answer from HOST in time" + proxies +
+			": each of 1 attempts had 1s, the share of request_timeout in redox/config: raise that, or lower max_retries"},
+		{redoxtest.FaultEcho, 400, 1, "Unexpected value: [removed][removed].[removed]\", error_uri https://docs.redoxengine.com/permalink/7sEi7MTFssZ1JuHpUYLeYJ): client ID " + clientID + ", key KEY"},
+		{redoxtest.FaultBlank, 400, 1, "): Redox gives no reason when a claim is wrong: the clocks agree, the audience is http://HOST/v2/auth/token, the algorithm RS384, the key KEY; " +
+			"mend the clock if it is wrong, else audience in redox/config"},
+	} {
+		t.Run(string(test.fault), func(t *testing.T) {
+			m := newMount(t)
+			settings := map[string]any{}
+			if test.status == 504 {
+				settings = map[string]any{"request_timeout": 1, "max_retries": 0}
+			}
+			host := strings.TrimSuffix(strings.TrimPrefix(m.sandbox.TokenURL(), "http://"), "/v2/auth/token")
+			want := strings.NewReplacer("KEY", m.ready("", settings), "HOST", host).Replace(test.want)
+			m.sandbox.SetFault(test.fault, -1)
+			before := snapshot(t, m.storage)
+			if text := m.fails(test.status, logical.ReadOperation, "token", nil, want); !strings.HasSuffix(text, want) {
+				t.Errorf("the message goes on: %s", text)
+			}
+			sent := m.sandbox.Assertions()
+			slices.Sort(sent)
+			if len(sent) != test.attempts || len(slices.Compact(sent)) != test.attempts {
+				t.Errorf("%d assertions were sent, want %d different ones", len(sent), test.attempts)
+			}
+			if n := m.sandbox.Redirected(); n != 0 {
+				t.Errorf("%d redirects were followed", n)
+			}
+			m.unchanged(before)
+			m.sandbox.SetFault("", 0)
+			m.read("token")
+		})
+	}
+}
+
+func TestTokenUnknownKey(t *testing.T) {
+	m := newMount(t)
+	keyID := m.ready("clients/acme/", nil)
+	if err := m.sandbox.Register(clientID, []byte(`{"keys":[]}`)); err != nil {
+		t.Fatal(err)
+	}
+	m.fails(400, logical.ReadOperation, "clients/acme/token", nil,
+		"Public key not found", "Redox does not know key "+keyID+" for client ID "+clientID,
+		"vault read -field=jwks redox/clients/acme/keys", "press Save Changes", "redox/clients/acme/config")
+}
