@@ -24,18 +24,22 @@ func TestTokenErrors(t *testing.T) {
 		attempts int
 		want     string // KEY stands for the key's ID, HOST for the server
 	}{
-		{redoxtest.FaultTooMany, 429, 1, "HTTP 429: Redox allows 10,000 requests in 5 minutes per source address, and all reads through this Vault share one: wait, and read tokens less often"},
+		{redoxtest.FaultTooMany, 429, 1, "HTTP 429: Redox allows 10,000 requests in 5 minutes per source address, " +
+			"and all reads through this Vault share one: wait, and read tokens less often"},
 		{redoxtest.FaultUnavailable, 502, 3, "HTTP 503" + status},
 		{redoxtest.FaultHTML, 502, 3, "HTTP 200: the answer is not the JSON of a token" + status},
 		{redoxtest.FaultHuge, 502, 3, "the answer is larger than 1 MiB" + status},
-		{redoxtest.FaultForbidden, 502, 1, "HTTP 403: not the JSON of Redox (a firewall or proxy may have answered)" + tokenURL},
+		{redoxtest.FaultForbidden, 502, 1, "HTTP 403: not the JSON of Redox " +
+			"(a firewall or proxy may have answered)" + tokenURL},
 		{redoxtest.FaultRedirect, 502, 1, "HTTP 307: a redirect, which is never followed with credentials" + tokenURL},
 		{redoxtest.FaultReset, 502, 3, "the connection to HOST broke before there was an answer" + proxies},
 		{redoxtest.FaultTruncate, 502, 3, "the connection to HOST broke before there was an answer" + proxies},
 		{redoxtest.FaultStall, 504, 1, "no answer from HOST in time" + proxies +
 			": each of 1 attempts had 1s, the share of request_timeout in redox/config: raise that, or lower max_retries"},
-		{redoxtest.FaultEcho, 400, 1, "Unexpected value: [removed][removed].[removed]\", error_uri https://docs.redoxengine.com/permalink/7sEi7MTFssZ1JuHpUYLeYJ): client ID " + clientID + ", key KEY"},
-		{redoxtest.FaultBlank, 400, 1, "): Redox gives no reason when a claim is wrong: the clocks agree, the audience is http://HOST/v2/auth/token, the algorithm RS384, the key KEY; " +
+		{redoxtest.FaultEcho, 400, 1, "Unexpected value: [removed][removed].[removed]\", error_uri " +
+			"https://docs.redoxengine.com/permalink/7sEi7MTFssZ1JuHpUYLeYJ): client ID " + clientID + ", key KEY"},
+		{redoxtest.FaultBlank, 400, 1, "): Redox gives no reason when a claim is wrong: the clocks agree, " +
+			"the audience is http://HOST/v2/auth/token, the algorithm RS384, the key KEY; " +
 			"mend the clock if it is wrong, else audience in redox/config"},
 	} {
 		t.Run(string(test.fault), func(t *testing.T) {

@@ -12,7 +12,8 @@ func FuzzTokenAnswer(f *testing.F) {
 	f.Add(200, []byte(`{"access_token":"t","token_type":"Bearer","expires_in":300,"scope":"s"}`))
 	f.Add(200, []byte(`{"access_token":"t","expires_in":"1e400"}`))
 	f.Add(200, []byte(`{"error":"e","error_description":"d"}`))
-	f.Add(400, []byte(`{"error":"e","error_description":"eyJhbGciOiJSUzM4NCJ9.eyJpc3MiOiJ4In0.c2lnbmF0dXJl","error_uri":"https://docs.redoxengine.com/x"}`))
+	f.Add(400, []byte(`{"error":"e","error_description":"eyJhbGciOiJSUzM4NCJ9.eyJpc3MiOiJ4In0.c2lnbmF0dXJl",`+
+		`"error_uri":"https://docs.redoxengine.com/x"}`))
 	f.Add(400, []byte(`<html>`))
 	f.Fuzz(func(t *testing.T, status int, raw []byte) {
 		got, err := parseAnswer(status, raw, Skew{})
@@ -20,7 +21,8 @@ func FuzzTokenAnswer(f *testing.F) {
 			t.Fatalf("%v and %v", got, err)
 		}
 		if got != nil {
-			if got.Value == "" || strings.ContainsAny(got.Value, " \r\n\x00") || got.Lifetime < 0 || got.Lifetime > 24*time.Hour {
+			if got.Value == "" || strings.ContainsAny(got.Value, " \r\n\x00") || got.Lifetime < 0 ||
+				got.Lifetime > 24*time.Hour {
 				t.Fatalf("a token of %q, living %v", got.Value, got.Lifetime)
 			}
 			return
@@ -34,7 +36,8 @@ func FuzzTokenAnswer(f *testing.F) {
 // FuzzAPIKey: whatever the Platform API answers, it is an API key with a list, or
 // an error that is fit to be shown.
 func FuzzAPIKey(f *testing.F) {
-	f.Add([]byte(`{"payload":{"apikey":{"id":"c","jwksURL":"https://redox.example","jwkSet":{"keys":[{"kid":"k"},null,"x"]}}}}`))
+	f.Add([]byte(`{"payload":{"apikey":{"id":"c","jwksURL":"https://redox.example",` +
+		`"jwkSet":{"keys":[{"kid":"k"},null,"x"]}}}}`))
 	f.Add([]byte(`{"payload":{"apikey":{"id":"c","jwkSet":null}}}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		found, err := parseAPIKey(raw, "c")

@@ -192,7 +192,8 @@ func handshake(config *tls.Config) step {
 
 // jsonAnswer returns an HTTP answer with that status line and body.
 func jsonAnswer(status, body string) string {
-	return fmt.Sprintf("HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", status, len(body), body)
+	return fmt.Sprintf("HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		status, len(body), body)
 }
 
 func newClient(t *testing.T, caPEM string) *Client {

@@ -25,17 +25,20 @@ func TestServersWithBadTLS(t *testing.T) {
 	now := time.Now()
 	certificate, ca := certify(t, x509.Certificate{NotAfter: now.Add(time.Hour), IPAddresses: loopback})
 	with := func(certificate tls.Certificate, least, most uint16) []step {
-		return []step{handshake(&tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: least, MaxVersion: most}), readRequest}
+		config := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: least, MaxVersion: most}
+		return []step{handshake(config), readRequest}
 	}
 	sound := func(more ...step) []step {
 		return append(with(certificate, tls.VersionTLS12, tls.VersionTLS13), more...)
 	}
 	later := now.Add(time.Hour)
 	_, otherCA := certify(t, x509.Certificate{NotAfter: later})
-	otherName, otherNameCA := certify(t, x509.Certificate{NotAfter: later, DNSNames: []string{"redox.example"}, IPAddresses: []net.IP{{127, 0, 0, 2}}})
+	otherName, otherNameCA := certify(t, x509.Certificate{NotAfter: later, DNSNames: []string{"redox.example"},
+		IPAddresses: []net.IP{{127, 0, 0, 2}}})
 	expired, expiredCA := certify(t, x509.Certificate{NotAfter: now.Add(-time.Minute), IPAddresses: loopback})
 	early, earlyCA := certify(t, x509.Certificate{NotBefore: later, NotAfter: later.Add(time.Hour), IPAddresses: loopback})
-	wrongUse, wrongUseCA := certify(t, x509.Certificate{NotAfter: later, IPAddresses: loopback, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	wrongUse, wrongUseCA := certify(t, x509.Certificate{NotAfter: later, IPAddresses: loopback,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	const untrusted, private = " is not trusted: ", "; if a private CA signed it, set ca_pem"
 	const most = "HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n" + `{"access_token":"t"}`
 	for name, test := range map[string]struct {
@@ -45,17 +48,27 @@ func TestServersWithBadTLS(t *testing.T) {
 		want     string
 		requests int64
 	}{
-		"wrong name":           {otherNameCA, with(otherName, 0, 0), Unreachable, untrusted + "it is for another host" + private, 0},
-		"expired":              {expiredCA, with(expired, 0, 0), Unreachable, untrusted + "it has expired or is not yet valid" + private, 0},
-		"not yet valid":        {earlyCA, with(early, 0, 0), Unreachable, untrusted + "it has expired or is not yet valid" + private, 0},
-		"for clients":          {wrongUseCA, with(wrongUse, 0, 0), Unreachable, untrusted + "it is not valid" + private, 0},
-		"unknown authority":    {"", sound(), Unreachable, untrusted + "signed by an unknown authority" + private, 0},
-		"another authority":    {otherCA, sound(), Unreachable, untrusted + "signed by an unknown authority" + private, 0},
-		"TLS 1.0":              {ca, with(certificate, tls.VersionTLS10, tls.VersionTLS10), Unreachable, "failed: tls: protocol version not supported", 0},
-		"TLS 1.1":              {ca, with(certificate, tls.VersionTLS10, tls.VersionTLS11), Unreachable, "failed: tls: protocol version not supported", 0},
-		"HTTP in its place":    {ca, []step{reply("HTTP/1.1 400 " + canary + "\r\n\r\n")}, Unreachable, " does not speak TLS", 0},
-		"another protocol":     {ca, []step{reply("SSH-2.0-" + canary + "\r\n")}, Unreachable, " does not speak TLS", 0},
-		"an alert":             {ca, []step{reply("\x15\x03\x01\x00\x02\x02\x28")}, Unreachable, " failed: tls: handshake failure", 0},
+		"wrong name": {otherNameCA, with(otherName, 0, 0),
+			Unreachable, untrusted + "it is for another host" + private, 0},
+		"expired": {expiredCA, with(expired, 0, 0),
+			Unreachable, untrusted + "it has expired or is not yet valid" + private, 0},
+		"not yet valid": {earlyCA, with(early, 0, 0),
+			Unreachable, untrusted + "it has expired or is not yet valid" + private, 0},
+		"for clients": {wrongUseCA, with(wrongUse, 0, 0),
+			Unreachable, untrusted + "it is not valid" + private, 0},
+		"unknown authority": {"", sound(), Unreachable, untrusted + "signed by an unknown authority" + private, 0},
+		"another authority": {otherCA, sound(),
+			Unreachable, untrusted + "signed by an unknown authority" + private, 0},
+		"TLS 1.0": {ca, with(certificate, tls.VersionTLS10, tls.VersionTLS10),
+			Unreachable, "failed: tls: protocol version not supported", 0},
+		"TLS 1.1": {ca, with(certificate, tls.VersionTLS10, tls.VersionTLS11),
+			Unreachable, "failed: tls: protocol version not supported", 0},
+		"HTTP in its place": {ca, []step{reply("HTTP/1.1 400 " + canary + "\r\n\r\n")},
+			Unreachable, " does not speak TLS", 0},
+		"another protocol": {ca, []step{reply("SSH-2.0-" + canary + "\r\n")},
+			Unreachable, " does not speak TLS", 0},
+		"an alert": {ca, []step{reply("\x15\x03\x01\x00\x02\x02\x28")},
+			Unreachable, " failed: tls: handshake failure", 0},
 		"a cut without notice": {ca, sound(reply(most), hangUp), Unreachable, notHTTP, 1},
 		"a stall":              {ca, sound(reply(most), stall), TimedOut, "in time", 1},
 	} {
@@ -97,7 +110,8 @@ func TestServersWithTLS(t *testing.T) {
 func through(t *testing.T, address, caPEM string) *Client {
 	t.Helper()
 	c := newClient(t, caPEM)
-	c.http.Transport.(*http.Transport).Proxy = http.ProxyURL(&url.URL{Scheme: "http", User: url.UserPassword("user", canary), Host: address})
+	c.http.Transport.(*http.Transport).Proxy = http.ProxyURL(&url.URL{Scheme: "http",
+		User: url.UserPassword("user", canary), Host: address})
 	return c
 }
 
@@ -105,7 +119,8 @@ func through(t *testing.T, address, caPEM string) *Client {
 // shown.
 func TestProxies(t *testing.T) {
 	t.Parallel()
-	certificate, ca := certify(t, x509.Certificate{NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"redox.example"}})
+	certificate, ca := certify(t, x509.Certificate{NotAfter: time.Now().Add(time.Hour),
+		DNSNames: []string{"redox.example"}})
 	const settings = "; proxy settings come from the environment of the Vault server (HTTPS_PROXY, NO_PROXY)"
 	tunnel := reply("HTTP/1.1 200 Connection established\r\n\r\n")
 	inside := handshake(&tls.Config{Certificates: []tls.Certificate{certificate}})
@@ -115,16 +130,24 @@ func TestProxies(t *testing.T) {
 		kind  Kind
 		want  string
 	}{
-		"a tunnel":                  {"redox.example", []step{tunnel, inside, readRequest, reply(ok(`{"access_token":"t"}`))}, 0, ""},
-		"a tunnel to another host":  {"other.example", []step{tunnel, inside, readRequest}, Unreachable, "it is for another host"},
-		"no":                        {"redox.example", []step{reply("HTTP/1.1 407 " + canary + "\r\nProxy-Authenticate: Basic realm=" + canary + "\r\n\r\n")}, Unreachable, "on the way to redox.example the proxy refuses with HTTP 407" + settings},
-		"another success":           {"redox.example", []step{reply("HTTP/1.1 204 X\r\n\r\n")}, Unreachable, "the proxy refuses with HTTP 204" + settings},
-		"a stall":                   {"redox.example", []step{stall}, TimedOut, "no answer from redox.example in time" + settings},
-		"a stall behind the tunnel": {"redox.example", []step{tunnel, stall}, TimedOut, "no answer from redox.example in time" + settings},
-		"a cut behind the tunnel":   {"redox.example", []step{tunnel, hangUp}, Unreachable, "the connection to redox.example " + notHTTP},
-		"a reset":                   {"redox.example", []step{reset}, Unreachable, "connection to redox.example: connection reset by peer" + settings},
-		"a flood":                   {"redox.example", []step{reply("HTTP/1.1 200 OK\r\nX: "), flood(canary)}, Unreachable, notHTTP},
-		"noise":                     {"redox.example", []step{reply(canary + "\r\n\r\n")}, Unreachable, notHTTP},
+		"a tunnel": {"redox.example", []step{tunnel, inside, readRequest, reply(ok(`{"access_token":"t"}`))}, 0, ""},
+		"a tunnel to another host": {"other.example", []step{tunnel, inside, readRequest},
+			Unreachable, "it is for another host"},
+		"no": {"redox.example", []step{reply("HTTP/1.1 407 " + canary + "\r\nProxy-Authenticate: " + canary + "\r\n\r\n")},
+			Unreachable, "on the way to redox.example the proxy refuses with HTTP 407" + settings},
+		"another success": {"redox.example", []step{reply("HTTP/1.1 204 X\r\n\r\n")},
+			Unreachable, "the proxy refuses with HTTP 204" + settings},
+		"a stall": {"redox.example", []step{stall},
+			TimedOut, "no answer from redox.example in time" + settings},
+		"a stall behind the tunnel": {"redox.example", []step{tunnel, stall},
+			TimedOut, "no answer from redox.example in time" + settings},
+		"a cut behind the tunnel": {"redox.example", []step{tunnel, hangUp},
+			Unreachable, "the connection to redox.example " + notHTTP},
+		"a reset": {"redox.example", []step{reset},
+			Unreachable, "connection to redox.example: connection reset by peer" + settings},
+		"a flood": {"redox.example", []step{reply("HTTP/1.1 200 OK\r\nX: "), flood(canary)},
+			Unreachable, notHTTP},
+		"noise": {"redox.example", []step{reply(canary + "\r\n\r\n")}, Unreachable, notHTTP},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -166,10 +189,12 @@ func TestConnectionErrors(t *testing.T) {
 		client *Client
 		want   string
 	}{
-		"http://" + address:      {newClient(t, ""), "connection to " + address + ": connection refused; proxy settings"},
-		"https://redox.invalid/": {newClient(t, ""), "the name of redox.invalid (or of the proxy) cannot be resolved; proxy settings"},
-		"https://redox.example/": {through(t, address, ""), "the proxy on the way to redox.example cannot be reached; proxy settings"},
-		"https://redox.other/":   {through(t, "proxy.invalid:1", ""), "redox.other"},
+		"http://" + address: {newClient(t, ""), "connection to " + address + ": connection refused; proxy settings"},
+		"https://redox.invalid/": {newClient(t, ""),
+			"the name of redox.invalid (or of the proxy) cannot be resolved; proxy settings"},
+		"https://redox.example/": {through(t, address, ""),
+			"the proxy on the way to redox.example cannot be reached; proxy settings"},
+		"https://redox.other/": {through(t, "proxy.invalid:1", ""), "redox.other"},
 	} {
 		_, err := withstand(t, test.client, nil, url, patient)
 		checkError(t, err, Unreachable, test.want)
@@ -192,5 +217,6 @@ func certify(t *testing.T, template x509.Certificate) (certificate tls.Certifica
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	certificate = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return certificate, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }

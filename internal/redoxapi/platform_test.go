@@ -40,8 +40,10 @@ func TestPlatformRequests(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		got = strings.Join([]string{r.Method, r.RequestURI, r.Header.Get("Authorization"), r.Header.Get("Accept"), r.Header.Get("Content-Type"), string(raw)}, " ")
-		_, _ = io.WriteString(w, `{"meta":{"version":"1.0.0","new":[1]},"payload":{"apikey":{"id":"a b/c","name":"n","jwksURL":null,"jwkSet":{"keys":[{"kid":"k"}]},"new":{}}}}`)
+		got = strings.Join([]string{r.Method, r.RequestURI, r.Header.Get("Authorization"), r.Header.Get("Accept"),
+			r.Header.Get("Content-Type"), string(raw)}, " ")
+		_, _ = io.WriteString(w, `{"meta":{"version":"1.0.0","new":[1]},"payload":{"apikey":{"id":"a b/c","name":"n",`+
+			`"jwksURL":null,"jwkSet":{"keys":[{"kid":"k"}]},"new":{}}}}`)
 	})
 	key, err := api.Read(t.Context(), "a b/c")
 	if err != nil || key.JWKSURL != "" || len(key.Keys) != 1 || string(key.Keys[0]) != `{"kid":"k"}` {
@@ -53,7 +55,8 @@ func TestPlatformRequests(t *testing.T) {
 	if err := api.Update(t.Context(), "id", []json.RawMessage{[]byte(`{"kid":"<&>","n":1.50}`)}); err != nil {
 		t.Error(err)
 	}
-	if want := "PATCH /platform/v1/apikeys/id Bearer " + platformToken + ` application/json application/json {"jwkSet":{"keys":[{"kid":"<&>","n":1.50}]}}` + "\n"; got != want {
+	if want := "PATCH /platform/v1/apikeys/id Bearer " + platformToken +
+		` application/json application/json {"jwkSet":{"keys":[{"kid":"<&>","n":1.50}]}}` + "\n"; got != want {
 		t.Errorf("sent %q, want %q", got, want)
 	}
 }
@@ -67,26 +70,35 @@ func TestPlatformAnswers(t *testing.T) {
 		want    string
 		refused bool
 	}{
-		"no JSON":            {200, words, "is not the JSON of an API key", false},
-		"no payload":         {200, `{"words of the server":1}`, "is not the JSON of an API key", false},
-		"no API key":         {200, `{"payload":{"apikeys":[]}}`, "is not the JSON of an API key", false},
-		"no ID":              {200, `{"payload":{"apikey":{}}}`, "with another API key", false},
-		"another ID":         {200, `{"payload":{"apikey":{"id":"words of the server"}}}`, "with another API key", false},
-		"keys no list":       {200, `{"payload":{"apikey":{"id":"id","jwkSet":{"keys":{}}}}}`, "is not the JSON of an API key", false},
-		"the URL no string":  {200, `{"payload":{"apikey":{"id":"id","jwksURL":{}}}}`, "is not the JSON of an API key", false},
-		"no set":             {200, `{"payload":{"apikey":{"id":"id","jwks":{"keys":[]}}}}`, "does not show the API key's jwkSet", false},
-		"a null for a set":   {200, `{"payload":{"apikey":{"id":"id","jwkSet":null}}}`, "does not show the API key's jwkSet", false},
-		"no keys in the set": {200, `{"payload":{"apikey":{"id":"id","jwkSet":{"keys":null}}}}`, "does not show the API key's jwkSet", false},
-		"it repeats a token": {200, `{"payload":{"apikey":{"id":"id","jwkSet":{"keys":[{"kid":"` + platformToken + `"}]}}}}`, "repeats the access token", false},
+		"no JSON":    {200, words, "is not the JSON of an API key", false},
+		"no payload": {200, `{"words of the server":1}`, "is not the JSON of an API key", false},
+		"no API key": {200, `{"payload":{"apikeys":[]}}`, "is not the JSON of an API key", false},
+		"no ID":      {200, `{"payload":{"apikey":{}}}`, "with another API key", false},
+		"another ID": {200, `{"payload":{"apikey":{"id":"words of the server"}}}`,
+			"with another API key", false},
+		"keys no list": {200, `{"payload":{"apikey":{"id":"id","jwkSet":{"keys":{}}}}}`,
+			"is not the JSON of an API key", false},
+		"the URL no string": {200, `{"payload":{"apikey":{"id":"id","jwksURL":{}}}}`,
+			"is not the JSON of an API key", false},
+		"no set": {200, `{"payload":{"apikey":{"id":"id","jwks":{"keys":[]}}}}`,
+			"does not show the API key's jwkSet", false},
+		"a null for a set": {200, `{"payload":{"apikey":{"id":"id","jwkSet":null}}}`,
+			"does not show the API key's jwkSet", false},
+		"no keys in the set": {200, `{"payload":{"apikey":{"id":"id","jwkSet":{"keys":null}}}}`,
+			"does not show the API key's jwkSet", false},
+		"it repeats a token": {200, `{"payload":{"apikey":{"id":"id","jwkSet":{"keys":[{"kid":"` + platformToken + `"}]}}}}`,
+			"repeats the access token", false},
 		"likewise, refusing": {403, `{"error":"` + platformToken + `"}`, "repeats the access token", false},
-		"401":                {401, `{"errorDetail":"words of the server"}`, "does not take the platform client's token", true},
-		"403":                {403, `{"errorDetail":"words of the server"}`, "needs a role", true},
-		"404":                {404, `{"errorDetail":"words of the server"}`, "sees no OAuth API key with client ID id", true},
-		"409":                {409, `{"errorDetail":"words of the server"}`, "answered HTTP 409", true},
-		"404, a page":        {404, words, "not in JSON: a firewall or proxy", true},
-		"302":                {302, words, "a redirect, which is never followed", true},
-		"429":                {429, words, "answered HTTP 429", false},
-		"500":                {500, words, "answered HTTP 500", false},
+		"401": {401, `{"errorDetail":"words of the server"}`,
+			"does not take the platform client's token", true},
+		"403": {403, `{"errorDetail":"words of the server"}`, "needs a role", true},
+		"404": {404, `{"errorDetail":"words of the server"}`,
+			"sees no OAuth API key with client ID id", true},
+		"409":         {409, `{"errorDetail":"words of the server"}`, "answered HTTP 409", true},
+		"404, a page": {404, words, "not in JSON: a firewall or proxy", true},
+		"302":         {302, words, "a redirect, which is never followed", true},
+		"429":         {429, words, "answered HTTP 429", false},
+		"500":         {500, words, "answered HTTP 500", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			api := platformThat(t, test.status, test.answer)
@@ -96,7 +108,8 @@ func TestPlatformAnswers(t *testing.T) {
 			if key != nil || err == nil || errors.As(err, &no) != test.refused || errors.As(err, &passing) == test.refused {
 				t.Fatalf("%+v, %v", key, err)
 			}
-			if !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), words) || strings.Contains(err.Error(), platformToken) {
+			if !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), words) ||
+				strings.Contains(err.Error(), platformToken) {
 				t.Errorf("error %q, want %q", err, test.want)
 			}
 		})
@@ -105,7 +118,8 @@ func TestPlatformAnswers(t *testing.T) {
 	if key, err := api.Read(t.Context(), "id"); err != nil || len(key.Keys) != 0 {
 		t.Errorf("without any key: %+v, %v", key, err)
 	}
-	if err := api.Update(t.Context(), "id", []json.RawMessage{[]byte(`{`)}); err == nil || !strings.Contains(err.Error(), "what is no JSON") {
+	if err := api.Update(t.Context(), "id", []json.RawMessage{[]byte(`{`)}); err == nil ||
+		!strings.Contains(err.Error(), "what is no JSON") {
 		t.Errorf("no JSON to be sent back: %v", err)
 	}
 	if err := platformThat(t, 403, "{}").Update(t.Context(), "id", nil); err == nil {

@@ -42,7 +42,8 @@ func TestExchangeSkew(t *testing.T) {
 	for date, want := range map[string]Skew{
 		"Thu, 26 Nov 2026 08:59:00 GMT": {Known: true, Ahead: time.Minute},
 		"Thu, 01 Jan 1970 00:00:00 GMT": {Known: true, Ahead: now.Sub(time.Unix(0, 0))},
-		"Fri, 31 Dec 9999 23:59:59 GMT": {Known: true, Ahead: -1 << 63 / time.Second * time.Second}, // the longest time.Duration
+		// The longest time.Duration.
+		"Fri, 31 Dec 9999 23:59:59 GMT": {Known: true, Ahead: -1 << 63 / time.Second * time.Second},
 		canary:                          {},
 	} {
 		for status, body := range map[string]string{"200 OK": `{"access_token":"t"}`, "400 X": `{"error":"e"}`} {

@@ -17,7 +17,8 @@ import (
 func TestExchangeRequest(t *testing.T) {
 	for _, scope := range []string{"", "system/*.read x"} {
 		want := url.Values{
-			"grant_type": {"client_credentials"}, "client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}, "client_assertion": {"a.b+/=.c"},
+			"grant_type": {"client_credentials"}, "client_assertion": {"a.b+/=.c"},
+			"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
 		}
 		if scope != "" {
 			want.Set("scope", scope)
@@ -32,13 +33,15 @@ func TestExchangeRequest(t *testing.T) {
 				t.Errorf("form (-want +got), %v:\n%s", err, diff)
 			}
 			for name, value := range map[string]string{
-				"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json", "User-Agent": "vault-plugin-secrets-redox/1.2.3",
+				"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json",
+				"User-Agent": "vault-plugin-secrets-redox/1.2.3",
 			} {
 				if r.Header.Get(name) != value {
 					t.Errorf("%s: %s, want %s", name, r.Header.Get(name), value)
 				}
 			}
-			if r.Method != http.MethodPost || r.ContentLength != int64(len(raw)) || r.Header.Get("Authorization") != "" || r.ProtoMajor != 1 {
+			if r.Method != http.MethodPost || r.ContentLength != int64(len(raw)) || r.Header.Get("Authorization") != "" ||
+				r.ProtoMajor != 1 {
 				t.Errorf("%s, length %d, %s", r.Method, r.ContentLength, r.Proto)
 			}
 			_, _ = io.WriteString(w, `{"access_token":"t","token_type":"bearer","expires_in":60,"scope":"granted"}`)
@@ -100,7 +103,8 @@ func TestTokenLeftAfterASuspension(t *testing.T) {
 	now := time.Now()
 	token := &Token{Lifetime: 5 * time.Minute, RequestedAt: now}
 	suspended := now
-	*(*uint64)(unsafe.Pointer(&suspended)) += uint64(gone/time.Second) << 30 // of time.Time, the seconds of the wall clock alone
+	// Of time.Time, the seconds of the wall clock alone.
+	*(*uint64)(unsafe.Pointer(&suspended)) += uint64(gone/time.Second) << 30
 	if suspended.Sub(now) != 0 || suspended.Round(0).Sub(now.Round(0)) != gone {
 		t.Fatal("time.Time is not made as this test believes")
 	}

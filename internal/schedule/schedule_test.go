@@ -84,6 +84,8 @@ func (w *world) saw(lists []time.Duration, steps map[string][]time.Duration) {
 	}
 }
 
+var errTest = errors.New("it fails")
+
 const second, minute = time.Second, time.Minute
 
 // A step runs when it is due, when a minute has passed, and after an error in a
@@ -93,7 +95,7 @@ func TestWhenStepsRun(t *testing.T) {
 		in := func(d time.Duration, err error) func(context.Context) (time.Time, error) {
 			return func(context.Context) (time.Time, error) { return time.Now().Add(d), err }
 		}
-		w.step["due"], w.step["later"], w.step["failing"] = in(40*second, nil), in(time.Hour, nil), in(second, errors.New("no"))
+		w.step["due"], w.step["later"], w.step["failing"] = in(40*second, nil), in(time.Hour, nil), in(second, errTest)
 		past := false
 		w.step["past"] = func(context.Context) (time.Time, error) {
 			if past = !past; past {
@@ -147,7 +149,9 @@ func TestWake(t *testing.T) {
 		w.after(10 * second)
 		w.Relist()
 		w.after(0)
-		w.saw([]time.Duration{0, 20 * second, 30 * second}, map[string][]time.Duration{"old": {0, 10 * second}, "new": {20 * second}})
+		w.saw([]time.Duration{0, 20 * second, 30 * second}, map[string][]time.Duration{
+			"old": {0, 10 * second}, "new": {20 * second},
+		})
 	})
 }
 
@@ -171,7 +175,7 @@ func TestClientsComeAndGo(t *testing.T) {
 		}
 		w.Start(w.work())
 		workers(2)
-		w.set(func() { w.err, w.clients = errors.New("no storage"), nil })
+		w.set(func() { w.err, w.clients = errTest, nil })
 		workers(2)
 		w.set(func() { w.err, w.clients = nil, []string{"stays"} })
 		workers(1)

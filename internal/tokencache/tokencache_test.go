@@ -132,7 +132,8 @@ func TestOneCallForManyReaders(t *testing.T) {
 		if n != 1 || w.calls != 1 {
 			t.Errorf("%d readers fetched it in %d calls", n, w.calls)
 		}
-		if other, err := w.cache.Get(w.t.Context(), "other", "fingerprint", w.fetch); err != nil || other.Token.number != 2 || w.cache.Len() != 2 {
+		if other, err := w.cache.Get(w.t.Context(), "other", "fingerprint", w.fetch); err != nil ||
+			other.Token.number != 2 || w.cache.Len() != 2 {
 			t.Errorf("%+v, %v, %d entries", other, err, w.cache.Len())
 		}
 	})
@@ -150,7 +151,8 @@ func TestOutage(t *testing.T) {
 			calls   int
 			trouble bool
 		}{
-			{74 * time.Second, 2, false}, {70 * time.Second, 2, false}, {69*time.Second + 1, 2, false}, {69 * time.Second, 3, false},
+			{74 * time.Second, 2, false}, {70 * time.Second, 2, false}, {69*time.Second + 1, 2, false},
+			{69 * time.Second, 3, false},
 			{60 * time.Second, 4, true}, {56 * time.Second, 4, true}, {55 * time.Second, 5, true}, {time.Second, 6, true},
 		} {
 			got := w.after(w.left()-read.left, 1, read.calls)
@@ -288,11 +290,12 @@ func TestClose(t *testing.T) {
 		w.after(0, 1, 1)
 		waiting := make(chan error, 1)
 		go func() {
-			_, err := w.cache.Get(context.Background(), "other", "fingerprint", func(ctx context.Context, _ bool) (fakeToken, error) {
-				<-ctx.Done()
-				time.Sleep(time.Second)
-				return fakeToken{}, ctx.Err()
-			})
+			_, err := w.cache.Get(context.Background(), "other", "fingerprint",
+				func(ctx context.Context, _ bool) (fakeToken, error) {
+					<-ctx.Done()
+					time.Sleep(time.Second)
+					return fakeToken{}, ctx.Err()
+				})
 			waiting <- err
 		}()
 		synctest.Wait()
