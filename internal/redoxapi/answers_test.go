@@ -91,6 +91,7 @@ var badAnswers = map[string]struct {
 	"its signature as the type":      {ok(`{"access_token":"t","token_type":"` + signature + `"}`), Unusable, repeats},
 	"its claims beside a token":      {ok(`{"access_token":"t","` + claims + `":1}`), Unusable, repeats},
 	"the assertion with status 299":  {jsonAnswer("299 X", assertion), Unusable, repeats},
+	"the assertion with status 300":  {jsonAnswer("300 X", assertion), NotRedox, "HTTP 300: a redirect"},
 	"the assertion in HTML with 403": {jsonAnswer("403 Forbidden", assertion), NotRedox, firewall},
 
 	// Other statuses, with anything but an error response.
