@@ -1,4 +1,4 @@
-package redox
+package repotest
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 // docs/tested.md tells what was tested, and docs/release.md how much is in the
 // binary: of what is built and listed here, not of a former state.
 func TestReleasePage(t *testing.T) {
+	atRoot(t)
 	file := func(path string) string {
 		t.Helper()
 		raw, err := os.ReadFile(path)

@@ -1,4 +1,4 @@
-package redox
+package repotest
 
 import (
 	"encoding/json"
@@ -63,7 +63,7 @@ type schemaObject struct {
 // openAPI is the document that the engine gives of itself.
 func openAPI(t *testing.T) document {
 	t.Helper()
-	resp, err := newMount(t).backend.HandleRequest(t.Context(), &logical.Request{
+	resp, err := newEngine(t).HandleRequest(t.Context(), &logical.Request{
 		Operation: logical.HelpOperation, Path: "", MountPoint: "redox/", Data: map[string]any{"requestResponsePrefix": "redox"},
 	})
 	if err != nil {
@@ -82,7 +82,7 @@ func openAPI(t *testing.T) document {
 
 const apiHead = `# API
 
-Written by ` + "`go test -run TestAPIDocument -update .`" + ` from the engine's own OpenAPI document, which Vault serves as well, with those of all
+Written by ` + "`go test -run TestAPIDocument -update ./internal/repotest`" + ` from the engine's own OpenAPI document, which Vault serves as well, with those of all
 mounts, at ` + "`sys/internal/specs/openapi`" + `. Do not edit it.
 
 The mount is at ` + "`redox/`" + ` here. Every request but of ` + "`jwks`" + ` needs a Vault token whose policy allows it: read for GET, update for POST, patch,
@@ -93,6 +93,7 @@ errors are in [operations.md](operations.md).
 
 // docs/api.md says what the engine says of itself.
 func TestAPIDocument(t *testing.T) {
+	atRoot(t)
 	d := openAPI(t)
 	var text strings.Builder
 	text.WriteString(apiHead)

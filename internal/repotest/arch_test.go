@@ -1,4 +1,4 @@
-package redox
+package repotest
 
 import (
 	"bytes"
@@ -59,6 +59,7 @@ var rooms = map[string][]string{
 }
 
 func TestRooms(t *testing.T) {
+	atRoot(t)
 	seen := map[string]bool{}
 	sources(t, func(path string) {
 		folder := filepath.Dir(path)
@@ -87,6 +88,7 @@ func TestRooms(t *testing.T) {
 
 // A file of the product has at most 300 lines: a longer one hides a second idea.
 func TestSizes(t *testing.T) {
+	atRoot(t)
 	sources(t, func(path string) {
 		raw, err := os.ReadFile(path)
 		if err != nil {
@@ -101,6 +103,7 @@ func TestSizes(t *testing.T) {
 // Assertions are signed by internal/assertion alone, with the one algorithm
 // that Redox documents, and nowhere is a certificate left unchecked.
 func TestForbiddenNames(t *testing.T) {
+	atRoot(t)
 	sources(t, func(path string) {
 		if strings.HasSuffix(path, "_test.go") {
 			return

@@ -1,4 +1,4 @@
-package redox
+package repotest
 
 import (
 	"bytes"
@@ -16,11 +16,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-const budget = "testdata/modules.txt"
+const budget = "internal/repotest/testdata/modules.txt"
 
 // Nothing gets into the binary unannounced: each module of it is listed, as
 // forced in by Vault's SDK, or as ours with the reason why we want it.
 func TestModules(t *testing.T) {
+	atRoot(t)
 	sdk, ours := map[string]bool{}, map[string]bool{}
 	for _, system := range []string{"linux", "darwin", "windows", "freebsd"} {
 		for _, processor := range []string{"amd64", "arm64"} {
