@@ -18,7 +18,8 @@ func (p *printer) line(format string, args ...any) {
 	}
 }
 
-const columns = "| reads/s | p50 | p95 | p99 | CPU of Vault | of the plugin | failed |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+const columns = "| reads/s | p50 | p95 | p99 | CPU of Vault | of the plugin | failed " +
+	"|\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
 
 // row prints what was measured; CPU is per read.
 func (p *printer) row(name string, r *result) {
@@ -28,14 +29,16 @@ func (p *printer) row(name string, r *result) {
 	ms := func(q float64) string {
 		return fmt.Sprintf("%.1f ms", float64(r.quantile(q))/float64(time.Millisecond))
 	}
-	p.line("| %s | %d | %.0f | %s | %s | %s | %s | %s | %d |", name, r.readers, r.perSecond(), ms(0.5), ms(0.95), ms(0.99), per(r.vaultCPU), per(r.pluginCPU), r.failed)
+	p.line("| %s | %d | %.0f | %s | %s | %s | %s | %s | %d |", name, r.readers, r.perSecond(), ms(0.5), ms(0.95), ms(0.99),
+		per(r.vaultCPU), per(r.pluginCPU), r.failed)
 }
 
 // compare measures each target with 1, 16 and 64 readers.
 func (s *stand) compare(p *printer, slice time.Duration) error {
 	p.line("\n## Side by side\n\n| | readers " + columns)
 	targets := s.targets()
-	for _, name := range []string{"fresh", "signpost", "transit", "reused", "nothing", "constant", "jwks", "raw", "kv", "health"} {
+	for _, name := range []string{"fresh", "signpost", "transit", "reused", "nothing", "constant", "jwks",
+		"raw", "kv", "health"} {
 		for _, readers := range []int{1, 16, 64} {
 			opened := s.upstream.conns.Load()
 			r, err := s.measure(targets[name], readers, slice)
@@ -44,7 +47,8 @@ func (s *stand) compare(p *printer, slice time.Duration) error {
 			}
 			p.row(targets[name].name, r)
 			if name == "fresh" && readers == 64 {
-				defer p.line("\nThe %d fresh reads by 64 readers opened %d connections to Redox.", r.reads, s.upstream.conns.Load()-opened)
+				defer p.line("\nThe %d fresh reads by 64 readers opened %d connections to Redox.", r.reads,
+					s.upstream.conns.Load()-opened)
 			}
 		}
 	}
@@ -105,7 +109,8 @@ var goals = []goal{
 func (s *stand) goals(p *printer, slice time.Duration, rounds int) error {
 	targets, sums := s.targets(), map[string]*result{}
 	for range rounds {
-		for _, name := range []string{"fresh", "signpost", "transit", "reused", "nothing", "constant", "jwks", "raw", "health", "kv"} {
+		for _, name := range []string{"fresh", "signpost", "transit", "reused", "nothing", "constant", "jwks",
+			"raw", "health", "kv"} {
 			r, err := s.measure(targets[name], 16, slice)
 			if err != nil {
 				return err
@@ -129,7 +134,8 @@ func (s *stand) goals(p *printer, slice time.Duration, rounds int) error {
 				verdict = "met"
 			}
 		}
-		p.line("| %s, %.0f/s | %s, %.0f/s | %.2f | %s | %s |", targets[g.of].name, sums[g.of].perSecond(), targets[g.to].name, sums[g.to].perSecond(), ratio, least, verdict)
+		p.line("| %s, %.0f/s | %s, %.0f/s | %.2f | %s | %s |", targets[g.of].name, sums[g.of].perSecond(), targets[g.to].name,
+			sums[g.to].perSecond(), ratio, least, verdict)
 	}
 	return nil
 }

@@ -65,7 +65,8 @@ func newStand(binary string) (*stand, error) {
 
 func (s *stand) buildPlugins() error {
 	for name, command := range plugins {
-		build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(s.dir, "plugins", name), command)
+		build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o",
+			filepath.Join(s.dir, "plugins", name), command)
 		if out, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("building %s: %w\n%s", name, err, out)
 		}
@@ -84,7 +85,8 @@ func (s *stand) startVault(binary string) error {
 	}
 	s.addr = "http://" + address
 	config := filepath.Join(s.dir, "vault.hcl")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "plugin_directory = %q\n", filepath.Join(s.dir, "plugins")), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, "plugin_directory = %q\n", filepath.Join(s.dir, "plugins")),
+		0o600); err != nil {
 		return err
 	}
 	log, err := os.Create(filepath.Join(s.dir, "log"))
@@ -92,7 +94,8 @@ func (s *stand) startVault(binary string) error {
 		return err
 	}
 	defer func() { _ = log.Close() }() // the child has its own
-	s.vault = exec.CommandContext(context.Background(), binary, "server", "-dev", "-dev-no-store-token", "-dev-root-token-id="+rootToken,
+	s.vault = exec.CommandContext(context.Background(), binary, "server", "-dev", "-dev-no-store-token",
+		"-dev-root-token-id="+rootToken,
 		"-dev-listen-address="+address, "-config="+config, "-log-level=error")
 	s.vault.Env = []string{"HOME=" + s.dir, "PATH=" + os.Getenv("PATH")}
 	s.vault.Stdout, s.vault.Stderr = log, log
@@ -117,7 +120,8 @@ func (s *stand) mount() error {
 			return err
 		}
 		sum := sha256.Sum256(raw)
-		if _, err := s.call(http.MethodPut, "sys/plugins/catalog/secret/"+name, map[string]any{"sha256": hex.EncodeToString(sum[:]), "command": name}); err != nil {
+		if _, err := s.call(http.MethodPut, "sys/plugins/catalog/secret/"+name,
+			map[string]any{"sha256": hex.EncodeToString(sum[:]), "command": name}); err != nil {
 			return err
 		}
 		path := strings.TrimPrefix(name, "vault-plugin-secrets-")
@@ -155,10 +159,12 @@ func (s *stand) mount() error {
 
 // client gives the engine a client with a key of that size.
 func (s *stand) client(name string, bits int) error {
-	if _, err := s.call(http.MethodPost, "redox/clients/"+name+"/keys/generate", map[string]any{"key_bits": bits}); err != nil {
+	if _, err := s.call(http.MethodPost, "redox/clients/"+name+"/keys/generate",
+		map[string]any{"key_bits": bits}); err != nil {
 		return err
 	}
-	_, err := s.call(http.MethodPost, "redox/clients/"+name+"/config", map[string]any{"client_id": "bench", "token_url": s.upstream.url})
+	_, err := s.call(http.MethodPost, "redox/clients/"+name+"/config",
+		map[string]any{"client_id": "bench", "token_url": s.upstream.url})
 	return err
 }
 

@@ -67,13 +67,15 @@ func consulTemplateCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	ts.Check(os.WriteFile(filepath.Join(dir, "vault-token"), []byte(ts.ReadFile(args[1])), 0o600))
 	program := filepath.Join(dir, "consul-template")
-	build := exec.CommandContext(context.Background(), "go", "build", "-o", program, "github.com/hashicorp/consul-template")
+	build := exec.CommandContext(context.Background(), "go", "build", "-o", program,
+		"github.com/hashicorp/consul-template")
 	build.Dir = filepath.Join(repository, "tools/consul-template")
 	build.Env = os.Environ() // the script's HOME has no build cache
 	if out, err := build.CombinedOutput(); err != nil {
 		ts.Fatalf("building consul-template: %v: %s", err, out)
 	}
-	w.watch(ts, args[0], exec.CommandContext(context.Background(), program, "-config=consul-template.hcl", "-vault-addr=http://"+w.door.addr))
+	w.watch(ts, args[0], exec.CommandContext(context.Background(), program, "-config=consul-template.hcl",
+		"-vault-addr=http://"+w.door.addr))
 }
 
 // watch starts what renders in the directory name, and looks at that until the
@@ -124,7 +126,8 @@ func (a *agent) look(w *world, path string) {
 	case info.Mode().Perm() != 0o600:
 		a.bad = append(a.bad, "mode "+info.Mode().String())
 	case !w.sandbox.Live(token):
-		a.bad = append(a.bad, fmt.Sprintf("%s: Redox refuses the token of renewal %d", time.Now().Format("15:04:05.000"), a.renewals))
+		a.bad = append(a.bad, fmt.Sprintf("%s: Redox refuses the token of renewal %d",
+			time.Now().Format("15:04:05.000"), a.renewals))
 	}
 	if a.token != "" && a.token != token {
 		a.renewals++
@@ -156,7 +159,8 @@ func agentsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	for _, a := range worldOf(ts).agents {
 		a.mu.Lock()
-		_, _ = fmt.Fprintf(ts.Stdout(), "%s: %d looks, %d bad, %d renewals, the least that a token had left then: %.1f s\n", a.name, a.looks, len(a.bad), a.renewals, a.least.Seconds())
+		_, _ = fmt.Fprintf(ts.Stdout(), "%s: %d looks, %d bad, %d renewals, the least that a token had left then: %.1f s\n",
+			a.name, a.looks, len(a.bad), a.renewals, a.least.Seconds())
 		for _, bad := range a.bad[:min(3, len(a.bad))] {
 			_, _ = fmt.Fprintf(ts.Stdout(), "%s: %s\n", a.name, bad)
 		}

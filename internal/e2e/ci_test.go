@@ -45,7 +45,8 @@ func runJob(ts *testscript.TestScript, shell []string, script string, variables,
 	ts.Check(os.WriteFile(file, []byte(script), 0o600))
 	cmd := exec.CommandContext(context.Background(), shell[0], append(slices.Clone(shell[1:]), file)...)
 	cmd.Dir = ts.Getenv("WORK")
-	cmd.Env = []string{"HOME=" + cmd.Dir, "PATH=" + ts.Getenv("PATH"), "COMMANDS=" + ts.Getenv("COMMANDS"), "NO_PROXY=127.0.0.1", "VAULT_MAX_RETRIES=0"}
+	cmd.Env = []string{"HOME=" + cmd.Dir, "PATH=" + ts.Getenv("PATH"), "COMMANDS=" + ts.Getenv("COMMANDS"),
+		"NO_PROXY=127.0.0.1", "VAULT_MAX_RETRIES=0"}
 	for name, value := range variables {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
@@ -82,9 +83,11 @@ func gitlabJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 		variables[name] = idToken(ts, "gitlab", append([]string{"aud=" + token.Aud}, args[1:]...))
 	}
 	// So does the runner begin.
-	script := "if set -o | grep pipefail >/dev/null; then set -o pipefail; fi\nset -o errexit\n" + strings.Join(job.Script, "\n")
+	script := "if set -o | grep pipefail >/dev/null; then set -o pipefail; fi\nset -o errexit\n" +
+		strings.Join(job.Script, "\n")
 	w := worldOf(ts)
-	endJob(ts, neg, runJob(ts, args[:1], script, variables, map[string]string{"VAULT_ADDR": w.vault.addr, "REDOX_FHIR_BASE": fhirBase(w)}))
+	endJob(ts, neg, runJob(ts, args[:1], script, variables,
+		map[string]string{"VAULT_ADDR": w.vault.addr, "REDOX_FHIR_BASE": fhirBase(w)}))
 }
 
 // githubJobCmd does what GitHub does with the workflow of examples/github-actions:
@@ -134,7 +137,8 @@ func githubJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 		if step.Run == "" || strings.Contains(step.Run+fmt.Sprint(step.Env), "${{") {
 			ts.Fatalf("the tests do not know how to run the step %+v", step)
 		}
-		if err := runJob(ts, []string{"bash", "-e"}, step.Run, step.Env, map[string]string{"REDOX_FHIR_BASE": fhirBase(worldOf(ts))}); err != nil {
+		if err := runJob(ts, []string{"bash", "-e"}, step.Run, step.Env,
+			map[string]string{"REDOX_FHIR_BASE": fhirBase(worldOf(ts))}); err != nil {
 			endJob(ts, neg, err)
 			return
 		}
@@ -146,11 +150,13 @@ func githubJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 // and returns its outputs.
 func vaultAction(ts *testscript.TestScript, with map[string]string, said []string) (map[string]string, error) {
 	known := []string{"exportEnv", "jwtGithubAudience", "method", "path", "role", "secrets", "url"}
-	if got := slices.Sorted(maps.Keys(with)); !slices.Equal(got, known) || with["method"] != "jwt" || with["exportEnv"] != "false" {
+	if got := slices.Sorted(maps.Keys(with)); !slices.Equal(got, known) || with["method"] != "jwt" ||
+		with["exportEnv"] != "false" {
 		ts.Fatalf("the tests know the inputs %v, not %v", known, with)
 	}
 	w := worldOf(ts)
-	login, err := json.Marshal(map[string]string{"role": with["role"], "jwt": idToken(ts, "github", append([]string{"aud=" + with["jwtGithubAudience"]}, said...))})
+	login, err := json.Marshal(map[string]string{"role": with["role"],
+		"jwt": idToken(ts, "github", append([]string{"aud=" + with["jwtGithubAudience"]}, said...))})
 	ts.Check(err)
 	var entered struct {
 		Auth struct {

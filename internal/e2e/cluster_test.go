@@ -57,10 +57,12 @@ func (w *world) startNode(i int) (*server, error) {
 		return nil, err
 	}
 	config := filepath.Join(w.dir, "."+name+".hcl")
-	if err := os.WriteFile(config, fmt.Appendf(nil, nodeConfig, data, name, port, clusterPort, pluginDir), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, nodeConfig, data, name, port, clusterPort, pluginDir),
+		0o600); err != nil {
 		return nil, err
 	}
-	s := &server{addr: "http://127.0.0.1:" + port, log: filepath.Join(w.dir, "."+name+".log"), flags: []string{"-config=" + config, "-log-level=debug"}}
+	s := &server{addr: "http://127.0.0.1:" + port, log: filepath.Join(w.dir, "."+name+".log"),
+		flags: []string{"-config=" + config, "-log-level=debug"}}
 	if err := s.start(w.dir); err != nil {
 		return nil, err
 	}
@@ -147,11 +149,13 @@ func (w *world) initialize() error {
 		return err
 	}
 	// Without this a node may vote, and lead, only after ten seconds.
-	if _, _, err := w.call(http.MethodPut, "sys/storage/raft/autopilot/configuration", `{"server_stabilization_time":"1s"}`); err != nil {
+	if _, _, err := w.call(http.MethodPut, "sys/storage/raft/autopilot/configuration",
+		`{"server_stabilization_time":"1s"}`); err != nil {
 		return err
 	}
 	for _, node := range w.cluster.nodes[1:] {
-		if _, _, err := w.callAt(node.addr, http.MethodPut, "sys/storage/raft/join", fmt.Sprintf(`{"leader_api_addr":%q}`, first.addr)); err != nil {
+		if _, _, err := w.callAt(node.addr, http.MethodPut, "sys/storage/raft/join",
+			fmt.Sprintf(`{"leader_api_addr":%q}`, first.addr)); err != nil {
 			return err
 		}
 		if err := w.unseal(node); err != nil {
@@ -232,7 +236,8 @@ func stepDownCmd(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("the same node leads")
 	}
 	took := time.Since(start)
-	_, _ = fmt.Fprintf(ts.Stdout(), "another node leads after %.1f s, and the slowest of sys/mounts at the old one meanwhile took %.1f s\n", took.Seconds(), stop().Seconds())
+	_, _ = fmt.Fprintf(ts.Stdout(), "another node leads after %.1f s, and the slowest of sys/mounts at the old one "+
+		"meanwhile took %.1f s\n", took.Seconds(), stop().Seconds())
 	if len(args) == 0 {
 		return
 	}

@@ -23,7 +23,8 @@ const module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 
 var (
 	long     = flag.Bool("long", false, "also run what takes minutes")
-	promtool = flag.Bool("promtool", false, "also check what is for Prometheus with promtool and with a Prometheus, both on PATH")
+	promtool = flag.Bool("promtool", false, "also check what is for Prometheus with promtool and with a Prometheus, "+
+		"both on PATH")
 )
 
 // What the tests share: binaries that are built once.
@@ -46,7 +47,8 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) (code int, err error) {
 	if vaultBin = os.Getenv("VAULT_BIN"); vaultBin == "" {
-		return 0, fmt.Errorf("VAULT_BIN is not set: run scripts/test, or VAULT_BIN=$(scripts/vault | tail -n 1) go test ./internal/e2e")
+		return 0, fmt.Errorf("VAULT_BIN is not set: run scripts/test, or VAULT_BIN=$(scripts/vault | tail -n 1) go test " +
+			"./internal/e2e")
 	}
 	dir, err := os.MkdirTemp("", "redox-e2e")
 	if err != nil {
@@ -57,7 +59,8 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	for name, flags := range map[string]string{pluginName: "", pluginName + "-9.9.9": "-X " + module + ".Version=v9.9.9"} {
-		build := exec.CommandContext(context.Background(), "go", "build", "-race", "-ldflags", flags, "-o", filepath.Join(pluginDir, name), module+"/cmd/"+pluginName)
+		build := exec.CommandContext(context.Background(), "go", "build", "-race", "-ldflags", flags, "-o",
+			filepath.Join(pluginDir, name), module+"/cmd/"+pluginName)
 		if out, err := build.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("building the plugin: %w\n%s", err, out)
 		}
@@ -102,7 +105,8 @@ func TestScripts(t *testing.T) {
 			env.Vars = append(env.Vars,
 				"VAULT_ADDR="+w.vault.addr, "VAULT_TOKEN=root", "VAULT_MAX_RETRIES=0", "HOME="+env.WorkDir, "NO_PROXY=127.0.0.1",
 				"PATH="+filepath.Dir(w.cli)+string(os.PathListSeparator)+os.Getenv("PATH"),
-				"REDOX="+w.sandbox.URL(), "EXAMPLES="+examples, "REDOX_TLS="+w.stranger.URL, "SHA256="+checksum(t, pluginName), "SHA256_NEXT="+checksum(t, pluginName+"-9.9.9"),
+				"REDOX="+w.sandbox.URL(), "EXAMPLES="+examples, "REDOX_TLS="+w.stranger.URL, "SHA256="+checksum(t, pluginName),
+				"SHA256_NEXT="+checksum(t, pluginName+"-9.9.9"),
 				"PLUGINS="+pluginDir, "OPERATIONS=operations-"+pluginName, "DEV_VERSION="+strings.TrimPrefix(redox.Version, "v"),
 			)
 			return nil

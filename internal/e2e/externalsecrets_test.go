@@ -85,7 +85,8 @@ func externalSecretsCmd(ts *testscript.TestScript, neg bool, args []string) {
 func (e externalSecret) wrong(from generator) error {
 	ref := objectRef{from.APIVersion, from.Kind, from.Metadata.Name}
 	switch {
-	case len(e.Spec.DataFrom) != 1 || e.Spec.DataFrom[0].SourceRef.GeneratorRef != ref || e.Metadata.Namespace != from.Metadata.Namespace:
+	case len(e.Spec.DataFrom) != 1 || e.Spec.DataFrom[0].SourceRef.GeneratorRef != ref ||
+		e.Metadata.Namespace != from.Metadata.Namespace:
 		return fmt.Errorf("it does not read from the generator: %+v", e)
 	case from.Spec.Method != "GET" || from.Spec.ResultType != "Data":
 		return fmt.Errorf("a token is read, and its data taken: %+v", from.Spec)

@@ -132,7 +132,8 @@ func TestDashboard(t *testing.T) {
 		if p.Type == "row" {
 			continue
 		}
-		if len(p.Description) < 30 || len(p.Description) > 260 || p.FieldConfig.Defaults.Unit == "" || p.Datasource.UID != chosen || len(p.Targets) == 0 {
+		if len(p.Description) < 30 || len(p.Description) > 260 || p.FieldConfig.Defaults.Unit == "" ||
+			p.Datasource.UID != chosen || len(p.Targets) == 0 {
 			t.Errorf("panel %q lacks a description of a line or two, a unit, the chosen data source or a query", p.Title)
 		}
 		for _, query := range p.Targets {
@@ -145,7 +146,8 @@ func TestDashboard(t *testing.T) {
 		t.Errorf("%d panels", len(titles))
 	}
 	ofVariables, ofPanels := d.queries()
-	for _, queries := range slices.Concat(slices.Collect(maps.Values(ofVariables)), slices.Collect(maps.Values(ofPanels))) {
+	for _, queries := range slices.Concat(slices.Collect(maps.Values(ofVariables)),
+		slices.Collect(maps.Values(ofPanels))) {
 		if strings.Contains(strings.Join(queries, " "), "$") {
 			t.Errorf("an unknown variable in %q", queries)
 		}

@@ -50,7 +50,8 @@ func overloadCmd(ts *testscript.TestScript, _ bool, args []string) {
 			done <- err
 		}()
 	}
-	for deadline := time.Now().Add(20 * time.Second); len(w.sandbox.Assertions()) < before+64; time.Sleep(5 * time.Millisecond) {
+	deadline := time.Now().Add(20 * time.Second)
+	for ; len(w.sandbox.Assertions()) < before+64; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("%d requests are under way, want 64", len(w.sandbox.Assertions())-before)
 		}

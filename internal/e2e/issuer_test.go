@@ -50,7 +50,8 @@ func (i *issuer) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			"id_token_signing_alg_values_supported": []string{"RS256"},
 		}
 	case "/jwks":
-		answer = jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: i.key.Public(), KeyID: issuerKeyID, Use: "sig", Algorithm: "RS256"}}}
+		answer = jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: i.key.Public(), KeyID: issuerKeyID, Use: "sig",
+			Algorithm: "RS256"}}}
 	default:
 		http.NotFound(rw, r)
 		return
@@ -65,7 +66,8 @@ var claimsOf = map[string]string{
 		"sub": "repo:my-org/my-repository:ref:refs/heads/main", "aud": "https://vault.example.org",
 		"repository": "my-org/my-repository", "repository_id": "74", "repository_visibility": "private",
 		"repository_owner": "my-org", "repository_owner_id": "65", "actor": "octocat", "actor_id": "12",
-		"event_name": "push", "ref": "refs/heads/main", "ref_type": "branch", "ref_protected": "true", "head_ref": "", "base_ref": "",
+		"event_name": "push", "ref": "refs/heads/main", "ref_type": "branch", "ref_protected": "true",
+		"head_ref": "", "base_ref": "",
 		"sha": "6dcb09b5b57875f334f61aebed695e2e4193db5e", "workflow": "redox", "runner_environment": "github-hosted",
 		"workflow_ref": "my-org/my-repository/.github/workflows/token.yml@refs/heads/main",
 		"job_workflow_ref": "my-org/my-repository/.github/workflows/token.yml@refs/heads/main",
@@ -74,7 +76,8 @@ var claimsOf = map[string]string{
 	"gitlab": `{
 		"sub": "project_path:my-group/my-project:ref_type:branch:ref:main", "aud": "https://vault.example.org",
 		"project_path": "my-group/my-project", "project_id": "22", "project_visibility": "private",
-		"namespace_path": "my-group", "namespace_id": "72", "user_id": "1", "user_login": "sample-user", "user_email": "sample-user@example.org",
+		"namespace_path": "my-group", "namespace_id": "72", "user_id": "1", "user_login": "sample-user",
+		"user_email": "sample-user@example.org",
 		"pipeline_id": "574", "pipeline_source": "push", "job_id": "302",
 		"ref": "main", "ref_type": "branch", "ref_path": "refs/heads/main", "ref_protected": "true",
 		"runner_id": 1, "runner_environment": "gitlab-hosted", "sha": "714a629c0b401fdce83e847fc9589983fc6f46bc",
@@ -116,7 +119,8 @@ func idToken(ts *testscript.TestScript, name string, said []string) string {
 	claims["iat"], claims["nbf"], claims["exp"] = begin.Unix(), begin.Unix(), end.Unix()
 	payload, err := json.Marshal(claims)
 	ts.Check(err)
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: key, KeyID: issuerKeyID}}, (&jose.SignerOptions{}).WithType("JWT"))
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256,
+		Key: jose.JSONWebKey{Key: key, KeyID: issuerKeyID}}, (&jose.SignerOptions{}).WithType("JWT"))
 	ts.Check(err)
 	signed, err := signer.Sign(payload)
 	ts.Check(err)

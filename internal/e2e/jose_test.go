@@ -18,7 +18,8 @@ var joseVerifier = flag.String("jose", "", "absolute path of tools/jose/verify.m
 func joseCmd(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
 	input, err := json.Marshal(map[string]any{
-		"jwksURL": w.vault.addr + "/v1/" + args[1], "issuer": args[0], "audience": w.sandbox.TokenURL(), "assertions": w.sandbox.Assertions(),
+		"jwksURL": w.vault.addr + "/v1/" + args[1], "issuer": args[0], "audience": w.sandbox.TokenURL(),
+		"assertions": w.sandbox.Assertions(),
 	})
 	ts.Check(err)
 	cmd := exec.CommandContext(context.Background(), "node", *joseVerifier)

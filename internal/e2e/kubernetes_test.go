@@ -26,7 +26,8 @@ func (s serviceAccount) token(audiences []string) (string, error) {
 	claims, err := json.Marshal(map[string]any{
 		"iss": "https://kubernetes.default.svc", "sub": s.subject(), "aud": audiences,
 		"iat": time.Now().Unix(), "exp": time.Now().Add(10 * time.Minute).Unix(),
-		"kubernetes.io": map[string]any{"namespace": s.namespace, "serviceaccount": map[string]string{"name": s.name, "uid": "uid-" + s.name}},
+		"kubernetes.io": map[string]any{"namespace": s.namespace, "serviceaccount": map[string]string{"name": s.name,
+			"uid": "uid-" + s.name}},
 	})
 	encode := base64.RawURLEncoding.EncodeToString
 	return encode([]byte(`{"alg":"RS256","kid":"1"}`)) + "." + encode(claims) + "." + encode(make([]byte, 256)), err
@@ -77,7 +78,8 @@ func tokenReview(w http.ResponseWriter, r *http.Request) {
 
 // asPod reads a path as an operator does for a Pod: it logs in to the auth
 // method at mount, and reads with the token that Vault gives it.
-func (w *world) asPod(account serviceAccount, mount, role string, audiences []string, path string) (answer []byte, err error) {
+func (w *world) asPod(account serviceAccount, mount, role string, audiences []string,
+	path string) (answer []byte, err error) {
 	token, err := account.token(audiences)
 	if err != nil {
 		return nil, err

@@ -111,7 +111,8 @@ func TestScanFindsLeaks(t *testing.T) {
 	found, _, err := w.leaks()
 	if want := []string{
 		"the proxy's password in answer 0, to read redox/config", "token 0 in .audit.log",
-		"token 0 in answer 1, to write redox/config token_url=http://127.0.0.1/v2/auth/token", "token 0 in answer 3, to read redox/token",
+		"token 0 in answer 1, to write redox/config token_url=http://127.0.0.1/v2/auth/token",
+		"token 0 in answer 3, to read redox/token",
 	}; !slices.Equal(found, want) {
 		t.Errorf("found %q, want %q; %v", found, want, err)
 	}

@@ -115,12 +115,14 @@ func operatorCmd(ts *testscript.TestScript, neg bool, args []string) {
 		var auth vaultAuth
 		var secret vaultDynamicSecret
 		err := errors.Join(decode(ts.MkAbs(args[0]), &connection, &auth), decode(ts.MkAbs(args[1]), &secret))
-		if err := errors.Join(err, connection.wrong(), auth.wrong(connection.Metadata), secret.wrong(auth.Metadata)); err != nil {
+		if err := errors.Join(err, connection.wrong(), auth.wrong(connection.Metadata),
+			secret.wrong(auth.Metadata)); err != nil {
 			return err
 		}
 		kube := auth.Spec.Kubernetes
 		account := serviceAccount{secret.Metadata.Namespace, kube.ServiceAccount}
-		answer, err := worldOf(ts).asPod(account, auth.Spec.Mount, kube.Role, kube.Audiences, secret.Spec.Mount+"/"+secret.Spec.Path)
+		answer, err := worldOf(ts).asPod(account, auth.Spec.Mount, kube.Role, kube.Audiences,
+			secret.Spec.Mount+"/"+secret.Spec.Path)
 		if err != nil {
 			return err
 		}
@@ -154,7 +156,8 @@ func leaves(ts *testscript.TestScript, answer []byte, soonest, latest time.Durat
 		return err
 	}
 	left := worldOf(ts).sandbox.Left(token.Data.AccessToken)
-	_, _ = fmt.Fprintf(ts.Stdout(), "comes back after %.1f to %.1f s, of %.0f that the token has\n", soonest.Seconds(), latest.Seconds(), left.Seconds())
+	_, _ = fmt.Fprintf(ts.Stdout(), "comes back after %.1f to %.1f s, of %.0f that the token has\n", soonest.Seconds(),
+		latest.Seconds(), left.Seconds())
 	if left-latest < inHand {
 		return fmt.Errorf("the token has %v left when the next one is read", left-latest)
 	}
@@ -162,7 +165,8 @@ func leaves(ts *testscript.TestScript, answer []byte, soonest, latest time.Durat
 }
 
 func (c vaultConnection) wrong() error {
-	if c.APIVersion != "secrets.hashicorp.com/v1beta1" || c.Kind != "VaultConnection" || !strings.HasPrefix(c.Spec.Address, "https://") || c.Spec.SkipTLSVerify {
+	if c.APIVersion != "secrets.hashicorp.com/v1beta1" || c.Kind != "VaultConnection" ||
+		!strings.HasPrefix(c.Spec.Address, "https://") || c.Spec.SkipTLSVerify {
 		return fmt.Errorf("no VaultConnection that checks Vault's certificate: %+v", c)
 	}
 	return nil
@@ -170,7 +174,8 @@ func (c vaultConnection) wrong() error {
 
 func (a vaultAuth) wrong(connection metadata) error {
 	ref := metadata{a.Spec.VaultConnectionRef, a.Metadata.Namespace}
-	if a.APIVersion != "secrets.hashicorp.com/v1beta1" || a.Kind != "VaultAuth" || a.Spec.Method != "kubernetes" || ref != connection {
+	if a.APIVersion != "secrets.hashicorp.com/v1beta1" || a.Kind != "VaultAuth" || a.Spec.Method != "kubernetes" ||
+		ref != connection {
 		return fmt.Errorf("no VaultAuth for that connection: %+v", a)
 	}
 	return nil

@@ -70,7 +70,9 @@ func languages(ts *testscript.TestScript) map[string][]string {
 //	programs until failed|renewed         asks until each has met a Vault in trouble twice, or read one token more
 //	programs fail <family>                each ends with an error, which is printed
 //	programs meet <fault>                 the next token request of each meets it
-//	programs count <n> <n> <n>            token requests, tokens issued and tokens refused per program since the last count; - for any
+//
+// programs count <n> <n> <n> token requests, tokens issued and tokens refused per program since the
+// last count; - for any
 func programsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	p := &w.programs
@@ -119,9 +121,11 @@ func programsCmd(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func startProgram(ts *testscript.TestScript, name string, argv, variables []string) *program {
-	p := &program{name: name, lines: make(chan string, 1), cmd: exec.CommandContext(context.Background(), argv[0], argv[1:]...)}
+	p := &program{name: name, lines: make(chan string, 1),
+		cmd: exec.CommandContext(context.Background(), argv[0], argv[1:]...)}
 	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "VAULT_") })
-	p.cmd.Env = append(p.cmd.Env, "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1", "VAULT_ADDR="+ts.Getenv("VAULT_ADDR"), "PYTHONDONTWRITEBYTECODE=1")
+	p.cmd.Env = append(p.cmd.Env, "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1", "VAULT_ADDR="+ts.Getenv("VAULT_ADDR"),
+		"PYTHONDONTWRITEBYTECODE=1")
 	p.cmd.Env = append(p.cmd.Env, variables...)
 	p.cmd.Stderr = &p.said
 	var err error

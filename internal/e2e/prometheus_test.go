@@ -45,7 +45,8 @@ func prometheusCmd(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(until(30*time.Second, w.prometheus.up))
 		ts.Check(until(30*time.Second, w.prometheus.rulesAreWell))
 	case "alert":
-		ts.Check(until(150*time.Second, func() error { return w.prometheus.alert(args[1], args[2], strings.Join(args[3:], "")) }))
+		ts.Check(until(150*time.Second,
+			func() error { return w.prometheus.alert(args[1], args[2], strings.Join(args[3:], "")) }))
 	case "query":
 		want, err := regexp.Compile("(?m)" + args[1])
 		ts.Check(err)
@@ -111,7 +112,8 @@ func runPrometheus(ts *testscript.TestScript, dir string) (*prometheus, error) {
 		return nil, err
 	}
 	p := &prometheus{dir: dir, addr: "http://127.0.0.1:" + port}
-	cmd := exec.CommandContext(context.Background(), "prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data", "--web.listen-address=127.0.0.1:"+port)
+	cmd := exec.CommandContext(context.Background(), "prometheus", "--config.file=prometheus.yml",
+		"--storage.tsdb.path=data", "--web.listen-address=127.0.0.1:"+port)
 	var said bytes.Buffer
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &said, &said
 	cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "SSL_CERT_FILE=system.pem"}
@@ -209,7 +211,8 @@ func (p *prometheus) up() error {
 	if err := p.ask("targets", nil, &data); err != nil {
 		return err
 	}
-	if len(data.ActiveTargets) != 1 || data.ActiveTargets[0].Health != "up" || !strings.HasSuffix(data.ActiveTargets[0].ScrapeURL, "/v1/redox/metrics") {
+	if len(data.ActiveTargets) != 1 || data.ActiveTargets[0].Health != "up" ||
+		!strings.HasSuffix(data.ActiveTargets[0].ScrapeURL, "/v1/redox/metrics") {
 		return fmt.Errorf("the targets: %+v", data.ActiveTargets)
 	}
 	return nil

@@ -73,13 +73,15 @@ func startGateway(ts *testscript.TestScript, w *world) *gateway {
 	w.sandbox.Close()
 	port, err := freePort()
 	ts.Check(err)
-	w.sandbox, err = redoxtest.Start(redoxtest.Options{Listen: "127.0.0.1:" + port, URL: "https://" + redoxHosts[0], Log: &w.tripwire})
+	w.sandbox, err = redoxtest.Start(redoxtest.Options{Listen: "127.0.0.1:" + port, URL: "https://" +
+		redoxHosts[0], Log: &w.tripwire})
 	ts.Check(err)
 	certificate, authority, err := certify(redoxHosts)
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), authority, 0o600))
 
-	g := &gateway{front: httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: "127.0.0.1:" + port}))}
+	g := &gateway{front: httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http",
+		Host: "127.0.0.1:" + port}))}
 	g.front.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
 	g.front.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that do not trust it
 	g.front.StartTLS()
@@ -129,8 +131,9 @@ func certify(hosts []string) (server tls.Certificate, authority []byte, err erro
 		return server, nil, err
 	}
 	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Hospital CA"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Hospital CA"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
 	if err != nil {
@@ -148,5 +151,6 @@ func certify(hosts []string) (server tls.Certificate, authority []byte, err erro
 	if err != nil {
 		return server, nil, err
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), nil
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), nil
 }

@@ -78,7 +78,8 @@ func TestDemo(t *testing.T) {
 			t.Parallel()
 			cmd := exec.CommandContext(t.Context(), filepath.Join(repository, "scripts/demo"))
 			tmp := t.TempDir()
-			cmd.Env = append(os.Environ(), "VAULT_BIN="+vaultBin, "VAULT_ADDR=http://127.0.0.1:1", "VAULT_NAMESPACE=nobody", "TMPDIR="+tmp)
+			cmd.Env = append(os.Environ(), "VAULT_BIN="+vaultBin, "VAULT_ADDR=http://127.0.0.1:1",
+				"VAULT_NAMESPACE=nobody", "TMPDIR="+tmp)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)

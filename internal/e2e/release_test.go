@@ -110,7 +110,8 @@ func schemaCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	_, err = strconv.Atoi(args[2])
 	ts.Check(err)
-	body, err := json.Marshal(map[string]string{"value": version.ReplaceAllString(stored.Data.Value, `{"version":`+args[2]+`,`)})
+	changed := version.ReplaceAllString(stored.Data.Value, `{"version":`+args[2]+`,`)
+	body, err := json.Marshal(map[string]string{"value": changed})
 	ts.Check(err)
 	status, _, err := w.call(http.MethodPut, path, string(body))
 	ts.Check(err)

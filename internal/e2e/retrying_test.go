@@ -56,7 +56,8 @@ func clusterReadersCmd(ts *testscript.TestScript, _ bool, args []string) {
 	case "stop":
 		r.stop()
 		r.all.Wait()
-		_, _ = fmt.Fprintf(ts.Stdout(), "%d reads, %d failed, %d tokens refused\n%s\n", r.reads, r.failed, r.refused, strings.Join(r.failures, "\n"))
+		_, _ = fmt.Fprintf(ts.Stdout(), "%d reads, %d failed, %d tokens refused\n%s\n", r.reads, r.failed, r.refused,
+			strings.Join(r.failures, "\n"))
 		_, _ = fmt.Fprintf(ts.Stdout(), "the longest time in which no read succeeded: %.1f s\n", r.gap.Seconds())
 		return
 	}
@@ -85,7 +86,8 @@ func (r *retryingReaders) read(w *world, node int, path string) (next int) {
 			r.succeed(w.sandbox.Live(token))
 			return node
 		}
-		failures = append(failures, fmt.Sprintf("%s %s: HTTP %d %s %v", time.Now().Format("15:04:05.000"), addr, status, answer, err))
+		failures = append(failures, fmt.Sprintf("%s %s: HTTP %d %s %v", time.Now().Format("15:04:05.000"), addr,
+			status, answer, err))
 		if err != nil || status == http.StatusServiceUnavailable {
 			node++
 		}

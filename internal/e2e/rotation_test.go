@@ -93,7 +93,8 @@ func (w *world) read(paths ...string) *readers {
 func (r *readers) end(ts *testscript.TestScript) {
 	r.stop()
 	r.all.Wait()
-	_, _ = fmt.Fprintf(ts.Stdout(), "%d reads, %d failed, %d tokens refused\n", r.reads.Load(), r.failed.Load(), r.refused.Load())
+	_, _ = fmt.Fprintf(ts.Stdout(), "%d reads, %d failed, %d tokens refused\n", r.reads.Load(),
+		r.failed.Load(), r.refused.Load())
 	if text := r.first.Load(); text != nil {
 		_, _ = fmt.Fprintf(ts.Stdout(), "the first failure: %v\n", text)
 	}
@@ -214,7 +215,8 @@ func leakCmd(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	publish()
-	_, _ = fmt.Fprintf(ts.Stdout(), "Redox forgot the leaked key %.1f s after the first command\n", time.Since(start).Seconds())
+	_, _ = fmt.Fprintf(ts.Stdout(), "Redox forgot the leaked key %.1f s after the first command\n",
+		time.Since(start).Seconds())
 	for _, id := range append(ring.Data.Keys, leaked) {
 		if listed := strings.Contains(w.sandbox.JWKS(args[1]), id); listed != (id == next) {
 			ts.Fatalf("Redox lists %s: %v; the new key is %s", id, listed, next)

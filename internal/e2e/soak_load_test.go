@@ -199,7 +199,8 @@ func (l *load) passingMount() {
 // while. Two failures are less than a read has attempts; an outage is more.
 func (l *load) disturb(ctx context.Context, rng *rand.Rand) {
 	wait(ctx, time.Second+time.Duration(rng.Int64N(int64(4*time.Second))))
-	passing := []redoxtest.Fault{redoxtest.FaultUnavailable, redoxtest.FaultReset, redoxtest.FaultTruncate, redoxtest.FaultSlow}
+	passing := []redoxtest.Fault{redoxtest.FaultUnavailable, redoxtest.FaultReset, redoxtest.FaultTruncate,
+		redoxtest.FaultSlow}
 	lasting := []redoxtest.Fault{redoxtest.FaultUnavailable, redoxtest.FaultStall}
 	if rng.IntN(4) > 0 {
 		f := passing[rng.IntN(len(passing))]
@@ -236,7 +237,8 @@ func (l *load) setOutage(on bool) {
 func (l *load) report(t *testing.T, d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fmt.Printf("%d tokens, %d reads hung up, %d other requests, %d mounts came and went; %d requests failed while Redox was in trouble; faults: %v\n",
+	fmt.Printf("%d tokens, %d reads hung up, %d other requests, %d mounts came and went; %d requests failed while "+
+		"Redox was in trouble; faults: %v\n",
 		l.reads.Load(), l.hungUp.Load(), l.operations.Load(), l.mounts.Load(), l.excused, l.faults)
 	for _, c := range soakClients {
 		if !strings.Contains(c.config, "rotation_period") {

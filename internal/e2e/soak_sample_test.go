@@ -125,7 +125,8 @@ func (s *soak) assertFlat(t *testing.T, before, after sample) {
 	t.Helper()
 	if after.goroutines > before.goroutines+2 {
 		raw, err := os.ReadFile(s.watched)
-		t.Errorf("%d goroutines are left, and there were %d: %v\n%s", after.goroutines, before.goroutines, err, strings.TrimSpace(string(raw)))
+		t.Errorf("%d goroutines are left, and there were %d: %v\n%s", after.goroutines, before.goroutines, err,
+			strings.TrimSpace(string(raw)))
 	}
 	if after.files > before.files+2 {
 		t.Errorf("%d files are left open, and there were %d", after.files, before.files)
@@ -136,7 +137,8 @@ func (s *soak) assertFlat(t *testing.T, before, after sample) {
 	}
 	third, end := medians(s.samples[n/3:n/2]), medians(s.samples[n*5/6:])
 	if grown(third.resident, end.resident) || grown(third.heap, end.heap) {
-		t.Errorf("the memory grows: resident from %d to %d bytes, heap from %d to %d", third.resident, end.resident, third.heap, end.heap)
+		t.Errorf("the memory grows: resident from %d to %d bytes, heap from %d to %d", third.resident, end.resident,
+			third.heap, end.heap)
 	}
 }
 

@@ -72,7 +72,8 @@ func newSoak(t *testing.T) *soak {
 	s := &soak{w: w, watched: filepath.Join(w.dir, "watched")}
 	// Without the race detector, whose memory is not the plugin's.
 	const name = pluginName + "-watched"
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(pluginDir, name), module+"/internal/e2e/watched")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(pluginDir, name),
+		module+"/internal/e2e/watched")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the plugin: %v\n%s", err, out)
 	}
@@ -119,7 +120,8 @@ const rotates = `"assertion_ttl":"30s","retire_after":"30s",`
 var soakClients = []soakClient{
 	{"redox/clients/platform", "user", pasted, `"manages":["acme=pushed"],`},
 	{"redox", "fetched", fetched, rotates + `"publish_window":"2s","public_jwks":true,"rotation_period":"62s",`},
-	{"redox/clients/acme", "pushed", pushed, rotates + `"publish_window":"2s","platform_client":"platform","rotation_period":"62s",`},
+	{"redox/clients/acme", "pushed", pushed, rotates +
+		`"publish_window":"2s","platform_client":"platform","rotation_period":"62s",`},
 	{"redox/clients/zeta", "pasted", pasted, rotates + `"publish_window":"0s","rotation_period":"60s",`},
 	{"redox/clients/shared", "shared", pasted, `"reuse_tokens":true,`},
 	{spare, "spare", pasted, ``},
@@ -132,7 +134,8 @@ const requestTimeout = 6 * time.Second
 
 // addClient makes a client that can read a token.
 func (w *world) addClient(c soakClient) error {
-	body := fmt.Sprintf(`{%s"client_id":%q,"token_url":%q,"request_timeout":%q}`, c.config, c.id, w.sandbox.TokenURL(), requestTimeout)
+	body := fmt.Sprintf(`{%s"client_id":%q,"token_url":%q,"request_timeout":%q}`, c.config, c.id,
+		w.sandbox.TokenURL(), requestTimeout)
 	for _, step := range []struct{ path, body string }{{"/keys/generate", ""}, {"/config", body}} {
 		if status, answer, err := w.call(http.MethodPut, c.path+step.path, step.body); err != nil || status != http.StatusOK {
 			return fmt.Errorf("%s%s: HTTP %d %s, %w", c.path, step.path, status, answer, err)

@@ -125,7 +125,8 @@ func (c *crowd) recover(ts *testscript.TestScript) {
 		answers = append(answers, fmt.Sprintf("%s x %d", kind, c.answers[kind]))
 	}
 	_, _ = fmt.Fprintf(ts.Stdout(), "answers: %s\n", strings.Join(answers, ", "))
-	_, _ = fmt.Fprintf(ts.Stdout(), "the first of %d readers had a token after %.1f s, the last after %.1f s; of those that came in that time %d were told to come again, the last after %.1f s, and %d gave up\n",
+	_, _ = fmt.Fprintf(ts.Stdout(), "the first of %d readers had a token after %.1f s, the last after %.1f s; of those "+
+		"that came in that time %d were told to come again, the last after %.1f s, and %d gave up\n",
 		c.size, c.first.Seconds(), c.last.Seconds(), c.failed, c.failedAt.Seconds(), c.givenUp)
 	for _, odd := range c.odd[:min(3, len(c.odd))] {
 		_, _ = fmt.Fprintf(ts.Stdout(), "an odd answer: %s\n", odd)
@@ -219,7 +220,8 @@ func withinCmd(ts *testscript.TestScript, _ bool, args []string) {
 	start := time.Now()
 	httpCmd(ts, false, args[1:])
 	took, other := time.Since(start), stop()
-	_, _ = fmt.Fprintf(ts.Stdout(), "%s %s took %.2f s, and the slowest of sys/mounts meanwhile %.2f s\n", args[2], args[3], took.Seconds(), other.Seconds())
+	_, _ = fmt.Fprintf(ts.Stdout(), "%s %s took %.2f s, and the slowest of sys/mounts meanwhile %.2f s\n", args[2],
+		args[3], took.Seconds(), other.Seconds())
 	if took > limit || other > 5*time.Second {
 		ts.Fatalf("%s %s may take %v, and nothing else 5 s", args[2], args[3], limit)
 	}

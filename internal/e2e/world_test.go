@@ -67,7 +67,8 @@ type server struct {
 }
 
 func newWorld(dir string) (*world, error) {
-	w := &world{dir: dir, rootToken: "root", texts: map[string]string{}, keys: map[string]string{}, others: map[string]string{}}
+	w := &world{dir: dir, rootToken: "root", texts: map[string]string{}, keys: map[string]string{},
+		others: map[string]string{}}
 	bin := filepath.Join(dir, ".bin")
 	if err := os.Mkdir(bin, 0o700); err != nil {
 		return nil, err
@@ -99,7 +100,8 @@ func newWorld(dir string) (*world, error) {
 }
 
 func (w *world) enableAudit() error {
-	_, _, err := w.call(http.MethodPut, "sys/audit/file", fmt.Sprintf(`{"type":"file","options":{"file_path":%q}}`, w.auditLog()))
+	_, _, err := w.call(http.MethodPut, "sys/audit/file",
+		fmt.Sprintf(`{"type":"file","options":{"file_path":%q}}`, w.auditLog()))
 	return err
 }
 
@@ -226,7 +228,8 @@ func (w *world) callAt(addr, method, path, body string) (status int, answer []by
 	return w.ask(context.Background(), http.DefaultClient, addr, method, path, body)
 }
 
-func (w *world) ask(ctx context.Context, client *http.Client, addr, method, path, body string) (status int, answer []byte, err error) {
+func (w *world) ask(ctx context.Context, client *http.Client, addr, method, path,
+	body string) (status int, answer []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, addr+"/v1/"+path, strings.NewReader(body))
 	if err != nil {
 		return 0, nil, err

@@ -47,7 +47,8 @@ func TestRegister(t *testing.T) {
 	if err := s.Register(clientID, []byte(`{"keys":[`+public+`]}`)); err != nil {
 		t.Fatal(err)
 	}
-	if status, answer := good(t, s, time.Now()).send(t, s); status != 400 || !strings.HasPrefix(answer["error_description"].(string), "Public key not found") {
+	if status, answer := good(t, s, time.Now()).send(t, s); status != 400 ||
+		!strings.HasPrefix(answer["error_description"].(string), "Public key not found") {
 		t.Errorf("the old key: HTTP %d %v", status, answer)
 	}
 }
@@ -172,7 +173,8 @@ func TestReplay(t *testing.T) {
 		t.Errorf("another assertion with the same jti: HTTP %d", status)
 	}
 	sent := now
-	for life, want := range map[time.Duration]int{10*time.Minute + 20*time.Second: 400, 10*time.Minute + 21*time.Second: 200} {
+	for life, want := range map[time.Duration]int{10*time.Minute + 20*time.Second: 400, 10*time.Minute +
+		21*time.Second: 200} {
 		s, _ := start(t, redoxtest.Options{Now: func() time.Time { return now }})
 		now = sent
 		r = good(t, s, now)

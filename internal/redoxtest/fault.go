@@ -35,7 +35,8 @@ const (
 
 var faults = []Fault{
 	FaultTooMany, FaultUnavailable, FaultBadGateway, FaultHTML, FaultForbidden, FaultTruncate, FaultStall, FaultSlow,
-	FaultRedirect, FaultNoToken, FaultStringExpires, FaultNoExpires, FaultEcho, FaultBlank, FaultHuge, FaultReset, FaultUnasked,
+	FaultRedirect, FaultNoToken, FaultStringExpires, FaultNoExpires, FaultEcho, FaultBlank, FaultHuge,
+	FaultReset, FaultUnasked,
 }
 
 // Faults returns all faults there are.
@@ -160,7 +161,8 @@ func (s *Sandbox) misbehave(w http.ResponseWriter, r *http.Request, f Fault) {
 		send(w, http.StatusOK, "application/json", `{"token_type":"Bearer","expires_in":300}`)
 	case FaultStringExpires:
 		token, _ := s.issue("")
-		send(w, http.StatusOK, "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":"300"}`, token))
+		send(w, http.StatusOK, "application/json",
+			fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":"300"}`, token))
 	case FaultNoExpires:
 		token, _ := s.issue("")
 		send(w, http.StatusOK, "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer"}`, token))
@@ -191,7 +193,8 @@ func (s *Sandbox) answerTwice(w http.ResponseWriter, r *http.Request) {
 	}
 	token, _ := s.issue("")
 	body := fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":300}`, token)
-	answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body),
+		body)
 	_, _ = io.WriteString(conn, answer+answer) // the client may have gone
 	_ = conn.Close()
 	s.mu.Lock()

@@ -55,7 +55,8 @@ func TestEveryFault(t *testing.T) {
 			if f == redoxtest.FaultEcho {
 				r.form.Set("client_assertion", "the.assertion")
 			}
-			client := &http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+			client := &http.Client{Timeout: 10 * time.Second,
+				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 			if f == redoxtest.FaultStall {
 				client.Timeout = 50 * time.Millisecond
 			}
@@ -92,20 +93,23 @@ func TestSearchPatient(t *testing.T) {
 	s, _ := start(t, redoxtest.Options{})
 	_, answer := good(t, s, time.Now()).send(t, s)
 	for query, total := range map[string]float64{
-		"": 1, "family=Green": 1, "family=green&given=keva": 1, "given=Keva": 1, "family=Brown": 0, "family=Green&given=Bob": 0, "family=Brown&given=Keva": 0,
+		"": 1, "family=Green": 1, "family=green&given=keva": 1, "given=Keva": 1, "family=Brown": 0,
+		"family=Green&given=Bob": 0, "family=Brown&given=Keva": 0,
 	} {
 		form, err := url.ParseQuery(query)
 		if err != nil {
 			t.Fatal(err)
 		}
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+"/fhir/R4/redox-fhir-sandbox/Development/Patient/_search", strings.NewReader(form.Encode()))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+			s.URL()+"/fhir/R4/redox-fhir-sandbox/Development/Patient/_search", strings.NewReader(form.Encode()))
 		if err != nil {
 			t.Fatal(err)
 		}
 		req.Header.Set("Authorization", "Bearer "+fmt.Sprint(answer["access_token"]))
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		status, bundle := do(t, req)
-		if status != 200 || bundle["resourceType"] != "Bundle" || bundle["total"] != total || float64(len(bundle["entry"].([]any))) != total {
+		if status != 200 || bundle["resourceType"] != "Bundle" || bundle["total"] != total ||
+			float64(len(bundle["entry"].([]any))) != total {
 			t.Errorf("search %q: HTTP %d %v", query, status, bundle)
 		}
 	}

@@ -84,10 +84,12 @@ func good(t *testing.T, s *redoxtest.Sandbox, now time.Time) *request {
 		key:    key(t),
 		header: map[string]any{"kid": "k"},
 		claims: jwt.MapClaims{
-			"iss": clientID, "sub": clientID, "aud": s.TokenURL(), "iat": now.Unix(), "exp": now.Unix() + 300, "jti": fmt.Sprint(now.UnixNano()),
+			"iss": clientID, "sub": clientID, "aud": s.TokenURL(), "iat": now.Unix(), "exp": now.Unix() + 300,
+			"jti": fmt.Sprint(now.UnixNano()),
 		},
 		form: url.Values{
-			"grant_type": {"client_credentials"}, "client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+			"grant_type":            {"client_credentials"},
+			"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
 		},
 		kind: "application/x-www-form-urlencoded",
 	}
@@ -144,7 +146,8 @@ func TestToken(t *testing.T) {
 	r.form.Set("scope", "a b")
 	status, answer := r.send(t, s)
 	token, _ := answer["access_token"].(string)
-	if status != 200 || token == "" || answer["token_type"] != "Bearer" || answer["expires_in"] != 7.0 || answer["scope"] != "a b" {
+	if status != 200 || token == "" || answer["token_type"] != "Bearer" || answer["expires_in"] != 7.0 ||
+		answer["scope"] != "a b" {
 		t.Fatalf("HTTP %d %v", status, answer)
 	}
 	for _, path := range []string{"/fhir/R4/redox-fhir-sandbox/Development/Patient/_search", "/endpoint"} {
@@ -213,10 +216,12 @@ func setForm(name, value string) func(*request) {
 // Each thing that Redox documents it checks of the form, and its words.
 func TestRefusesForms(t *testing.T) {
 	refuses(t, map[string]spoiled{
-		"JSON":                 {func(r *request) { r.kind = "application/json" }, "x-www-form-urlencoded content-type required", ""},
-		"no content type":      {func(r *request) { r.kind = "" }, "x-www-form-urlencoded content-type required", ""},
-		"no grant type":        {setForm("grant_type", ""), "Missing grant_type parameter", ""},
-		"wrong grant type":     {setForm("grant_type", "password"), "The grant_type parameter should equal 'client_credentials'", ""},
+		"JSON": {func(r *request) { r.kind = "application/json" },
+			"x-www-form-urlencoded content-type required", ""},
+		"no content type": {func(r *request) { r.kind = "" }, "x-www-form-urlencoded content-type required", ""},
+		"no grant type":   {setForm("grant_type", ""), "Missing grant_type parameter", ""},
+		"wrong grant type": {setForm("grant_type", "password"),
+			"The grant_type parameter should equal 'client_credentials'", ""},
 		"no assertion type":    {setForm("client_assertion_type", ""), "Missing client assertion type", ""},
 		"wrong assertion type": {setForm("client_assertion_type", "x"), "Invalid client assertion type", ""},
 		"no assertion":         {func(r *request) { r.form["client_assertion"] = nil }, "Missing client assertion", ""},
@@ -231,27 +236,32 @@ func TestRefusesForms(t *testing.T) {
 // The same of the assertion. What is wrong in a claim is refused without words.
 func TestRefusesAssertions(t *testing.T) {
 	refuses(t, map[string]spoiled{
-		"no kid":             {func(r *request) { delete(r.header, "kid") }, "JWT header kid property is required", ""},
-		"unknown kid":        {func(r *request) { r.header["kid"] = "other" }, noKey, ""},
-		"unknown client":     {setClaim("iss", "other"), noKey, ""},
-		"RS256":              {func(r *request) { r.method = jwt.SigningMethodRS256 }, "", "RS256, not RS384"},
-		"PS384":              {func(r *request) { r.method = jwt.SigningMethodPS384 }, "", "PS384, not RS384"},
-		"HS384":              {func(r *request) { r.method, r.key = jwt.SigningMethodHS384, []byte("secret") }, "", "HS384, not RS384"},
-		"another's key":      {func(r *request) { r.key = keyFile(t, "rsa3072.pem") }, "", "the signature does not fit"},
-		"sub is not iss":     {setClaim("sub", "other"), "", "sub is not iss"},
-		"no sub":             {setClaim("sub", nil), "", "sub is not iss"},
-		"wrong aud":          {setClaim("aud", "https://api.redoxengine.com/v2/auth/token"), "", "aud is not the token URL"},
-		"no iat":             {setClaim("iat", nil), "", "iat or exp is missing"},
-		"no exp":             {setClaim("exp", nil), "", "iat or exp is missing"},
-		"iat 11 s ahead":     {setClaim("iat", noon.Unix()+11), "", "iat is in the future"},
-		"iat too old":        {setClaim("iat", noon.Unix()-311), "", "iat is not within the past 5 minutes"},
-		"exp has passed":     {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()-100, noon.Unix()-10 }, "", "exp has passed"},
-		"lives 301 s":        {setClaim("exp", noon.Unix()+301), "", "more than 5 minutes after iat"},
-		"no jti":             {setClaim("jti", nil), "", "jti is missing"},
-		"a huge form":        {setForm("x", strings.Repeat("x", 1<<20)), "", "the form cannot be read"},
-		"iat 10 s ahead":     {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()+10, noon.Unix()+310 }, "ok", ""},
-		"iat 309 s old":      {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()-309, noon.Unix()-9 }, "ok", ""},
-		"exp 9 s ago passes": {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()-100, noon.Unix()-9 }, "ok", ""},
+		"no kid":         {func(r *request) { delete(r.header, "kid") }, "JWT header kid property is required", ""},
+		"unknown kid":    {func(r *request) { r.header["kid"] = "other" }, noKey, ""},
+		"unknown client": {setClaim("iss", "other"), noKey, ""},
+		"RS256":          {func(r *request) { r.method = jwt.SigningMethodRS256 }, "", "RS256, not RS384"},
+		"PS384":          {func(r *request) { r.method = jwt.SigningMethodPS384 }, "", "PS384, not RS384"},
+		"HS384": {func(r *request) { r.method, r.key = jwt.SigningMethodHS384, []byte("secret") }, "",
+			"HS384, not RS384"},
+		"another's key":  {func(r *request) { r.key = keyFile(t, "rsa3072.pem") }, "", "the signature does not fit"},
+		"sub is not iss": {setClaim("sub", "other"), "", "sub is not iss"},
+		"no sub":         {setClaim("sub", nil), "", "sub is not iss"},
+		"wrong aud":      {setClaim("aud", "https://api.redoxengine.com/v2/auth/token"), "", "aud is not the token URL"},
+		"no iat":         {setClaim("iat", nil), "", "iat or exp is missing"},
+		"no exp":         {setClaim("exp", nil), "", "iat or exp is missing"},
+		"iat 11 s ahead": {setClaim("iat", noon.Unix()+11), "", "iat is in the future"},
+		"iat too old":    {setClaim("iat", noon.Unix()-311), "", "iat is not within the past 5 minutes"},
+		"exp has passed": {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()-100, noon.Unix()-10 },
+			"", "exp has passed"},
+		"lives 301 s": {setClaim("exp", noon.Unix()+301), "", "more than 5 minutes after iat"},
+		"no jti":      {setClaim("jti", nil), "", "jti is missing"},
+		"a huge form": {setForm("x", strings.Repeat("x", 1<<20)), "", "the form cannot be read"},
+		"iat 10 s ahead": {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()+10, noon.Unix()+310 }, "ok",
+			""},
+		"iat 309 s old": {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()-309, noon.Unix()-9 }, "ok",
+			""},
+		"exp 9 s ago passes": {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()-100, noon.Unix()-9 }, "ok",
+			""},
 	})
 }
 
@@ -269,7 +279,8 @@ func refuses(t *testing.T, tests map[string]spoiled) {
 				}
 				return
 			}
-			if status != 400 || answer["error"] != "invalid_request" || answer["error_description"] != test.want || answer["error_uri"] == "" {
+			if status != 400 || answer["error"] != "invalid_request" || answer["error_description"] != test.want ||
+				answer["error_uri"] == "" {
 				t.Errorf("HTTP %d %v", status, answer)
 			}
 			if test.log == "" {

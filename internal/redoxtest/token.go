@@ -93,7 +93,8 @@ func (s *Sandbox) issue(clientID string) (token string, life time.Duration) {
 // verify checks a token request in the order in which Redox's troubleshooting
 // page lists the errors, and returns whose it is.
 func (s *Sandbox) verify(r *http.Request) (clientID string, err error) {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
+		kind != "application/x-www-form-urlencoded" {
 		return "", documented("x-www-form-urlencoded content-type required")
 	}
 	r.Body = http.MaxBytesReader(nil, r.Body, 1<<20)
@@ -132,7 +133,8 @@ type claims struct {
 func (s *Sandbox) verifyAssertion(compact string) (clientID string, err error) {
 	// Other algorithms are parsed too, to be refused as Redox refuses them.
 	jws, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{
-		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.HS256, jose.HS384, jose.HS512,
+		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512,
+		jose.HS256, jose.HS384, jose.HS512,
 	})
 	if err != nil {
 		return "", blank("the assertion is not a JWS")

@@ -64,7 +64,8 @@ type schemaObject struct {
 func openAPI(t *testing.T) document {
 	t.Helper()
 	resp, err := newEngine(t).HandleRequest(t.Context(), &logical.Request{
-		Operation: logical.HelpOperation, Path: "", MountPoint: "redox/", Data: map[string]any{"requestResponsePrefix": "redox"},
+		Operation: logical.HelpOperation, Path: "", MountPoint: "redox/",
+		Data: map[string]any{"requestResponsePrefix": "redox"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -82,13 +83,15 @@ func openAPI(t *testing.T) document {
 
 const apiHead = `# API
 
-Written by ` + "`go test -run TestAPIDocument -update ./internal/repotest`" + ` from the engine's own OpenAPI document, which Vault serves as well, with those of all
-mounts, at ` + "`sys/internal/specs/openapi`" + `. Do not edit it.
+Written by ` + "`go test -run TestAPIDocument -update ./internal/repotest`" + ` from the engine's own OpenAPI
+document, which Vault serves as well, with those of all mounts, at ` + "`sys/internal/specs/openapi`" + `. Do not
+edit it.
 
-The mount is at ` + "`redox/`" + ` here. Every request but of ` + "`jwks`" + ` needs a Vault token whose policy allows it: read for GET, update for POST, patch,
-delete, and list for LIST. Fields of a POST or PATCH are JSON, those of a DELETE stand in the query; a PATCH has the content type
-` + "`application/merge-patch+json`" + `. Durations are seconds, or as ` + "`90s`, `15m`, `24h`" + `. Answers have their fields in ` + "`data`" + `. The
-errors are in [operations.md](operations.md).
+The mount is at ` + "`redox/`" + ` here. Every request but of ` + "`jwks`" + ` needs a Vault token whose policy
+allows it: read for GET, update for POST, patch, delete, and list for LIST. Fields of a POST or PATCH are JSON, those of
+a DELETE stand in the query; a PATCH has the content type ` + "`application/merge-patch+json`" + `. Durations are
+seconds, or as ` + "`90s`, `15m`, `24h`" + `. Answers have their fields in ` + "`data`" + `. The errors are in
+[operations.md](operations.md).
 `
 
 // docs/api.md says what the engine says of itself.
@@ -154,7 +157,8 @@ func (d document) fields(c content) []parameter {
 	var all []parameter
 	for _, name := range slices.Sorted(maps.Keys(body.Properties)) {
 		field := body.Properties[name]
-		all = append(all, parameter{Name: name, Description: field.Description, Schema: field, Required: slices.Contains(body.Required, name)})
+		all = append(all, parameter{Name: name, Description: field.Description, Schema: field,
+			Required: slices.Contains(body.Required, name)})
 	}
 	return all
 }

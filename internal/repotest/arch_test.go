@@ -45,11 +45,13 @@ var rooms = map[string][]string{
 	"internal/schedule":   {},
 	"internal/store":      {"github.com/hashicorp/vault/sdk/logical"},
 	".": {
-		"github.com/hashicorp/vault/sdk/framework", "github.com/hashicorp/vault/sdk/helper/locksutil", "github.com/hashicorp/vault/sdk/logical",
+		"github.com/hashicorp/vault/sdk/framework", "github.com/hashicorp/vault/sdk/helper/locksutil",
+		"github.com/hashicorp/vault/sdk/logical",
 		"github.com/prometheus/client_golang/prometheus", "github.com/prometheus/common/expfmt",
 		"github.com/hashicorp/go-hclog", "golang.org/x/time/rate",
 		module + "/internal/assertion", module + "/internal/keyring", module + "/internal/pasted",
-		module + "/internal/redoxapi", module + "/internal/schedule", module + "/internal/store", module + "/internal/tokencache",
+		module + "/internal/redoxapi", module + "/internal/schedule", module + "/internal/store", module +
+			"/internal/tokencache",
 	},
 	"cmd/vault-plugin-secrets-redox": {module, "github.com/hashicorp/go-hclog", "github.com/hashicorp/vault/sdk/plugin"},
 

@@ -49,8 +49,10 @@ func TestHelp(t *testing.T) {
 			}
 		}
 	}
-	for path, want := range map[string]string{"": "vault write -f redox/keys/generate", "token": "Authorization", "keys/import": "private_key=@key.pem"} {
-		resp, err := e.HandleRequest(t.Context(), &logical.Request{Operation: logical.HelpOperation, Path: path, MountPoint: "redox/"})
+	for path, want := range map[string]string{"": "vault write -f redox/keys/generate", "token": "Authorization",
+		"keys/import": "private_key=@key.pem"} {
+		resp, err := e.HandleRequest(t.Context(), &logical.Request{Operation: logical.HelpOperation, Path: path,
+			MountPoint: "redox/"})
 		if err != nil || !strings.Contains(fmt.Sprint(resp.Data["help"]), want) {
 			t.Errorf("help of %q does not say %q: %v, %v", path, want, resp, err)
 		}

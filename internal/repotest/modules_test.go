@@ -59,7 +59,8 @@ func TestModules(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want.String(), string(raw)); diff != "" {
-		t.Errorf("other modules are in the binary than %s lists; if that is meant, run with -update (-binary +list):\n%s", budget, diff)
+		t.Errorf("other modules are in the binary than %s lists; if that is meant, run with -update (-binary +list):\n%s",
+			budget, diff)
 	}
 }
 
@@ -78,7 +79,8 @@ func readBudget(text string) (head string, reasons map[string]string) {
 // SDK's packages need, and the rest.
 func modulesOf(t *testing.T, system, processor string) (sdk, rest map[string]bool) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Imports,Module", "./cmd/"+filepath.Base(module))
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Imports,Module",
+		"./cmd/"+filepath.Base(module))
 	cmd.Env = append(os.Environ(), "GOOS="+system, "GOARCH="+processor, "CGO_ENABLED=0")
 	out, err := cmd.Output()
 	if err != nil {

@@ -71,7 +71,8 @@ func TestWorkflowsAreCareful(t *testing.T) {
 		if !strings.Contains(string(text), "\ndefaults:\n  run:\n    shell: bash\n") {
 			t.Errorf("%s does not name bash as the shell of all runs", file)
 		}
-		if n, safe := strings.Count(string(text), "actions/checkout@"), strings.Count(string(text), "persist-credentials: false\n"); n != safe {
+		n := strings.Count(string(text), "actions/checkout@")
+		if safe := strings.Count(string(text), "persist-credentials: false\n"); n != safe {
 			t.Errorf("%s: %d of %d checkouts say persist-credentials: false", file, safe, n)
 		}
 	}

@@ -52,13 +52,15 @@ func (e *engine) factory(ctx context.Context, conf *logical.BackendConfig) (logi
 func (e *engine) read(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	tokenURL, _ := d.Get("url").(string)
 	signed, err := assertion.Sign(e.key, assertion.Claims{
-		ClientID: "bench", KeyID: "bench", Audience: tokenURL, ID: assertion.NewID(), IssuedAt: time.Now(), TTL: assertion.MaxTTL,
+		ClientID: "bench", KeyID: "bench", Audience: tokenURL, ID: assertion.NewID(), IssuedAt: time.Now(),
+		TTL: assertion.MaxTTL,
 	})
 	if err != nil {
 		return nil, err
 	}
 	form := url.Values{
-		"grant_type": {"client_credentials"}, "client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}, "client_assertion": {signed},
+		"grant_type":            {"client_credentials"},
+		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}, "client_assertion": {signed},
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, tokenURL, strings.NewReader(form.Encode()))
 	if err != nil {
