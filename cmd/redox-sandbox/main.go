@@ -1,6 +1,6 @@
-// Command redox-sandbox is a Redox to test against: a token endpoint that
-// verifies client assertions as Redox documents, and API endpoints that accept
-// exactly the tokens it issued. It keeps what it must in memory, and no file.
+// Command redox-sandbox is a Redox to test against: a token endpoint that verifies
+// client assertions as Redox documents, and API endpoints that accept exactly the
+// tokens that it issued. It keeps everything in memory and writes no files.
 package main
 
 import (
@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	flags := flag.NewFlagSet("redox-sandbox", flag.ContinueOnError)
 	flags.SetOutput(errOut)
 	flags.Usage = func() {
-		_, _ = fmt.Fprint(errOut, usage) // nobody is there to be told
+		_, _ = fmt.Fprint(errOut, usage) // there is nowhere to report this
 		flags.PrintDefaults()
 	}
 	listen := flags.String("listen", "127.0.0.1:0", "address to listen on; port 0 takes a free one")

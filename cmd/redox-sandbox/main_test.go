@@ -48,7 +48,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// The audience is what clients call the sandbox by, not where it listens.
+// The audience is the URL that clients use, not the address to listen on.
 func TestURL(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	out, in := io.Pipe()

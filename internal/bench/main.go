@@ -30,7 +30,7 @@ func run(args []string, out io.Writer) (err error) {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	s, err := newStand(*binary)
+	s, err := newTestbed(*binary)
 	if err != nil {
 		return err
 	}
@@ -53,8 +53,8 @@ func run(args []string, out io.Writer) (err error) {
 	return p.err
 }
 
-// The targets, by what they are called in the report.
-func (s *stand) targets() map[string]target {
+// targets returns the targets by their names in the report.
+func (s *testbed) targets() map[string]target {
 	get := func(name, path, token string) target {
 		return target{name: name, method: http.MethodGet, url: s.addr + "/v1/" + path, token: token}
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// printer writes lines and remembers the first failure.
+// printer writes lines and keeps the first error.
 type printer struct {
 	out io.Writer
 	err error
@@ -21,7 +21,7 @@ func (p *printer) line(format string, args ...any) {
 const columns = "| reads/s | p50 | p95 | p99 | CPU of Vault | of the plugin | failed " +
 	"|\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
 
-// row prints what was measured; CPU is per read.
+// row prints a result. Processor time is per read.
 func (p *printer) row(name string, r *result) {
 	per := func(d time.Duration) string {
 		return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond)/float64(max(r.reads, 1)))
@@ -34,7 +34,7 @@ func (p *printer) row(name string, r *result) {
 }
 
 // compare measures each target with 1, 16 and 64 readers.
-func (s *stand) compare(p *printer, slice time.Duration) error {
+func (s *testbed) compare(p *printer, slice time.Duration) error {
 	p.line("\n## Side by side\n\n| | readers " + columns)
 	targets := s.targets()
 	for _, name := range []string{"fresh", "signpost", "transit", "reused", "nothing", "constant", "jwks",
@@ -57,8 +57,8 @@ func (s *stand) compare(p *printer, slice time.Duration) error {
 	return err
 }
 
-// delays measures fresh reads while Redox takes its time.
-func (s *stand) delays(p *printer, slice time.Duration) error {
+// delays measures fresh reads while Redox answers slowly.
+func (s *testbed) delays(p *printer, slice time.Duration) error {
 	p.line("\n## Fresh reads, by what Redox takes\n\n| delay | readers " + columns)
 	defer s.upstream.delay.Store(0)
 	for _, delay := range []time.Duration{0, 50 * time.Millisecond, 300 * time.Millisecond} {
@@ -74,8 +74,8 @@ func (s *stand) delays(p *printer, slice time.Duration) error {
 	return nil
 }
 
-// sizes measures fresh reads by the size of the key.
-func (s *stand) sizes(p *printer, slice time.Duration) error {
+// sizes measures fresh reads with keys of several sizes.
+func (s *testbed) sizes(p *printer, slice time.Duration) error {
 	p.line("\n## Fresh reads, by the size of the key\n\n| | readers " + columns)
 	for _, name := range []string{"fresh", "3072", "4096"} {
 		r, err := s.measure(s.targets()[name], 16, slice)
@@ -87,7 +87,8 @@ func (s *stand) sizes(p *printer, slice time.Duration) error {
 	return nil
 }
 
-// goal is a ratio that is to be reached; zero is only told.
+// goal is a ratio between two targets that must be reached. A ratio of zero is only
+// reported.
 type goal struct {
 	of, to string
 	least  float64
@@ -104,9 +105,9 @@ var goals = []goal{
 	{"nothing", "kv", 0},
 }
 
-// goals measures all that a goal names in turn, slice by slice, so that what
-// the machine does meanwhile falls on all alike.
-func (s *stand) goals(p *printer, slice time.Duration, rounds int) error {
+// goals measures the targets of all goals in turn, in short slices, so that other
+// load on the machine affects all of them alike.
+func (s *testbed) goals(p *printer, slice time.Duration, rounds int) error {
 	targets, sums := s.targets(), map[string]*result{}
 	for range rounds {
 		for _, name := range []string{"fresh", "signpost", "transit", "reused", "nothing", "constant", "jwks",

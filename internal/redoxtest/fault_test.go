@@ -20,7 +20,7 @@ import (
 // Each fault does what its name says.
 func TestEveryFault(t *testing.T) {
 	wants := map[redoxtest.Fault]struct {
-		status int // 0: no whole answer
+		status int // 0 for an incomplete response
 		body   string
 	}{
 		redoxtest.FaultTooMany:       {429, "Too Many Requests"},
@@ -41,7 +41,7 @@ func TestEveryFault(t *testing.T) {
 		redoxtest.FaultUnasked:       {200, `"expires_in":300`},
 		redoxtest.FaultHuge:          {200, strings.Repeat(" ", 1<<20)},
 	}
-	log.SetOutput(io.Discard) // of net/http, which tells of what is sent unasked
+	log.SetOutput(io.Discard) // net/http logs unsolicited responses
 	t.Cleanup(func() { log.SetOutput(os.Stderr) })
 	for _, f := range redoxtest.Faults() {
 		t.Run(string(f), func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestEveryFault(t *testing.T) {
 	}
 }
 
-// post returns status 0 when there is no whole answer.
+// post sends the request. It returns status 0 if the response is incomplete.
 func (r *request) post(t *testing.T, s *redoxtest.Sandbox, client *http.Client) (status int, body string) {
 	t.Helper()
 	resp, err := client.Do(r.build(t, s))

@@ -56,7 +56,7 @@ func set(t *testing.T, answer map[string]any) (jwks string, key map[string]any) 
 	return string(raw), key
 }
 
-// The five operations on API keys, in the shapes that Redox documents.
+// The five operations on API keys, in the formats that Redox documents.
 func TestPlatform(t *testing.T) {
 	s, ask := manager(t)
 	jwk := publicJWK(t, &key(t).PublicKey, "k2")

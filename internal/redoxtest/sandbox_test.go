@@ -67,7 +67,7 @@ func start(t *testing.T, o redoxtest.Options) (*redoxtest.Sandbox, *bytes.Buffer
 	return s, log
 }
 
-// request is a good token request; tests spoil it.
+// request is a good token request, which tests change.
 type request struct {
 	method jwt.SigningMethod
 	key    any
@@ -185,16 +185,16 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// noKey is the words for a kid or a client ID that Redox does not know.
+// noKey is the error_description for an unknown kid or client ID.
 const noKey = "Public key not found, check client_id, kid and Redox dashboard settings"
 
 var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
-// spoiled is a request with one thing wrong, or almost.
-type spoiled struct {
+// badRequest changes one thing in a good request, and says what Redox answers.
+type badRequest struct {
 	spoil func(*request)
 	want  string // error_description, or ok
-	log   string // as well, when Redox is silent on the reason
+	log   string // expected in the log, when the error_description is empty
 }
 
 func setClaim(name string, value any) func(*request) {
@@ -213,9 +213,9 @@ func setForm(name, value string) func(*request) {
 	}
 }
 
-// Each thing that Redox documents it checks of the form, and its words.
+// Each check of the form that Redox documents, with the error_description.
 func TestRefusesForms(t *testing.T) {
-	refuses(t, map[string]spoiled{
+	refuses(t, map[string]badRequest{
 		"JSON": {func(r *request) { r.kind = "application/json" },
 			"x-www-form-urlencoded content-type required", ""},
 		"no content type": {func(r *request) { r.kind = "" }, "x-www-form-urlencoded content-type required", ""},
@@ -233,9 +233,9 @@ func TestRefusesForms(t *testing.T) {
 	})
 }
 
-// The same of the assertion. What is wrong in a claim is refused without words.
+// Each check of the assertion. A wrong claim has no error_description.
 func TestRefusesAssertions(t *testing.T) {
-	refuses(t, map[string]spoiled{
+	refuses(t, map[string]badRequest{
 		"no kid":         {func(r *request) { delete(r.header, "kid") }, "JWT header kid property is required", ""},
 		"unknown kid":    {func(r *request) { r.header["kid"] = "other" }, noKey, ""},
 		"unknown client": {setClaim("iss", "other"), noKey, ""},
@@ -265,7 +265,7 @@ func TestRefusesAssertions(t *testing.T) {
 	})
 }
 
-func refuses(t *testing.T, tests map[string]spoiled) {
+func refuses(t *testing.T, tests map[string]badRequest) {
 	t.Helper()
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -1,7 +1,7 @@
-// Command signpost is the least that an engine for Redox can do: it signs a
-// client assertion with a key in memory and posts it, without a config, storage
-// or any care. scripts/bench measures against it. The token URL comes with each
-// read, as data.
+// Command signpost is the smallest possible engine for Redox: it signs a client
+// assertion with a key in memory and posts it. It has no config, no storage and no
+// error handling. scripts/bench compares with it. Each read brings the token URL as
+// data.
 package main
 
 import (
