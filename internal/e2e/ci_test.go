@@ -19,8 +19,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// decodeExample reads a YAML file of the examples, in which no key may stand that
-// the tests know nothing of.
+// decodeExample reads a YAML file of the examples. A field that the tests do not
+// know is an error.
 func decodeExample(ts *testscript.TestScript, name string, into any) {
 	raw, err := os.ReadFile(filepath.Join(repository, "examples", name))
 	ts.Check(err)
@@ -31,8 +31,8 @@ func decodeExample(ts *testscript.TestScript, name string, into any) {
 	}
 }
 
-// runJob runs a script of a job as a file, with the variables that the example
-// names, of which those that hold addresses get the ones of this test.
+// runJob runs the script of a job as a file. It sets the variables that the example
+// names; those that hold addresses get the test's addresses.
 func runJob(ts *testscript.TestScript, shell []string, script string, variables, addresses map[string]string) error {
 	variables = maps.Clone(variables)
 	for name, address := range addresses {
@@ -66,7 +66,7 @@ func endJob(ts *testscript.TestScript, neg bool, err error) {
 }
 
 // gitlabJobCmd runs the script of examples/gitlab in a shell, with an ID token for
-// the audience that stands there: gitlabjob bash|sh [<claim>=<value>…].
+// the audience that the example names: gitlabjob bash|sh [<claim>=<value>…].
 func gitlabJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 	var jobs map[string]struct {
 		Image, Timeout string
@@ -82,7 +82,7 @@ func gitlabJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 	for name, token := range job.IDTokens {
 		variables[name] = idToken(ts, "gitlab", append([]string{"aud=" + token.Aud}, args[1:]...))
 	}
-	// So does the runner begin.
+	// The runner begins in the same way.
 	script := "if set -o | grep pipefail >/dev/null; then set -o pipefail; fi\nset -o errexit\n" +
 		strings.Join(job.Script, "\n")
 	w := worldOf(ts)
@@ -91,8 +91,8 @@ func gitlabJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // githubJobCmd does what GitHub does with the workflow of examples/github-actions:
-// vault-action, whose requests are made from its inputs, then the steps that run
-// something, in bash -e: githubjob [<claim>=<value>…].
+// it makes the requests of vault-action from its inputs, then runs the steps that
+// have a script, in bash -e: githubjob [<claim>=<value>…].
 func githubJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 	var workflow struct {
 		Name        string

@@ -14,8 +14,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// cluster is one Vault with raft storage, or three, in place of the one in
-// development mode. Node 0 is the one that the script talks to.
+// cluster is one Vault with raft storage, or three. It replaces the Vault in
+// development mode. The script talks to node 0.
 type cluster struct {
 	nodes  []*server
 	unseal string  // key
@@ -41,7 +41,7 @@ raw_storage_endpoint = true
 disable_mlock        = true
 `
 
-// startNode starts the i-th Vault, sealed, and waits until it answers.
+// startNode starts node i, sealed, and waits until it answers.
 func (w *world) startNode(i int) (*server, error) {
 	port, err := freePort()
 	if err != nil {
@@ -72,7 +72,8 @@ func (w *world) startNode(i int) (*server, error) {
 	})
 }
 
-// health is the status that a node answers: 200 active, 429 standby, 503 sealed.
+// health returns the status that a node answers: 200 active, 429 standby, 503
+// sealed.
 func (w *world) health(s *server) (status int, err error) {
 	status, _, err = w.callAt(s.addr, http.MethodGet, "sys/health", "")
 	return status, err
@@ -104,7 +105,7 @@ func (w *world) waitHealth(s *server, want ...int) error {
 	})
 }
 
-// clusterCmd replaces the script's Vault by a cluster of three, or of so many:
+// clusterCmd replaces the script's Vault by a cluster of n nodes, or of three:
 // cluster [<n>].
 func clusterCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
@@ -148,7 +149,7 @@ func (w *world) initialize() error {
 	if err := w.waitHealth(first, http.StatusOK); err != nil {
 		return err
 	}
-	// Without this a node may vote, and lead, only after ten seconds.
+	// Without this a node can vote, and lead, only after ten seconds.
 	if _, _, err := w.call(http.MethodPut, "sys/storage/raft/autopilot/configuration",
 		`{"server_stabilization_time":"1s"}`); err != nil {
 		return err
@@ -216,8 +217,8 @@ func (w *world) standby() (*server, error) {
 	return nil, errors.New("there is one node alone")
 }
 
-// stepDownCmd makes the active node give up its leadership, and waits until
-// another has taken it: stepdown [<limit>].
+// stepDownCmd makes the active node step down, and waits until another node is
+// active: stepdown [<limit>].
 func stepDownCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	old, err := w.leader()

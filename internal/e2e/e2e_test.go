@@ -27,7 +27,7 @@ var (
 		"both on PATH")
 )
 
-// What the tests share: binaries that are built once.
+// Binaries that are built once, for all tests.
 var (
 	vaultBin  string // the server and the CLI
 	pluginDir string // holds the plugin, and the same as version v9.9.9
@@ -78,7 +78,7 @@ func checksum(t interface{ Fatal(...any) }, name string) string {
 }
 
 // Each script has a Vault, a sandbox and an audit log of its own. When it has
-// ended, all that was written or said anywhere is scanned for secrets.
+// ended, everything that was written or printed is scanned for secrets.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata",
@@ -116,7 +116,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// condition tells what may be asked for in brackets.
+// condition reports whether the condition in brackets holds.
 func condition(name string) (bool, error) {
 	switch name {
 	case "jose", "node":
@@ -134,7 +134,7 @@ func condition(name string) (bool, error) {
 	return false, fmt.Errorf("there is no condition %s", name)
 }
 
-// commands are what a script may say besides testscript's own.
+// commands are the commands of a script besides those of testscript.
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"vault":    vaultCmd,
 	"engine":   engineCmd,
@@ -201,7 +201,7 @@ type worldKey struct{}
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
 
-// vaultCmd is the CLI: vault args…
+// vaultCmd runs the Vault CLI: vault args…
 func vaultCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if args[0] == "delete" || args[0] == "secrets" || args[0] == "operator" {
 		ts.Check(worldOf(ts).keepKeys())
@@ -219,19 +219,20 @@ func engineCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	vaultCmd(ts, false, []string{"secrets", "enable", "-path=redox", pluginName})
 }
 
-// publishCmd gives Redox the keys of a client: publish <client ID> <path of keys>.
+// publishCmd registers the keys of a client at Redox: publish <client ID> <path of
+// keys>.
 func publishCmd(ts *testscript.TestScript, _ bool, args []string) {
 	vaultCmd(ts, false, []string{"read", "-field=jwks", args[1]})
 	ts.Check(worldOf(ts).sandbox.Register(args[0], []byte(ts.ReadFile("stdout"))))
 }
 
-// captureCmd puts the last stdout into a variable: capture <NAME>.
+// captureCmd stores the last stdout in a variable: capture <NAME>.
 func captureCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 }
 
-// readmeCmd writes the code block of the README, or of a file in docs, that
-// begins with "# <name>" to a file of that name: readme <name> [<file in docs>].
+// readmeCmd writes a code block to the file <name>: the block of the README, or of
+// a file in docs, that begins with "# <name>": readme <name> [<file in docs>].
 func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
 	path := "README.md"
 	if len(args) > 1 {
@@ -247,10 +248,10 @@ func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(block+"\n"), 0o600))
 }
 
-// sandboxCmd commands the sandbox: fault <name> [<times>], clock <duration>,
-// ttl <duration>, forget <client ID>, url <client ID> <path of jwks> (or none)
-// [at a standby], user <client ID> <path of keys>, lists <client ID> <text>,
-// revoke (all tokens), live <token>.
+// sandboxCmd controls the sandbox: fault <name> [<times>], clock <duration>, ttl
+// <duration>, forget <client ID>, url <client ID> <path of jwks> (or none) [at a
+// standby], user <client ID> <path of keys>, lists <client ID> <text>, revoke (all
+// tokens), live <token>.
 func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 	s := worldOf(ts).sandbox
 	switch args[0] {

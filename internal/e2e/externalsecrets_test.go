@@ -9,7 +9,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The kinds of External Secrets Operator, with what the example has of them:
+// The kinds of External Secrets Operator, with the fields that the example uses:
 // tools/external-secrets checks it against the whole definitions.
 type (
 	generator struct {
@@ -57,8 +57,8 @@ type (
 	}
 )
 
-// externalSecretsCmd does with a manifest what External Secrets Operator does,
-// and looks at the token as operator does: externalsecrets <manifest>.
+// externalSecretsCmd does with a manifest what External Secrets Operator does, and
+// checks the token like operatorCmd: externalsecrets <manifest>.
 func externalSecretsCmd(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, args[0], func() error {
 		var from generator
@@ -96,7 +96,7 @@ func (e externalSecret) wrong(from generator) error {
 	return nil
 }
 
-// renders tells whether the answer has all fields that the template names.
+// renders reports whether the answer has all fields that the template names.
 func (e externalSecret) renders(answer []byte) error {
 	var got struct{ Data map[string]any }
 	if err := json.Unmarshal(answer, &got); err != nil {

@@ -10,9 +10,8 @@ import (
 )
 
 // killLeaderCmd kills the process of the active node (kill -9), and waits until
-// another leads; that is the one that the script talks to from then on:
-// killleader <path of a client>. The dead node's plugin is not killed with it,
-// and goes on until the script ends.
+// another node is active; the script talks to that one from then on. The dead
+// node's plugin keeps running until the script ends: killleader <path of a client>.
 func killLeaderCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	old, err := w.leader()
@@ -44,8 +43,8 @@ func killLeaderCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// reviveCmd starts the killed node again, unseals it, and waits until it has
-// joined the others: revive.
+// reviveCmd starts the killed node again, unseals it, and waits until it has joined
+// the cluster: revive.
 func reviveCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	node := w.cluster.dead

@@ -16,7 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// dashboard is what of examples/grafana is looked at.
+// dashboard is the part of a Grafana dashboard that the tests check.
 type dashboard struct {
 	Title      string
 	Templating struct {
@@ -51,8 +51,8 @@ func readDashboard() (d dashboard, err error) {
 	return d, json.Unmarshal(raw, &d)
 }
 
-// queries returns what Grafana asks for the variables, by their names, and for
-// the panels, by their titles, when all is chosen.
+// queries returns Grafana's queries for the variables, by their names, and for the
+// panels, by their titles, with every variable set to all.
 func (d *dashboard) queries() (ofVariables, ofPanels map[string][]string) {
 	ofVariables, ofPanels = map[string][]string{}, map[string][]string{}
 	with := []string{"$__rate_interval", "1m"}
@@ -75,7 +75,7 @@ func (d *dashboard) queries() (ofVariables, ofPanels map[string][]string) {
 
 var labelValues = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
 
-// dashboard asks whatever the dashboard asks, and wants each to have an answer.
+// dashboard sends every query of the dashboard, and fails unless each has a result.
 func (p *prometheus) dashboard(ts *testscript.TestScript) {
 	d, err := readDashboard()
 	ts.Check(err)
@@ -154,7 +154,7 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// documentedMetrics returns those of the table in examples/prometheus.
+// documentedMetrics returns the metrics in the table of examples/prometheus.
 func documentedMetrics() ([]string, error) {
 	raw, err := os.ReadFile(filepath.Join(repository, "examples/prometheus/README.md"))
 	var names []string
@@ -165,7 +165,7 @@ func documentedMetrics() ([]string, error) {
 	return names, err
 }
 
-// Whatever metric is documented, somebody sees: on the dashboard or by an alert.
+// Every documented metric is used: on the dashboard or by an alert.
 func TestMetricsAreSeen(t *testing.T) {
 	names, err := documentedMetrics()
 	if err != nil || len(names) < 13 {
@@ -191,7 +191,7 @@ func TestMetricsAreSeen(t *testing.T) {
 	}
 }
 
-// documentedCmd wants the metrics in a file to be those that are documented:
+// documentedCmd fails unless the metrics in a file are those that are documented:
 // documented <file>.
 func documentedCmd(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := documentedMetrics()

@@ -15,8 +15,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// issuer stands for GitHub or GitLab, which say with a signed ID token what a
-// job is. Vault asks it for its keys.
+// issuer is an OIDC issuer, in the role of GitHub or GitLab: its signed ID tokens
+// describe a job. Vault fetches its keys.
 type issuer struct {
 	server *httptest.Server
 	key    *rsa.PrivateKey
@@ -24,7 +24,7 @@ type issuer struct {
 
 const issuerKeyID = "key-of-the-issuer"
 
-// issuersCmd starts both, and puts their addresses into GITHUB and GITLAB.
+// issuersCmd starts both issuers, and stores their addresses in GITHUB and GITLAB.
 func issuersCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	w.issuers = map[string]*issuer{}
@@ -60,7 +60,7 @@ func (i *issuer) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(rw).Encode(answer) // Vault may have gone
 }
 
-// The claims of a push to main, as both document them.
+// claimsOf are the claims for a push to main, as GitHub and GitLab document them.
 var claimsOf = map[string]string{
 	"github": `{
 		"sub": "repo:my-org/my-repository:ref:refs/heads/main", "aud": "https://vault.example.org",
@@ -92,8 +92,8 @@ func idTokenCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(idToken(ts, args[1], args[2:])), 0o600))
 }
 
-// idToken is what a job shows to Vault. What is said replaces a claim, and exp is
-// how long it is valid still.
+// idToken returns the ID token of a job. Each given claim replaces the standard
+// one; exp is how long the token remains valid.
 func idToken(ts *testscript.TestScript, name string, said []string) string {
 	w := worldOf(ts)
 	from := w.issuers[name]

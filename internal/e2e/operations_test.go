@@ -44,7 +44,7 @@ func TestOperationsCommands(t *testing.T) {
 				command, _, _ = strings.Cut(inner[1], " | cut ")
 			}
 			commands++
-			if !typed[shape(own.Replace(command))] {
+			if !typed[pattern(own.Replace(command))] {
 				t.Errorf("no script runs: %s", command)
 			}
 		}

@@ -16,7 +16,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// inHand is what a token must have left when an operator reads the next one: a
+// inHand is how long a token must still live when an operator reads the next one: a
 // Vault may be away, and Kubernetes needs time to hand a Secret on.
 const inHand = 50 * time.Second
 
@@ -86,8 +86,8 @@ type (
 	}
 )
 
-// decode reads the documents of a YAML file, one into each of out. A field that
-// one does not have is an error, and so is a document more or less.
+// decode reads the documents of a YAML file, one into each of out. An unknown field
+// and a wrong number of documents are errors.
 func decode(path string, out ...any) error {
 	raw, err := os.ReadFile(filepath.Clean(path))
 	if err != nil {
@@ -107,8 +107,8 @@ func decode(path string, out ...any) error {
 }
 
 // operatorCmd does with a manifest what Vault Secrets Operator does: it logs in,
-// reads the token, and finds out when to come back. It prints that, and fails
-// if the token is near its end by then: operator <connection> <manifest>.
+// reads the token, and computes when to read the next one. It prints that, and
+// fails if the token has too little left by then: operator <connection> <manifest>.
 func operatorCmd(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, args[1], func() error {
 		var connection vaultConnection
@@ -134,8 +134,8 @@ func operatorCmd(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// refuse does what a command does with a manifest. An error of it becomes
-// stderr, if one was expected.
+// refuse runs a command that takes a manifest. An error of it becomes stderr, if
+// one was expected.
 func refuse(ts *testscript.TestScript, neg bool, manifest string, do func() error) {
 	err := do()
 	if neg == (err == nil) {
@@ -144,8 +144,8 @@ func refuse(ts *testscript.TestScript, neg bool, manifest string, do func() erro
 	_, _ = fmt.Fprintln(ts.Stderr(), err)
 }
 
-// leaves prints what the token of an answer has left when its reader comes
-// back, which must be enough.
+// leaves prints how long the token of an answer will still live when its reader
+// reads the next one, and fails if that is too short.
 func leaves(ts *testscript.TestScript, answer []byte, soonest, latest time.Duration) error {
 	var token struct {
 		Data struct {
@@ -210,8 +210,8 @@ func (s vaultDynamicSecret) percent() int {
 	return *s.Spec.RenewalPercent
 }
 
-// comesBack computes as the operator does when it reads the path again, at the
-// soonest and at the latest, as a part of that is left to chance.
+// comesBack computes, as the operator does, when it reads the path again: at the
+// earliest and at the latest, as a part of it is random.
 func (s vaultDynamicSecret) comesBack(answer []byte) (soonest, latest time.Duration, err error) {
 	var got struct {
 		LeaseDuration int `json:"lease_duration"`

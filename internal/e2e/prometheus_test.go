@@ -23,19 +23,19 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// prometheus is a real one, with the files of examples/prometheus.
+// prometheus is a real Prometheus with the files of examples/prometheus.
 type prometheus struct {
 	dir  string
 	addr string
 }
 
-// prometheusCmd commands a Prometheus:
+// prometheusCmd controls a Prometheus:
 //
 //	prometheus start <file of the token>          starts it
 //	prometheus up                                 waits until it scrapes, and all rules were evaluated
 //	prometheus alert <name> <state> [<client>]    waits until the alert is inactive, pending or firing
 //	prometheus query <regexp> <PromQL>            waits until a line of the answer matches
-//	prometheus dashboard                          asks all that the dashboard of examples/grafana asks
+//	prometheus dashboard                          sends every query of the dashboard of examples/grafana
 func prometheusCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	switch args[0] {
@@ -64,9 +64,9 @@ func prometheusCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// startPrometheus replaces in the example the address and the interval alone:
-// so it comes over TLS to what it takes for Vault, and trusts that by its
-// system's certificates.
+// startPrometheus changes only the address and the interval in the example. So
+// Prometheus connects over TLS to what it takes for Vault, and trusts the system's
+// certificates.
 func startPrometheus(ts *testscript.TestScript, tokenFile string) *prometheus {
 	w := worldOf(ts)
 	dir := ts.MkAbs("prometheus")
@@ -167,7 +167,7 @@ func (p *prometheus) get(path string, with url.Values) ([]byte, error) {
 	return answer, err
 }
 
-// ask puts what Prometheus's API says into data.
+// ask decodes an answer of Prometheus's API into data.
 func (p *prometheus) ask(path string, with url.Values, data any) error {
 	raw, err := p.get("/api/v1/"+path, with)
 	if err != nil {
@@ -235,7 +235,7 @@ func (p *prometheus) rules() (all []rule, err error) {
 	return all, err
 }
 
-// rulesAreWell tells whether all rules of alerts.yml were evaluated.
+// rulesAreWell reports whether all rules of alerts.yml were evaluated.
 func (p *prometheus) rulesAreWell() error {
 	rules, err := p.rules()
 	if err != nil {
@@ -253,7 +253,7 @@ func (p *prometheus) rulesAreWell() error {
 	return nil
 }
 
-// alert tells whether an alert is in a state, for a client if that is not empty.
+// alert reports whether an alert is in a state, for a client if that is not empty.
 func (p *prometheus) alert(name, state, client string) error {
 	rules, err := p.rules()
 	if err != nil {
