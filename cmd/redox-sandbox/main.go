@@ -1,6 +1,6 @@
-// Command redox-sandbox is a Redox to test against: a token endpoint that
-// verifies client assertions as Redox documents, and API endpoints that accept
-// exactly the tokens it issued. It keeps what it must in memory, and no file.
+// Command redox-sandbox is a Redox to test against: a token endpoint that verifies
+// client assertions as Redox documents, and API endpoints that accept exactly the
+// tokens that it issued. It keeps everything in memory and writes no files.
 package main
 
 import (
@@ -47,11 +47,12 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	flags := flag.NewFlagSet("redox-sandbox", flag.ContinueOnError)
 	flags.SetOutput(errOut)
 	flags.Usage = func() {
-		_, _ = fmt.Fprint(errOut, usage) // nobody is there to be told
+		_, _ = fmt.Fprint(errOut, usage) // there is nowhere to report this
 		flags.PrintDefaults()
 	}
 	listen := flags.String("listen", "127.0.0.1:0", "address to listen on; port 0 takes a free one")
-	url := flags.String("url", "", "base URL that clients use, such as http://redox:8080, where it is not the address: assertions must have its token URL as audience")
+	url := flags.String("url", "", "base URL that clients use, such as http://redox:8080, where it is not the address: "+
+		"assertions must have its token URL as audience")
 	ttl := flags.Duration("token-ttl", 5*time.Minute, "life of a token, in whole seconds")
 	faultName := flags.String("fault", "", "how every token request fails: "+faultNames())
 	offset := flags.Duration("clock-offset", 0, "how far the sandbox's clock is ahead")
@@ -73,7 +74,8 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	if (*clientID == "") != (*jwksFile == "") {
 		return errors.New("-client-id and -jwks go together")
 	}
-	sandbox, err := redoxtest.Start(redoxtest.Options{Listen: *listen, URL: strings.TrimSuffix(*url, "/"), TokenTTL: *ttl, Log: out})
+	sandbox, err := redoxtest.Start(redoxtest.Options{Listen: *listen, URL: strings.TrimSuffix(*url, "/"),
+		TokenTTL: *ttl, Log: out})
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// The audience is what clients call the sandbox by, not where it listens.
+// The audience is the URL that clients use, not the address to listen on.
 func TestURL(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	out, in := io.Pipe()
@@ -75,12 +75,14 @@ func TestBadFlags(t *testing.T) {
 		"-client-id c -jwks main.go":  "main.go: not JSON",
 		"-listen 256.0.0.1:1":         "starting the sandbox",
 	} {
-		if err := run(t.Context(), strings.Fields(args), io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+		if err := run(t.Context(), strings.Fields(args), io.Discard, io.Discard); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %s", args, err, want)
 		}
 	}
 	var usage bytes.Buffer
-	if err := run(t.Context(), []string{"-h"}, io.Discard, &usage); err != nil || !strings.Contains(usage.String(), "429, 503, 502, html") {
+	if err := run(t.Context(), []string{"-h"}, io.Discard, &usage); err != nil ||
+		!strings.Contains(usage.String(), "429, 503, 502, html") {
 		t.Errorf("-h: %v, %s", err, usage.String())
 	}
 }

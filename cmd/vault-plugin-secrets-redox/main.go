@@ -1,5 +1,5 @@
-// Command vault-plugin-secrets-redox is the Redox secrets engine as Vault
-// starts it. By hand it only tells its version.
+// Command vault-plugin-secrets-redox is the Redox secrets engine. Vault starts it.
+// Started by hand, it only prints its version.
 package main
 
 import (
@@ -33,11 +33,12 @@ func run(args []string, out io.Writer) error {
 		_, err := fmt.Fprintln(out, redox.Version)
 		return err
 	}
-	// net/http logs what a server sends unasked, which may be a token, and Vault
-	// logs what a plugin writes to stderr.
+	// net/http logs unsolicited data from a server, which may be a token, and
+	// Vault logs what a plugin writes to stderr.
 	log.SetOutput(io.Discard)
-	// Three megabytes live, and each read leaves some kilobytes: by default Go
-	// would collect them many times a second.
+	// Only about three megabytes are in use, and each read allocates some
+	// kilobytes: with Go's default, garbage collection would run many times a
+	// second.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}

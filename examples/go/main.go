@@ -28,7 +28,8 @@ func (r *redox) accessToken(ctx context.Context) (string, error) {
 	for pause := time.Second; time.Now().After(r.renew); pause *= 2 {
 		status, err := r.read(ctx)
 		mayPass := status == 0 || status == http.StatusTooManyRequests || status >= 500 ||
-			status == http.StatusNotFound && strings.Contains(err.Error(), "no handler for route") // the plugin is not on this node
+			// the plugin is not on this node
+			status == http.StatusNotFound && strings.Contains(err.Error(), "no handler for route")
 		if err == nil || (mayPass || status == notAsked) && time.Now().Before(r.end) {
 			break // without a new one, the old one does as long as it lives
 		} else if !mayPass || pause > 8*time.Second {
@@ -75,7 +76,8 @@ func (r *redox) patients(ctx context.Context, family string) (total int, err err
 			return 0, err
 		}
 		header := http.Header{"Authorization": {"Bearer " + token}, "Content-Type": {"application/x-www-form-urlencoded"}}
-		status, a, err := r.send(ctx, "POST", os.Getenv("REDOX_FHIR_BASE")+"/Patient/_search", header, url.Values{"family": {family}}.Encode())
+		status, a, err := r.send(ctx, "POST", os.Getenv("REDOX_FHIR_BASE")+"/Patient/_search", header,
+			url.Values{"family": {family}}.Encode())
 		if status != http.StatusUnauthorized || try > 1 {
 			return a.Total, err
 		}
@@ -94,7 +96,8 @@ type answer struct {
 }
 
 // send makes a request. The status is 0 unless something came that makes sense.
-func (r *redox) send(ctx context.Context, method, url string, header http.Header, body string) (status int, a answer, err error) {
+func (r *redox) send(ctx context.Context, method, url string, header http.Header,
+	body string) (status int, a answer, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return 0, a, err

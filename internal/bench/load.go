@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// target is something that can be read again and again.
+// target is a request that can be sent again and again.
 type target struct {
 	name   string
 	method string
@@ -20,7 +20,7 @@ type target struct {
 	token  string // none for an anonymous read
 }
 
-// result is what so many readers saw of a target.
+// result is what a number of readers measured of a target.
 type result struct {
 	readers   int
 	reads     int
@@ -33,7 +33,7 @@ type result struct {
 
 func (r *result) perSecond() float64 { return float64(len(r.latencies)) / r.elapsed.Seconds() }
 
-// quantile returns the latency that so large a part of the reads stayed below.
+// quantile returns the latency that a share q of the reads did not exceed.
 func (r *result) quantile(q float64) time.Duration {
 	if len(r.latencies) == 0 {
 		return 0
@@ -41,7 +41,7 @@ func (r *result) quantile(q float64) time.Duration {
 	return r.latencies[min(int(q*float64(len(r.latencies))), len(r.latencies)-1)]
 }
 
-// add takes in another slice of the same measurement.
+// add adds another part of the same measurement.
 func (r *result) add(other *result) {
 	r.reads, r.failed, r.elapsed = r.reads+other.reads, r.failed+other.failed, r.elapsed+other.elapsed
 	r.vaultCPU, r.pluginCPU = r.vaultCPU+other.vaultCPU, r.pluginCPU+other.pluginCPU
@@ -49,8 +49,8 @@ func (r *result) add(other *result) {
 	slices.Sort(r.latencies)
 }
 
-// measure has readers read without pause for so long.
-func (s *stand) measure(t target, readers int, d time.Duration) (*result, error) {
+// measure reads t without pause, with that number of readers, for d.
+func (s *testbed) measure(t target, readers int, d time.Duration) (*result, error) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: readers, MaxConnsPerHost: readers}}
 	defer client.CloseIdleConnections()
 	if err := warmUp(client, t, readers); err != nil {
@@ -96,7 +96,7 @@ func (s *stand) measure(t target, readers int, d time.Duration) (*result, error)
 	return total, nil
 }
 
-// warmUp opens the connections, and fails where a read does.
+// warmUp opens the connections. It returns the error of the first read that fails.
 func warmUp(client *http.Client, t target, readers int) error {
 	var mu sync.Mutex
 	var first error

@@ -30,13 +30,14 @@ func run(args []string, out io.Writer) (err error) {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	s, err := newStand(*binary)
+	s, err := newTestbed(*binary)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	p := &printer{out: out}
-	p.line("Measured on %s with %d processors, %s, by scripts/bench.", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version())
+	p.line("Measured on %s with %d processors, %s, by scripts/bench.", time.Now().UTC().Format("2006-01-02"),
+		runtime.NumCPU(), runtime.Version())
 	if err := s.compare(p, *slice); err != nil {
 		return err
 	}
@@ -52,8 +53,8 @@ func run(args []string, out io.Writer) (err error) {
 	return p.err
 }
 
-// The targets, by what they are called in the report.
-func (s *stand) targets() map[string]target {
+// targets returns the targets by their names in the report.
+func (s *testbed) targets() map[string]target {
 	get := func(name, path, token string) target {
 		return target{name: name, method: http.MethodGet, url: s.addr + "/v1/" + path, token: token}
 	}
@@ -70,8 +71,9 @@ func (s *stand) targets() map[string]target {
 		"kv":       get("KV v1 read", "kv/bench", rootToken),
 		"health":   get("`sys/health`", "sys/health", ""),
 		"transit": {
-			name: "`transit/sign`, 2048 bits", method: http.MethodPost, url: s.addr + "/v1/transit/sign/bench/sha2-384", token: rootToken,
-			body: `{"input":"Zml2ZSBtaW51dGVz","signature_algorithm":"pkcs1v15"}`,
+			name: "`transit/sign`, 2048 bits", method: http.MethodPost, url: s.addr + "/v1/transit/sign/bench/sha2-384",
+			token: rootToken,
+			body:  `{"input":"Zml2ZSBtaW51dGVz","signature_algorithm":"pkcs1v15"}`,
 		},
 	}
 }

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// usage is the processor time that Vault and its plugins have taken so far.
+// usage is the processor time that Vault and its plugins have used so far.
 type usage struct{ vault, plugin time.Duration }
 
 // tick is the unit of processor time in /proc: a hundredth of a second on every
 // Linux that Go runs on.
 const tick = 10 * time.Millisecond
 
-func (s *stand) cpu() (usage, error) {
+func (s *testbed) cpu() (usage, error) {
 	var u usage
 	err := s.processes(func(plugin string, stat []string, _ int64) {
 		var user, system int64
@@ -31,8 +31,8 @@ func (s *stand) cpu() (usage, error) {
 	return u, err
 }
 
-// resident returns the memory of the engine's process in bytes.
-func (s *stand) resident() (bytes int64, err error) {
+// resident returns the memory of the engine's process, in bytes.
+func (s *testbed) resident() (bytes int64, err error) {
 	err = s.processes(func(plugin string, _ []string, resident int64) {
 		if plugin == "vault-plugin-secrets-redox" {
 			bytes = resident
@@ -41,9 +41,9 @@ func (s *stand) resident() (bytes int64, err error) {
 	return bytes, err
 }
 
-// processes calls see for Vault's process, with an empty name, and for that of
-// each plugin.
-func (s *stand) processes(see func(plugin string, stat []string, resident int64)) error {
+// processes calls see for Vault's process, with an empty name, and for the process
+// of each plugin.
+func (s *testbed) processes(see func(plugin string, stat []string, resident int64)) error {
 	found, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return err

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// printer writes lines and remembers the first failure.
+// printer writes lines and keeps the first error.
 type printer struct {
 	out io.Writer
 	err error
@@ -18,9 +18,10 @@ func (p *printer) line(format string, args ...any) {
 	}
 }
 
-const columns = "| reads/s | p50 | p95 | p99 | CPU of Vault | of the plugin | failed |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+const columns = "| reads/s | p50 | p95 | p99 | CPU of Vault | of the plugin | failed " +
+	"|\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
 
-// row prints what was measured; CPU is per read.
+// row prints a result. Processor time is per read.
 func (p *printer) row(name string, r *result) {
 	per := func(d time.Duration) string {
 		return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond)/float64(max(r.reads, 1)))
@@ -28,14 +29,16 @@ func (p *printer) row(name string, r *result) {
 	ms := func(q float64) string {
 		return fmt.Sprintf("%.1f ms", float64(r.quantile(q))/float64(time.Millisecond))
 	}
-	p.line("| %s | %d | %.0f | %s | %s | %s | %s | %s | %d |", name, r.readers, r.perSecond(), ms(0.5), ms(0.95), ms(0.99), per(r.vaultCPU), per(r.pluginCPU), r.failed)
+	p.line("| %s | %d | %.0f | %s | %s | %s | %s | %s | %d |", name, r.readers, r.perSecond(), ms(0.5), ms(0.95), ms(0.99),
+		per(r.vaultCPU), per(r.pluginCPU), r.failed)
 }
 
 // compare measures each target with 1, 16 and 64 readers.
-func (s *stand) compare(p *printer, slice time.Duration) error {
+func (s *testbed) compare(p *printer, slice time.Duration) error {
 	p.line("\n## Side by side\n\n| | readers " + columns)
 	targets := s.targets()
-	for _, name := range []string{"fresh", "signpost", "transit", "reused", "nothing", "constant", "jwks", "raw", "kv", "health"} {
+	for _, name := range []string{"fresh", "signpost", "transit", "reused", "nothing", "constant", "jwks",
+		"raw", "kv", "health"} {
 		for _, readers := range []int{1, 16, 64} {
 			opened := s.upstream.conns.Load()
 			r, err := s.measure(targets[name], readers, slice)
@@ -44,7 +47,8 @@ func (s *stand) compare(p *printer, slice time.Duration) error {
 			}
 			p.row(targets[name].name, r)
 			if name == "fresh" && readers == 64 {
-				defer p.line("\nThe %d fresh reads by 64 readers opened %d connections to Redox.", r.reads, s.upstream.conns.Load()-opened)
+				defer p.line("\nThe %d fresh reads by 64 readers opened %d connections to Redox.", r.reads,
+					s.upstream.conns.Load()-opened)
 			}
 		}
 	}
@@ -53,8 +57,8 @@ func (s *stand) compare(p *printer, slice time.Duration) error {
 	return err
 }
 
-// delays measures fresh reads while Redox takes its time.
-func (s *stand) delays(p *printer, slice time.Duration) error {
+// delays measures fresh reads while Redox answers slowly.
+func (s *testbed) delays(p *printer, slice time.Duration) error {
 	p.line("\n## Fresh reads, by what Redox takes\n\n| delay | readers " + columns)
 	defer s.upstream.delay.Store(0)
 	for _, delay := range []time.Duration{0, 50 * time.Millisecond, 300 * time.Millisecond} {
@@ -70,8 +74,8 @@ func (s *stand) delays(p *printer, slice time.Duration) error {
 	return nil
 }
 
-// sizes measures fresh reads by the size of the key.
-func (s *stand) sizes(p *printer, slice time.Duration) error {
+// sizes measures fresh reads with keys of several sizes.
+func (s *testbed) sizes(p *printer, slice time.Duration) error {
 	p.line("\n## Fresh reads, by the size of the key\n\n| | readers " + columns)
 	for _, name := range []string{"fresh", "3072", "4096"} {
 		r, err := s.measure(s.targets()[name], 16, slice)
@@ -83,7 +87,8 @@ func (s *stand) sizes(p *printer, slice time.Duration) error {
 	return nil
 }
 
-// goal is a ratio that is to be reached; zero is only told.
+// goal is a ratio between two targets that must be reached. A ratio of zero is only
+// reported.
 type goal struct {
 	of, to string
 	least  float64
@@ -100,12 +105,13 @@ var goals = []goal{
 	{"nothing", "kv", 0},
 }
 
-// goals measures all that a goal names in turn, slice by slice, so that what
-// the machine does meanwhile falls on all alike.
-func (s *stand) goals(p *printer, slice time.Duration, rounds int) error {
+// goals measures the targets of all goals in turn, in short slices, so that other
+// load on the machine affects all of them alike.
+func (s *testbed) goals(p *printer, slice time.Duration, rounds int) error {
 	targets, sums := s.targets(), map[string]*result{}
 	for range rounds {
-		for _, name := range []string{"fresh", "signpost", "transit", "reused", "nothing", "constant", "jwks", "raw", "health", "kv"} {
+		for _, name := range []string{"fresh", "signpost", "transit", "reused", "nothing", "constant", "jwks",
+			"raw", "health", "kv"} {
 			r, err := s.measure(targets[name], 16, slice)
 			if err != nil {
 				return err
@@ -129,7 +135,8 @@ func (s *stand) goals(p *printer, slice time.Duration, rounds int) error {
 				verdict = "met"
 			}
 		}
-		p.line("| %s, %.0f/s | %s, %.0f/s | %.2f | %s | %s |", targets[g.of].name, sums[g.of].perSecond(), targets[g.to].name, sums[g.to].perSecond(), ratio, least, verdict)
+		p.line("| %s, %.0f/s | %s, %.0f/s | %.2f | %s | %s |", targets[g.of].name, sums[g.of].perSecond(), targets[g.to].name,
+			sums[g.to].perSecond(), ratio, least, verdict)
 	}
 	return nil
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// upstream is a token endpoint that checks nothing, so that it takes as little
-// of the processor as can be, and answers after a delay.
+// upstream is a token endpoint that checks nothing, so that it uses little of the
+// processor. It answers after a delay.
 type upstream struct {
 	url    string
 	server *http.Server
@@ -33,12 +33,12 @@ func newUpstream() (*upstream, error) {
 			}
 		},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body) // the answer is the same
+			_, _ = io.Copy(io.Discard, r.Body) // the request is not checked
 			if d := time.Duration(u.delay.Load()); d > 0 {
 				time.Sleep(d)
 			}
 			w.Header().Set("Content-Type", "application/json")
-			_, _ = w.Write(answer) // the reader may have gone
+			_, _ = w.Write(answer) // the client may have closed the connection
 		}),
 	}
 	go func() { _ = u.server.Serve(l) }() // until it is closed

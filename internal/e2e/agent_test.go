@@ -17,8 +17,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// agent is a Vault Agent, or consul-template, that runs in a directory of its
-// own, and somebody who looks at what it renders as often as a program could.
+// agent is a Vault Agent, or consul-template, that runs in a directory of its own.
+// The test reads the file that it renders as often as a program could.
 type agent struct {
 	name string
 	stop func()
@@ -31,9 +31,9 @@ type agent struct {
 	least    time.Duration // that a token had left when it was replaced
 }
 
-// agentCmd starts Vault Agent with examples/agent in a new directory, where it
-// finds the IDs of an AppRole, perhaps with further settings:
-// agent <name> <file of role ID> <file of secret ID> [<HCL>].
+// agentCmd starts Vault Agent with examples/agent in a new directory, which
+// contains the IDs of an AppRole: agent <name> <file of role ID> <file of secret
+// ID> [<further HCL>].
 func agentCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	dir := ts.MkAbs(args[0])
@@ -54,7 +54,7 @@ func agentCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w.watch(ts, args[0], exec.CommandContext(context.Background(), w.cli, flags...))
 }
 
-// consulTemplateCmd does the same with consul-template, and the file of a Vault
+// consulTemplateCmd does the same with consul-template and a file with a Vault
 // token: consultemplate <name> <file of token>.
 func consulTemplateCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
@@ -67,22 +67,24 @@ func consulTemplateCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	ts.Check(os.WriteFile(filepath.Join(dir, "vault-token"), []byte(ts.ReadFile(args[1])), 0o600))
 	program := filepath.Join(dir, "consul-template")
-	build := exec.CommandContext(context.Background(), "go", "build", "-o", program, "github.com/hashicorp/consul-template")
+	build := exec.CommandContext(context.Background(), "go", "build", "-o", program,
+		"github.com/hashicorp/consul-template")
 	build.Dir = filepath.Join(repository, "tools/consul-template")
 	build.Env = os.Environ() // the script's HOME has no build cache
 	if out, err := build.CombinedOutput(); err != nil {
 		ts.Fatalf("building consul-template: %v: %s", err, out)
 	}
-	w.watch(ts, args[0], exec.CommandContext(context.Background(), program, "-config=consul-template.hcl", "-vault-addr=http://"+w.door.addr))
+	w.watch(ts, args[0], exec.CommandContext(context.Background(), program, "-config=consul-template.hcl",
+		"-vault-addr=http://"+w.forwarder.addr))
 }
 
-// watch starts what renders in the directory name, and looks at that until the
-// script ends.
+// watch starts cmd in the directory name, and reads the file that it renders until
+// the script ends.
 func (w *world) watch(ts *testscript.TestScript, name string, cmd *exec.Cmd) {
 	dir := ts.MkAbs(name)
 	var said bytes.Buffer
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &said, &said
-	cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "VAULT_ADDR=http://" + w.door.addr}
+	cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "VAULT_ADDR=http://" + w.forwarder.addr}
 	ts.Check(cmd.Start())
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &agent{name: name, least: time.Hour}
@@ -107,7 +109,7 @@ func (w *world) watch(ts *testscript.TestScript, name string, cmd *exec.Cmd) {
 	w.agents = append(w.agents, a)
 }
 
-// look does what a program does that has a request to send.
+// look does what a program does before it sends a request.
 func (a *agent) look(w *world, path string) {
 	info, err := os.Stat(path)
 	raw, readErr := os.ReadFile(path)
@@ -124,7 +126,8 @@ func (a *agent) look(w *world, path string) {
 	case info.Mode().Perm() != 0o600:
 		a.bad = append(a.bad, "mode "+info.Mode().String())
 	case !w.sandbox.Live(token):
-		a.bad = append(a.bad, fmt.Sprintf("%s: Redox refuses the token of renewal %d", time.Now().Format("15:04:05.000"), a.renewals))
+		a.bad = append(a.bad, fmt.Sprintf("%s: Redox refuses the token of renewal %d",
+			time.Now().Format("15:04:05.000"), a.renewals))
 	}
 	if a.token != "" && a.token != token {
 		a.renewals++
@@ -133,8 +136,8 @@ func (a *agent) look(w *world, path string) {
 	a.token = token
 }
 
-// agentsCmd waits until each agent has renewed its token so many times more, and
-// prints how it went: agents <n>.
+// agentsCmd waits until each agent has renewed its token n more times, and prints
+// the result: agents <n>.
 func agentsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -156,7 +159,8 @@ func agentsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	for _, a := range worldOf(ts).agents {
 		a.mu.Lock()
-		_, _ = fmt.Fprintf(ts.Stdout(), "%s: %d looks, %d bad, %d renewals, the least that a token had left then: %.1f s\n", a.name, a.looks, len(a.bad), a.renewals, a.least.Seconds())
+		_, _ = fmt.Fprintf(ts.Stdout(), "%s: %d looks, %d bad, %d renewals, the least that a token had left then: %.1f s\n",
+			a.name, a.looks, len(a.bad), a.renewals, a.least.Seconds())
 		for _, bad := range a.bad[:min(3, len(a.bad))] {
 			_, _ = fmt.Fprintf(ts.Stdout(), "%s: %s\n", a.name, bad)
 		}
@@ -164,9 +168,9 @@ func agentsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// outageCmd begins when the first agent's token has no more than so much left,
-// and lasts so long: Vault's process is stopped, or whoever comes is refused:
-// outage <left> <for> stopped|refused.
+// outageCmd begins an outage when the first agent's token has at most <left> to
+// live, and ends it after <for>. Either Vault's process is stopped, or connections
+// to it are refused: outage <left> <for> stopped|refused.
 func outageCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	left, err := time.ParseDuration(args[0])
@@ -186,8 +190,8 @@ func outageCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}))
 	end := func() error { return w.vault.cmd.Process.Signal(syscall.SIGCONT) }
 	if args[2] == "refused" {
-		ts.Check(w.door.shut())
-		end = w.door.open
+		ts.Check(w.forwarder.close())
+		end = w.forwarder.open
 	} else {
 		ts.Check(w.vault.cmd.Process.Signal(syscall.SIGSTOP))
 	}

@@ -9,9 +9,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// unsealCmd opens Vault again: with the key that its log has of development
-// mode, with the one that a cluster was made with, or, after a restore, with
-// that of the Vault which was lost: unseal [lost].
+// unsealCmd unseals Vault: in development mode with the key in its log, in a
+// cluster with the key that was created with it, or after a restore with the key of
+// the lost Vault: unseal [lost].
 func unsealCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	key := ""
@@ -31,11 +31,11 @@ func unsealCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(w.waitHealth(w.vault, http.StatusOK))
 }
 
-// lost is what the operator of a Vault has kept that is no more.
+// lost is what the operator has kept of a Vault that was lost.
 type lost struct{ unseal, rootToken string }
 
-// loseCmd does away with the one node there is and all that it has stored, and
-// starts an empty one in its place, with unseal keys of its own: lose.
+// loseCmd deletes the only node and its storage, and starts an empty Vault, with
+// new unseal keys, at the same address: lose.
 func loseCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	ts.Check(w.keepKeys())

@@ -19,8 +19,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// decodeExample reads a YAML file of the examples, in which no key may stand that
-// the tests know nothing of.
+// decodeExample reads a YAML file of the examples. A field that the tests do not
+// know is an error.
 func decodeExample(ts *testscript.TestScript, name string, into any) {
 	raw, err := os.ReadFile(filepath.Join(repository, "examples", name))
 	ts.Check(err)
@@ -31,8 +31,8 @@ func decodeExample(ts *testscript.TestScript, name string, into any) {
 	}
 }
 
-// runJob runs a script of a job as a file, with the variables that the example
-// names, of which those that hold addresses get the ones of this test.
+// runJob runs the script of a job as a file. It sets the variables that the example
+// names; those that hold addresses get the test's addresses.
 func runJob(ts *testscript.TestScript, shell []string, script string, variables, addresses map[string]string) error {
 	variables = maps.Clone(variables)
 	for name, address := range addresses {
@@ -45,7 +45,8 @@ func runJob(ts *testscript.TestScript, shell []string, script string, variables,
 	ts.Check(os.WriteFile(file, []byte(script), 0o600))
 	cmd := exec.CommandContext(context.Background(), shell[0], append(slices.Clone(shell[1:]), file)...)
 	cmd.Dir = ts.Getenv("WORK")
-	cmd.Env = []string{"HOME=" + cmd.Dir, "PATH=" + ts.Getenv("PATH"), "COMMANDS=" + ts.Getenv("COMMANDS"), "NO_PROXY=127.0.0.1", "VAULT_MAX_RETRIES=0"}
+	cmd.Env = []string{"HOME=" + cmd.Dir, "PATH=" + ts.Getenv("PATH"), "COMMANDS=" + ts.Getenv("COMMANDS"),
+		"NO_PROXY=127.0.0.1", "VAULT_MAX_RETRIES=0"}
 	for name, value := range variables {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
@@ -65,7 +66,7 @@ func endJob(ts *testscript.TestScript, neg bool, err error) {
 }
 
 // gitlabJobCmd runs the script of examples/gitlab in a shell, with an ID token for
-// the audience that stands there: gitlabjob bash|sh [<claim>=<value>…].
+// the audience that the example names: gitlabjob bash|sh [<claim>=<value>…].
 func gitlabJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 	var jobs map[string]struct {
 		Image, Timeout string
@@ -81,15 +82,17 @@ func gitlabJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 	for name, token := range job.IDTokens {
 		variables[name] = idToken(ts, "gitlab", append([]string{"aud=" + token.Aud}, args[1:]...))
 	}
-	// So does the runner begin.
-	script := "if set -o | grep pipefail >/dev/null; then set -o pipefail; fi\nset -o errexit\n" + strings.Join(job.Script, "\n")
+	// The runner begins in the same way.
+	script := "if set -o | grep pipefail >/dev/null; then set -o pipefail; fi\nset -o errexit\n" +
+		strings.Join(job.Script, "\n")
 	w := worldOf(ts)
-	endJob(ts, neg, runJob(ts, args[:1], script, variables, map[string]string{"VAULT_ADDR": w.vault.addr, "REDOX_FHIR_BASE": fhirBase(w)}))
+	endJob(ts, neg, runJob(ts, args[:1], script, variables,
+		map[string]string{"VAULT_ADDR": w.vault.addr, "REDOX_FHIR_BASE": fhirBase(w)}))
 }
 
 // githubJobCmd does what GitHub does with the workflow of examples/github-actions:
-// vault-action, whose requests are made from its inputs, then the steps that run
-// something, in bash -e: githubjob [<claim>=<value>…].
+// it makes the requests of vault-action from its inputs, then runs the steps that
+// have a script, in bash -e: githubjob [<claim>=<value>…].
 func githubJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 	var workflow struct {
 		Name        string
@@ -134,7 +137,8 @@ func githubJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 		if step.Run == "" || strings.Contains(step.Run+fmt.Sprint(step.Env), "${{") {
 			ts.Fatalf("the tests do not know how to run the step %+v", step)
 		}
-		if err := runJob(ts, []string{"bash", "-e"}, step.Run, step.Env, map[string]string{"REDOX_FHIR_BASE": fhirBase(worldOf(ts))}); err != nil {
+		if err := runJob(ts, []string{"bash", "-e"}, step.Run, step.Env,
+			map[string]string{"REDOX_FHIR_BASE": fhirBase(worldOf(ts))}); err != nil {
 			endJob(ts, neg, err)
 			return
 		}
@@ -146,11 +150,13 @@ func githubJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 // and returns its outputs.
 func vaultAction(ts *testscript.TestScript, with map[string]string, said []string) (map[string]string, error) {
 	known := []string{"exportEnv", "jwtGithubAudience", "method", "path", "role", "secrets", "url"}
-	if got := slices.Sorted(maps.Keys(with)); !slices.Equal(got, known) || with["method"] != "jwt" || with["exportEnv"] != "false" {
+	if got := slices.Sorted(maps.Keys(with)); !slices.Equal(got, known) || with["method"] != "jwt" ||
+		with["exportEnv"] != "false" {
 		ts.Fatalf("the tests know the inputs %v, not %v", known, with)
 	}
 	w := worldOf(ts)
-	login, err := json.Marshal(map[string]string{"role": with["role"], "jwt": idToken(ts, "github", append([]string{"aud=" + with["jwtGithubAudience"]}, said...))})
+	login, err := json.Marshal(map[string]string{"role": with["role"],
+		"jwt": idToken(ts, "github", append([]string{"aud=" + with["jwtGithubAudience"]}, said...))})
 	ts.Check(err)
 	var entered struct {
 		Auth struct {

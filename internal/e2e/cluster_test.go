@@ -14,8 +14,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// cluster is one Vault with raft storage, or three, in place of the one in
-// development mode. Node 0 is the one that the script talks to.
+// cluster is one Vault with raft storage, or three. It replaces the Vault in
+// development mode. The script talks to node 0.
 type cluster struct {
 	nodes  []*server
 	unseal string  // key
@@ -41,7 +41,7 @@ raw_storage_endpoint = true
 disable_mlock        = true
 `
 
-// startNode starts the i-th Vault, sealed, and waits until it answers.
+// startNode starts node i, sealed, and waits until it answers.
 func (w *world) startNode(i int) (*server, error) {
 	port, err := freePort()
 	if err != nil {
@@ -57,10 +57,12 @@ func (w *world) startNode(i int) (*server, error) {
 		return nil, err
 	}
 	config := filepath.Join(w.dir, "."+name+".hcl")
-	if err := os.WriteFile(config, fmt.Appendf(nil, nodeConfig, data, name, port, clusterPort, pluginDir), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, nodeConfig, data, name, port, clusterPort, pluginDir),
+		0o600); err != nil {
 		return nil, err
 	}
-	s := &server{addr: "http://127.0.0.1:" + port, log: filepath.Join(w.dir, "."+name+".log"), flags: []string{"-config=" + config, "-log-level=debug"}}
+	s := &server{addr: "http://127.0.0.1:" + port, log: filepath.Join(w.dir, "."+name+".log"),
+		flags: []string{"-config=" + config, "-log-level=debug"}}
 	if err := s.start(w.dir); err != nil {
 		return nil, err
 	}
@@ -70,7 +72,8 @@ func (w *world) startNode(i int) (*server, error) {
 	})
 }
 
-// health is the status that a node answers: 200 active, 429 standby, 503 sealed.
+// health returns the status that a node answers: 200 active, 429 standby, 503
+// sealed.
 func (w *world) health(s *server) (status int, err error) {
 	status, _, err = w.callAt(s.addr, http.MethodGet, "sys/health", "")
 	return status, err
@@ -102,7 +105,7 @@ func (w *world) waitHealth(s *server, want ...int) error {
 	})
 }
 
-// clusterCmd replaces the script's Vault by a cluster of three, or of so many:
+// clusterCmd replaces the script's Vault by a cluster of n nodes, or of three:
 // cluster [<n>].
 func clusterCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
@@ -146,12 +149,14 @@ func (w *world) initialize() error {
 	if err := w.waitHealth(first, http.StatusOK); err != nil {
 		return err
 	}
-	// Without this a node may vote, and lead, only after ten seconds.
-	if _, _, err := w.call(http.MethodPut, "sys/storage/raft/autopilot/configuration", `{"server_stabilization_time":"1s"}`); err != nil {
+	// Without this a node can vote, and lead, only after ten seconds.
+	if _, _, err := w.call(http.MethodPut, "sys/storage/raft/autopilot/configuration",
+		`{"server_stabilization_time":"1s"}`); err != nil {
 		return err
 	}
 	for _, node := range w.cluster.nodes[1:] {
-		if _, _, err := w.callAt(node.addr, http.MethodPut, "sys/storage/raft/join", fmt.Sprintf(`{"leader_api_addr":%q}`, first.addr)); err != nil {
+		if _, _, err := w.callAt(node.addr, http.MethodPut, "sys/storage/raft/join",
+			fmt.Sprintf(`{"leader_api_addr":%q}`, first.addr)); err != nil {
 			return err
 		}
 		if err := w.unseal(node); err != nil {
@@ -212,8 +217,8 @@ func (w *world) standby() (*server, error) {
 	return nil, errors.New("there is one node alone")
 }
 
-// stepDownCmd makes the active node give up its leadership, and waits until
-// another has taken it: stepdown [<limit>].
+// stepDownCmd makes the active node step down, and waits until another node is
+// active: stepdown [<limit>].
 func stepDownCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	old, err := w.leader()
@@ -232,7 +237,8 @@ func stepDownCmd(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("the same node leads")
 	}
 	took := time.Since(start)
-	_, _ = fmt.Fprintf(ts.Stdout(), "another node leads after %.1f s, and the slowest of sys/mounts at the old one meanwhile took %.1f s\n", took.Seconds(), stop().Seconds())
+	_, _ = fmt.Fprintf(ts.Stdout(), "another node leads after %.1f s, and the slowest of sys/mounts at the old one "+
+		"meanwhile took %.1f s\n", took.Seconds(), stop().Seconds())
 	if len(args) == 0 {
 		return
 	}

@@ -14,8 +14,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// tripwire is the sandbox's log. It acts when a line comes for the n-th time:
-// Redox has done what it was asked then, and the answer has not been sent.
+// tripwire is the sandbox's log. It calls a function when a line appears for the
+// n-th time: by then Redox has done what was requested, but has not sent the
+// response.
 type tripwire struct {
 	mu    sync.Mutex
 	text  string // of the line, nothing when it is not armed
@@ -38,7 +39,8 @@ func (t *tripwire) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// arm returns what is closed when it has acted.
+// arm sets when to call the function. It returns a channel that is closed after the
+// call.
 func (t *tripwire) arm(text string, n int, act func()) <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -46,16 +48,16 @@ func (t *tripwire) arm(text string, n int, act func()) <-chan struct{} {
 	return t.fired
 }
 
-// crashesCmd rotates once for each moment, at which the plugin's process is
-// killed: crashes <path of a client> <n>:<line of the sandbox's log>…. Then the
-// rotation completes, and the old key is deleted.
+// crashesCmd starts one rotation for each given moment, and kills the plugin's
+// process at that moment. The rotation must complete, and the old key is deleted:
+// crashes <path of a client> <n>:<line of the sandbox's log>….
 func crashesCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	for _, moment := range args[1:] {
 		count, line, _ := strings.Cut(moment, ":")
 		n, err := strconv.Atoi(count)
 		ts.Check(err)
-		old, err := w.resting(args[0])
+		old, err := w.settled(args[0])
 		ts.Check(err)
 		killed := w.tripwire.arm(line, n, func() {
 			if err := w.killPlugin(); err != nil {
@@ -85,8 +87,8 @@ func crashesCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// resting waits until nothing is to be published, and returns the active key.
-func (w *world) resting(client string) (active string, err error) {
+// settled waits until nothing is left to publish, and returns the active key.
+func (w *world) settled(client string) (active string, err error) {
 	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		_, answer, err := w.call(http.MethodGet, client+"/keys", "")
 		if err != nil {
@@ -104,7 +106,7 @@ func (w *world) resting(client string) (active string, err error) {
 }
 
 // killPluginCmd kills the plugin's processes that this script's Vault, or the
-// active node of its cluster, started.
+// active node of its cluster, has started.
 func killPluginCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(worldOf(ts).killPlugin())
 }
@@ -129,8 +131,7 @@ func (w *world) killPlugin() error {
 	return nil
 }
 
-// children returns the processes that a process has started, which are a
-// Vault's plugins.
+// children returns the child processes of a process: a Vault's plugins.
 func children(of int) (pids []int, err error) {
 	statuses, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {

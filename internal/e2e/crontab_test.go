@@ -18,11 +18,11 @@ var (
 	cronCommand = regexp.MustCompile(`(?m)^(?:[0-9*][0-9*/,-]* ){5}(.+)$`)
 )
 
-// crontabCmd runs the command of an example's crontab once, as cron does: by
-// /bin/sh, with what cron sets, the crontab's own settings, and nothing else. What
-// it says, of which cron makes a mail, is stdout, and how it ended. Each old stands
-// in the crontab and gives way to new, an address or a path:
-// crontab <example> [<old> <new>]…
+// crontabCmd runs each command of a crontab of the examples once, as cron does:
+// with /bin/sh, the variables that cron sets, the crontab's own settings, and
+// nothing else. stdout is the output of the commands, which cron would mail, and
+// how they ended. Each <old>, an address or a path in the crontab, is replaced by
+// <new>: crontab <example> [<old> <new>]…
 func crontabCmd(ts *testscript.TestScript, _ bool, args []string) {
 	raw, err := os.ReadFile(filepath.Join(repository, "examples", args[0]))
 	ts.Check(err)

@@ -8,8 +8,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// exampleCmd runs a program that a user copies, and bash with a trace of all
-// that it does: example <program> args…
+// exampleCmd runs a program of the examples; a bash script runs with a trace of its
+// commands: example <program> args…
 func exampleCmd(ts *testscript.TestScript, neg bool, args []string) {
 	program := args
 	if strings.HasSuffix(args[0], ".sh") {
@@ -24,8 +24,8 @@ func exampleCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// editCmd writes a file that is an example but for one thing, wherever that
-// stands: edit <file> <example> <old> <new>.
+// editCmd writes a copy of an example in which <old> is replaced by <new>
+// everywhere: edit <file> <example> <old> <new>.
 func editCmd(ts *testscript.TestScript, _ bool, args []string) {
 	raw, err := os.ReadFile(filepath.Join(repository, "examples", args[1]))
 	ts.Check(err)

@@ -23,10 +23,11 @@ const module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 
 var (
 	long     = flag.Bool("long", false, "also run what takes minutes")
-	promtool = flag.Bool("promtool", false, "also check what is for Prometheus with promtool and with a Prometheus, both on PATH")
+	promtool = flag.Bool("promtool", false, "also check what is for Prometheus with promtool and with a Prometheus, "+
+		"both on PATH")
 )
 
-// What the tests share: binaries that are built once.
+// Binaries that are built once, for all tests.
 var (
 	vaultBin  string // the server and the CLI
 	pluginDir string // holds the plugin, and the same as version v9.9.9
@@ -46,7 +47,8 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) (code int, err error) {
 	if vaultBin = os.Getenv("VAULT_BIN"); vaultBin == "" {
-		return 0, fmt.Errorf("VAULT_BIN is not set: run scripts/test, or VAULT_BIN=$(scripts/vault | tail -n 1) go test ./internal/e2e")
+		return 0, fmt.Errorf("VAULT_BIN is not set: run scripts/test, or VAULT_BIN=$(scripts/vault | tail -n 1) go test " +
+			"./internal/e2e")
 	}
 	dir, err := os.MkdirTemp("", "redox-e2e")
 	if err != nil {
@@ -57,7 +59,8 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	for name, flags := range map[string]string{pluginName: "", pluginName + "-9.9.9": "-X " + module + ".Version=v9.9.9"} {
-		build := exec.CommandContext(context.Background(), "go", "build", "-race", "-ldflags", flags, "-o", filepath.Join(pluginDir, name), module+"/cmd/"+pluginName)
+		build := exec.CommandContext(context.Background(), "go", "build", "-race", "-ldflags", flags, "-o",
+			filepath.Join(pluginDir, name), module+"/cmd/"+pluginName)
 		if out, err := build.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("building the plugin: %w\n%s", err, out)
 		}
@@ -75,7 +78,7 @@ func checksum(t interface{ Fatal(...any) }, name string) string {
 }
 
 // Each script has a Vault, a sandbox and an audit log of its own. When it has
-// ended, all that was written or said anywhere is scanned for secrets.
+// ended, everything that was written or printed is scanned for secrets.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata",
@@ -102,7 +105,8 @@ func TestScripts(t *testing.T) {
 			env.Vars = append(env.Vars,
 				"VAULT_ADDR="+w.vault.addr, "VAULT_TOKEN=root", "VAULT_MAX_RETRIES=0", "HOME="+env.WorkDir, "NO_PROXY=127.0.0.1",
 				"PATH="+filepath.Dir(w.cli)+string(os.PathListSeparator)+os.Getenv("PATH"),
-				"REDOX="+w.sandbox.URL(), "EXAMPLES="+examples, "REDOX_TLS="+w.stranger.URL, "SHA256="+checksum(t, pluginName), "SHA256_NEXT="+checksum(t, pluginName+"-9.9.9"),
+				"REDOX="+w.sandbox.URL(), "EXAMPLES="+examples, "REDOX_TLS="+w.stranger.URL, "SHA256="+checksum(t, pluginName),
+				"SHA256_NEXT="+checksum(t, pluginName+"-9.9.9"),
 				"PLUGINS="+pluginDir, "OPERATIONS=operations-"+pluginName, "DEV_VERSION="+strings.TrimPrefix(redox.Version, "v"),
 			)
 			return nil
@@ -112,7 +116,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// condition tells what may be asked for in brackets.
+// condition reports whether the condition in brackets holds.
 func condition(name string) (bool, error) {
 	switch name {
 	case "jose", "node":
@@ -130,7 +134,7 @@ func condition(name string) (bool, error) {
 	return false, fmt.Errorf("there is no condition %s", name)
 }
 
-// commands are what a script may say besides testscript's own.
+// commands are the commands of a script besides those of testscript.
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"vault":    vaultCmd,
 	"engine":   engineCmd,
@@ -197,7 +201,7 @@ type worldKey struct{}
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
 
-// vaultCmd is the CLI: vault args…
+// vaultCmd runs the Vault CLI: vault args…
 func vaultCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if args[0] == "delete" || args[0] == "secrets" || args[0] == "operator" {
 		ts.Check(worldOf(ts).keepKeys())
@@ -215,19 +219,20 @@ func engineCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	vaultCmd(ts, false, []string{"secrets", "enable", "-path=redox", pluginName})
 }
 
-// publishCmd gives Redox the keys of a client: publish <client ID> <path of keys>.
+// publishCmd registers the keys of a client at Redox: publish <client ID> <path of
+// keys>.
 func publishCmd(ts *testscript.TestScript, _ bool, args []string) {
 	vaultCmd(ts, false, []string{"read", "-field=jwks", args[1]})
 	ts.Check(worldOf(ts).sandbox.Register(args[0], []byte(ts.ReadFile("stdout"))))
 }
 
-// captureCmd puts the last stdout into a variable: capture <NAME>.
+// captureCmd stores the last stdout in a variable: capture <NAME>.
 func captureCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 }
 
-// readmeCmd writes the code block of the README, or of a file in docs, that
-// begins with "# <name>" to a file of that name: readme <name> [<file in docs>].
+// readmeCmd writes a code block to the file <name>: the block of the README, or of
+// a file in docs, that begins with "# <name>": readme <name> [<file in docs>].
 func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
 	path := "README.md"
 	if len(args) > 1 {
@@ -243,10 +248,10 @@ func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(block+"\n"), 0o600))
 }
 
-// sandboxCmd commands the sandbox: fault <name> [<times>], clock <duration>,
-// ttl <duration>, forget <client ID>, url <client ID> <path of jwks> (or none)
-// [at a standby], user <client ID> <path of keys>, lists <client ID> <text>,
-// revoke (all tokens), live <token>.
+// sandboxCmd controls the sandbox: fault <name> [<times>], clock <duration>, ttl
+// <duration>, forget <client ID>, url <client ID> <path of jwks> (or none) [at a
+// standby], user <client ID> <path of keys>, lists <client ID> <text>, revoke (all
+// tokens), live <token>.
 func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 	s := worldOf(ts).sandbox
 	switch args[0] {

@@ -9,7 +9,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The kinds of External Secrets Operator, with what the example has of them:
+// The kinds of External Secrets Operator, with the fields that the example uses:
 // tools/external-secrets checks it against the whole definitions.
 type (
 	generator struct {
@@ -57,8 +57,8 @@ type (
 	}
 )
 
-// externalSecretsCmd does with a manifest what External Secrets Operator does,
-// and looks at the token as operator does: externalsecrets <manifest>.
+// externalSecretsCmd does with a manifest what External Secrets Operator does, and
+// checks the token like operatorCmd: externalsecrets <manifest>.
 func externalSecretsCmd(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, args[0], func() error {
 		var from generator
@@ -85,7 +85,8 @@ func externalSecretsCmd(ts *testscript.TestScript, neg bool, args []string) {
 func (e externalSecret) wrong(from generator) error {
 	ref := objectRef{from.APIVersion, from.Kind, from.Metadata.Name}
 	switch {
-	case len(e.Spec.DataFrom) != 1 || e.Spec.DataFrom[0].SourceRef.GeneratorRef != ref || e.Metadata.Namespace != from.Metadata.Namespace:
+	case len(e.Spec.DataFrom) != 1 || e.Spec.DataFrom[0].SourceRef.GeneratorRef != ref ||
+		e.Metadata.Namespace != from.Metadata.Namespace:
 		return fmt.Errorf("it does not read from the generator: %+v", e)
 	case from.Spec.Method != "GET" || from.Spec.ResultType != "Data":
 		return fmt.Errorf("a token is read, and its data taken: %+v", from.Spec)
@@ -95,7 +96,7 @@ func (e externalSecret) wrong(from generator) error {
 	return nil
 }
 
-// renders tells whether the answer has all fields that the template names.
+// renders reports whether the answer has all fields that the template names.
 func (e externalSecret) renders(answer []byte) error {
 	var got struct{ Data map[string]any }
 	if err := json.Unmarshal(answer, &got); err != nil {

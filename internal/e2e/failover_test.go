@@ -10,9 +10,8 @@ import (
 )
 
 // killLeaderCmd kills the process of the active node (kill -9), and waits until
-// another leads; that is the one that the script talks to from then on:
-// killleader <path of a client>. The dead node's plugin is not killed with it,
-// and goes on until the script ends.
+// another node is active; the script talks to that one from then on. The dead
+// node's plugin keeps running until the script ends: killleader <path of a client>.
 func killLeaderCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	old, err := w.leader()
@@ -36,15 +35,16 @@ func killLeaderCmd(ts *testscript.TestScript, _ bool, args []string) {
 		_, err := w.token(args[0])
 		return err
 	}))
-	_, _ = fmt.Fprintf(ts.Stdout(), "another node leads after %.1f s and serves a token after %.1f s, with performance_multiplier = 1\n",
+	_, _ = fmt.Fprintf(ts.Stdout(), "another node leads after %.1f s and serves a token after %.1f s, with "+
+		"performance_multiplier = 1\n",
 		leads.Seconds(), time.Since(start).Seconds())
 	for _, pid := range orphans {
 		_, _ = fmt.Fprintf(ts.Stdout(), "the dead node's plugin lives on: %v\n", syscall.Kill(pid, 0) == nil)
 	}
 }
 
-// reviveCmd starts the killed node again, unseals it, and waits until it has
-// joined the others: revive.
+// reviveCmd starts the killed node again, unseals it, and waits until it has joined
+// the cluster: revive.
 func reviveCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	node := w.cluster.dead

@@ -16,7 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// dashboard is what of examples/grafana is looked at.
+// dashboard is the part of a Grafana dashboard that the tests check.
 type dashboard struct {
 	Title      string
 	Templating struct {
@@ -51,8 +51,8 @@ func readDashboard() (d dashboard, err error) {
 	return d, json.Unmarshal(raw, &d)
 }
 
-// queries returns what Grafana asks for the variables, by their names, and for
-// the panels, by their titles, when all is chosen.
+// queries returns Grafana's queries for the variables, by their names, and for the
+// panels, by their titles, with every variable set to all.
 func (d *dashboard) queries() (ofVariables, ofPanels map[string][]string) {
 	ofVariables, ofPanels = map[string][]string{}, map[string][]string{}
 	with := []string{"$__rate_interval", "1m"}
@@ -75,7 +75,7 @@ func (d *dashboard) queries() (ofVariables, ofPanels map[string][]string) {
 
 var labelValues = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
 
-// dashboard asks whatever the dashboard asks, and wants each to have an answer.
+// dashboard sends every query of the dashboard, and fails unless each has a result.
 func (p *prometheus) dashboard(ts *testscript.TestScript) {
 	d, err := readDashboard()
 	ts.Check(err)
@@ -132,7 +132,8 @@ func TestDashboard(t *testing.T) {
 		if p.Type == "row" {
 			continue
 		}
-		if len(p.Description) < 30 || len(p.Description) > 260 || p.FieldConfig.Defaults.Unit == "" || p.Datasource.UID != chosen || len(p.Targets) == 0 {
+		if len(p.Description) < 30 || len(p.Description) > 260 || p.FieldConfig.Defaults.Unit == "" ||
+			p.Datasource.UID != chosen || len(p.Targets) == 0 {
 			t.Errorf("panel %q lacks a description of a line or two, a unit, the chosen data source or a query", p.Title)
 		}
 		for _, query := range p.Targets {
@@ -145,14 +146,15 @@ func TestDashboard(t *testing.T) {
 		t.Errorf("%d panels", len(titles))
 	}
 	ofVariables, ofPanels := d.queries()
-	for _, queries := range slices.Concat(slices.Collect(maps.Values(ofVariables)), slices.Collect(maps.Values(ofPanels))) {
+	for _, queries := range slices.Concat(slices.Collect(maps.Values(ofVariables)),
+		slices.Collect(maps.Values(ofPanels))) {
 		if strings.Contains(strings.Join(queries, " "), "$") {
 			t.Errorf("an unknown variable in %q", queries)
 		}
 	}
 }
 
-// documentedMetrics returns those of the table in examples/prometheus.
+// documentedMetrics returns the metrics in the table of examples/prometheus.
 func documentedMetrics() ([]string, error) {
 	raw, err := os.ReadFile(filepath.Join(repository, "examples/prometheus/README.md"))
 	var names []string
@@ -163,7 +165,7 @@ func documentedMetrics() ([]string, error) {
 	return names, err
 }
 
-// Whatever metric is documented, somebody sees: on the dashboard or by an alert.
+// Every documented metric is used: on the dashboard or by an alert.
 func TestMetricsAreSeen(t *testing.T) {
 	names, err := documentedMetrics()
 	if err != nil || len(names) < 13 {
@@ -189,7 +191,7 @@ func TestMetricsAreSeen(t *testing.T) {
 	}
 }
 
-// documentedCmd wants the metrics in a file to be those that are documented:
+// documentedCmd fails unless the metrics in a file are those that are documented:
 // documented <file>.
 func documentedCmd(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := documentedMetrics()

@@ -13,8 +13,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// httpCmd asks Vault's API as root, and fails unless the status is as wanted:
-// http <status> <method> <path> [<body>]. The answer becomes stdout.
+// httpCmd sends a request to Vault's API as root. It fails unless the status is
+// <status>. The answer becomes stdout: http <status> <method> <path> [<body>].
 func httpCmd(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -36,8 +36,8 @@ func httpCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// overloadCmd reads a token while 64 others wait for a Redox that stalls, and
-// prints its status and answer; a check gets through: overload <path>.
+// overloadCmd reads a token while 64 reads wait for a stalled Redox, and prints the
+// status and the answer. A check must succeed meanwhile: overload <path>.
 func overloadCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	before := len(w.sandbox.Assertions())
@@ -50,9 +50,10 @@ func overloadCmd(ts *testscript.TestScript, _ bool, args []string) {
 			done <- err
 		}()
 	}
-	for deadline := time.Now().Add(20 * time.Second); len(w.sandbox.Assertions()) < before+64; time.Sleep(5 * time.Millisecond) {
+	deadline := time.Now().Add(20 * time.Second)
+	for ; len(w.sandbox.Assertions()) < before+64; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			ts.Fatalf("%d requests are under way, want 64", len(w.sandbox.Assertions())-before)
+			ts.Fatalf("%d requests wait for Redox, want 64", len(w.sandbox.Assertions())-before)
 		}
 	}
 	status, answer, err := w.call(http.MethodGet, args[0], "")
@@ -61,7 +62,7 @@ func overloadCmd(ts *testscript.TestScript, _ bool, args []string) {
 	checked, _, err := w.call(http.MethodGet, strings.Replace(args[0], "token", "check", 1), "")
 	ts.Check(err)
 	if checked != http.StatusOK {
-		ts.Fatalf("check: HTTP %d, and it has a place of its own", checked)
+		ts.Fatalf("check: HTTP %d, though it has a slot of its own", checked)
 	}
 	_, err = fmt.Fprintln(ts.Stdout(), status, string(answer))
 	ts.Check(err)
@@ -70,7 +71,8 @@ func overloadCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// damageCmd overwrites what a mount has stored: damage <mount> <key> <value>.
+// damageCmd overwrites an entry in the storage of a mount: damage <mount> <key>
+// <value>.
 func damageCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	_, answer, err := w.call(http.MethodGet, "sys/mounts/"+strings.TrimSuffix(args[0], "/"), "")

@@ -15,8 +15,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// issuer stands for GitHub or GitLab, which say with a signed ID token what a
-// job is. Vault asks it for its keys.
+// issuer is an OIDC issuer, in the role of GitHub or GitLab: its signed ID tokens
+// describe a job. Vault fetches its keys.
 type issuer struct {
 	server *httptest.Server
 	key    *rsa.PrivateKey
@@ -24,7 +24,7 @@ type issuer struct {
 
 const issuerKeyID = "key-of-the-issuer"
 
-// issuersCmd starts both, and puts their addresses into GITHUB and GITLAB.
+// issuersCmd starts both issuers, and stores their addresses in GITHUB and GITLAB.
 func issuersCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	w.issuers = map[string]*issuer{}
@@ -50,7 +50,8 @@ func (i *issuer) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			"id_token_signing_alg_values_supported": []string{"RS256"},
 		}
 	case "/jwks":
-		answer = jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: i.key.Public(), KeyID: issuerKeyID, Use: "sig", Algorithm: "RS256"}}}
+		answer = jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: i.key.Public(), KeyID: issuerKeyID, Use: "sig",
+			Algorithm: "RS256"}}}
 	default:
 		http.NotFound(rw, r)
 		return
@@ -59,13 +60,14 @@ func (i *issuer) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(rw).Encode(answer) // Vault may have gone
 }
 
-// The claims of a push to main, as both document them.
+// claimsOf are the claims for a push to main, as GitHub and GitLab document them.
 var claimsOf = map[string]string{
 	"github": `{
 		"sub": "repo:my-org/my-repository:ref:refs/heads/main", "aud": "https://vault.example.org",
 		"repository": "my-org/my-repository", "repository_id": "74", "repository_visibility": "private",
 		"repository_owner": "my-org", "repository_owner_id": "65", "actor": "octocat", "actor_id": "12",
-		"event_name": "push", "ref": "refs/heads/main", "ref_type": "branch", "ref_protected": "true", "head_ref": "", "base_ref": "",
+		"event_name": "push", "ref": "refs/heads/main", "ref_type": "branch", "ref_protected": "true",
+		"head_ref": "", "base_ref": "",
 		"sha": "6dcb09b5b57875f334f61aebed695e2e4193db5e", "workflow": "redox", "runner_environment": "github-hosted",
 		"workflow_ref": "my-org/my-repository/.github/workflows/token.yml@refs/heads/main",
 		"job_workflow_ref": "my-org/my-repository/.github/workflows/token.yml@refs/heads/main",
@@ -74,7 +76,8 @@ var claimsOf = map[string]string{
 	"gitlab": `{
 		"sub": "project_path:my-group/my-project:ref_type:branch:ref:main", "aud": "https://vault.example.org",
 		"project_path": "my-group/my-project", "project_id": "22", "project_visibility": "private",
-		"namespace_path": "my-group", "namespace_id": "72", "user_id": "1", "user_login": "sample-user", "user_email": "sample-user@example.org",
+		"namespace_path": "my-group", "namespace_id": "72", "user_id": "1", "user_login": "sample-user",
+		"user_email": "sample-user@example.org",
 		"pipeline_id": "574", "pipeline_source": "push", "job_id": "302",
 		"ref": "main", "ref_type": "branch", "ref_path": "refs/heads/main", "ref_protected": "true",
 		"runner_id": 1, "runner_environment": "gitlab-hosted", "sha": "714a629c0b401fdce83e847fc9589983fc6f46bc",
@@ -89,8 +92,8 @@ func idTokenCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(idToken(ts, args[1], args[2:])), 0o600))
 }
 
-// idToken is what a job shows to Vault. What is said replaces a claim, and exp is
-// how long it is valid still.
+// idToken returns the ID token of a job. Each given claim replaces the standard
+// one; exp is how long the token remains valid.
 func idToken(ts *testscript.TestScript, name string, said []string) string {
 	w := worldOf(ts)
 	from := w.issuers[name]
@@ -116,7 +119,8 @@ func idToken(ts *testscript.TestScript, name string, said []string) string {
 	claims["iat"], claims["nbf"], claims["exp"] = begin.Unix(), begin.Unix(), end.Unix()
 	payload, err := json.Marshal(claims)
 	ts.Check(err)
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: key, KeyID: issuerKeyID}}, (&jose.SignerOptions{}).WithType("JWT"))
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256,
+		Key: jose.JSONWebKey{Key: key, KeyID: issuerKeyID}}, (&jose.SignerOptions{}).WithType("JWT"))
 	ts.Check(err)
 	signed, err := signer.Sign(payload)
 	ts.Check(err)

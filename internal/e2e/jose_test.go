@@ -12,13 +12,14 @@ import (
 
 var joseVerifier = flag.String("jose", "", "absolute path of tools/jose/verify.mjs, whose npm packages are installed")
 
-// joseCmd has a library that shares no code with the engine fetch a JWK Set
-// from Vault, without a token, and verify with it every assertion that Redox
-// has received so far: jose <client ID> <path of jwks>. It prints what it saw.
+// joseCmd verifies every assertion that Redox has received so far with a library
+// that shares no code with the engine. The library fetches the JWK Set from Vault,
+// without a token. It prints what it verified: jose <client ID> <path of jwks>.
 func joseCmd(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
 	input, err := json.Marshal(map[string]any{
-		"jwksURL": w.vault.addr + "/v1/" + args[1], "issuer": args[0], "audience": w.sandbox.TokenURL(), "assertions": w.sandbox.Assertions(),
+		"jwksURL": w.vault.addr + "/v1/" + args[1], "issuer": args[0], "audience": w.sandbox.TokenURL(),
+		"assertions": w.sandbox.Assertions(),
 	})
 	ts.Check(err)
 	cmd := exec.CommandContext(context.Background(), "node", *joseVerifier)

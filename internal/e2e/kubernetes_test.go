@@ -12,35 +12,36 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// serviceAccount is what a Pod runs as.
+// serviceAccount is the service account of a Pod.
 type serviceAccount struct{ namespace, name string }
 
-// subject is the name by which Kubernetes calls it.
+// subject returns the name that Kubernetes gives the account.
 func (s serviceAccount) subject() string {
 	return "system:serviceaccount:" + s.namespace + ":" + s.name
 }
 
-// token is one that Kubernetes could have issued. Its signature is nonsense:
-// Vault leaves that to Kubernetes, which tokenReview stands for.
+// token returns a token that Kubernetes could have issued. The signature is
+// invalid: Vault lets Kubernetes check it, which tokenReview replaces.
 func (s serviceAccount) token(audiences []string) (string, error) {
 	claims, err := json.Marshal(map[string]any{
 		"iss": "https://kubernetes.default.svc", "sub": s.subject(), "aud": audiences,
 		"iat": time.Now().Unix(), "exp": time.Now().Add(10 * time.Minute).Unix(),
-		"kubernetes.io": map[string]any{"namespace": s.namespace, "serviceaccount": map[string]string{"name": s.name, "uid": "uid-" + s.name}},
+		"kubernetes.io": map[string]any{"namespace": s.namespace, "serviceaccount": map[string]string{"name": s.name,
+			"uid": "uid-" + s.name}},
 	})
 	encode := base64.RawURLEncoding.EncodeToString
 	return encode([]byte(`{"alg":"RS256","kid":"1"}`)) + "." + encode(claims) + "." + encode(make([]byte, 256)), err
 }
 
-// kubernetesCmd starts what Vault asks about tokens of service accounts, and
-// puts its address into KUBERNETES: kubernetes.
+// kubernetesCmd starts the API that Vault asks about tokens of service accounts,
+// and stores its address in KUBERNETES: kubernetes.
 func kubernetesCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	server := httptest.NewServer(http.HandlerFunc(tokenReview))
 	ts.Defer(server.Close)
 	ts.Setenv("KUBERNETES", server.URL)
 }
 
-// tokenReview answers as Kubernetes does to who asks whether a token is good.
+// tokenReview answers as the TokenReview API of Kubernetes does.
 func tokenReview(w http.ResponseWriter, r *http.Request) {
 	var review struct {
 		Spec struct {
@@ -75,9 +76,10 @@ func tokenReview(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// asPod reads a path as an operator does for a Pod: it logs in to the auth
-// method at mount, and reads with the token that Vault gives it.
-func (w *world) asPod(account serviceAccount, mount, role string, audiences []string, path string) (answer []byte, err error) {
+// asPod reads a path as an operator does for a Pod: it logs in at the auth method
+// mount, and reads with the resulting token.
+func (w *world) asPod(account serviceAccount, mount, role string, audiences []string,
+	path string) (answer []byte, err error) {
 	token, err := account.token(audiences)
 	if err != nil {
 		return nil, err

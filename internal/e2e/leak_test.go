@@ -18,8 +18,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// keepKeys notes the private keys that are stored now, as a deleted one is a
-// secret still.
+// keepKeys records the private keys that are stored now: a key that is deleted
+// later is still a secret.
 func (w *world) keepKeys() error {
 	return w.walk("logical/", func(path, value string) error {
 		if !strings.HasSuffix(path, "/keyring") {
@@ -29,9 +29,9 @@ func (w *world) keepKeys() error {
 	})
 }
 
-// leaks looks for keys, assertions, tokens and the canary in all that the
-// script made anybody say or write: answers, the audit log, the server's log,
-// and storage outside the keyrings.
+// leaks searches for keys, assertions, tokens and the canary in everything that the
+// script has produced: answers, the audit log, the server's log, and storage
+// outside the key rings.
 func (w *world) leaks() (found []string, summary string, err error) {
 	if err := w.keepKeys(); err != nil {
 		return nil, "", err
@@ -79,8 +79,8 @@ func (w *world) scan(t *testing.T) {
 	t.Logf("%s: scanned for leaks: %s", name, summary)
 }
 
-// A token in a request's path is in the audit log in clear: the scan that ends
-// every script finds it there, and what the server says of it, too.
+// A token in the path of a request is in clear in the audit log, and perhaps in
+// the server's log. The scan after every script finds both.
 func TestScanFindsLeaks(t *testing.T) {
 	w, err := newWorld(t.TempDir())
 	if err != nil {
@@ -111,13 +111,15 @@ func TestScanFindsLeaks(t *testing.T) {
 	found, _, err := w.leaks()
 	if want := []string{
 		"the proxy's password in answer 0, to read redox/config", "token 0 in .audit.log",
-		"token 0 in answer 1, to write redox/config token_url=http://127.0.0.1/v2/auth/token", "token 0 in answer 3, to read redox/token",
+		"token 0 in answer 1, to write redox/config token_url=http://127.0.0.1/v2/auth/token",
+		"token 0 in answer 3, to read redox/token",
 	}; !slices.Equal(found, want) {
 		t.Errorf("found %q, want %q; %v", found, want, err)
 	}
 }
 
-// walk sees each entry of Vault's storage, decrypted, below a prefix.
+// walk calls its function with each entry of Vault's storage, decrypted, below a
+// prefix.
 func (w *world) walk(prefix string, see func(path, value string) error) error {
 	var list struct{ Data struct{ Keys []string } }
 	if _, raw, err := w.call("LIST", "sys/raw/"+prefix, ""); err != nil || json.Unmarshal(raw, &list) != nil {

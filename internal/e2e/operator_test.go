@@ -16,7 +16,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// inHand is what a token must have left when an operator reads the next one: a
+// inHand is how long a token must still live when an operator reads the next one: a
 // Vault may be away, and Kubernetes needs time to hand a Secret on.
 const inHand = 50 * time.Second
 
@@ -86,8 +86,8 @@ type (
 	}
 )
 
-// decode reads the documents of a YAML file, one into each of out. A field that
-// one does not have is an error, and so is a document more or less.
+// decode reads the documents of a YAML file, one into each of out. An unknown field
+// and a wrong number of documents are errors.
 func decode(path string, out ...any) error {
 	raw, err := os.ReadFile(filepath.Clean(path))
 	if err != nil {
@@ -107,20 +107,22 @@ func decode(path string, out ...any) error {
 }
 
 // operatorCmd does with a manifest what Vault Secrets Operator does: it logs in,
-// reads the token, and finds out when to come back. It prints that, and fails
-// if the token is near its end by then: operator <connection> <manifest>.
+// reads the token, and computes when to read the next one. It prints that, and
+// fails if the token has too little left by then: operator <connection> <manifest>.
 func operatorCmd(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, args[1], func() error {
 		var connection vaultConnection
 		var auth vaultAuth
 		var secret vaultDynamicSecret
 		err := errors.Join(decode(ts.MkAbs(args[0]), &connection, &auth), decode(ts.MkAbs(args[1]), &secret))
-		if err := errors.Join(err, connection.wrong(), auth.wrong(connection.Metadata), secret.wrong(auth.Metadata)); err != nil {
+		if err := errors.Join(err, connection.wrong(), auth.wrong(connection.Metadata),
+			secret.wrong(auth.Metadata)); err != nil {
 			return err
 		}
 		kube := auth.Spec.Kubernetes
 		account := serviceAccount{secret.Metadata.Namespace, kube.ServiceAccount}
-		answer, err := worldOf(ts).asPod(account, auth.Spec.Mount, kube.Role, kube.Audiences, secret.Spec.Mount+"/"+secret.Spec.Path)
+		answer, err := worldOf(ts).asPod(account, auth.Spec.Mount, kube.Role, kube.Audiences,
+			secret.Spec.Mount+"/"+secret.Spec.Path)
 		if err != nil {
 			return err
 		}
@@ -132,8 +134,8 @@ func operatorCmd(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// refuse does what a command does with a manifest. An error of it becomes
-// stderr, if one was expected.
+// refuse runs a command that takes a manifest. An error of it becomes stderr, if
+// one was expected.
 func refuse(ts *testscript.TestScript, neg bool, manifest string, do func() error) {
 	err := do()
 	if neg == (err == nil) {
@@ -142,8 +144,8 @@ func refuse(ts *testscript.TestScript, neg bool, manifest string, do func() erro
 	_, _ = fmt.Fprintln(ts.Stderr(), err)
 }
 
-// leaves prints what the token of an answer has left when its reader comes
-// back, which must be enough.
+// leaves prints how long the token of an answer will still live when its reader
+// reads the next one, and fails if that is too short.
 func leaves(ts *testscript.TestScript, answer []byte, soonest, latest time.Duration) error {
 	var token struct {
 		Data struct {
@@ -154,7 +156,8 @@ func leaves(ts *testscript.TestScript, answer []byte, soonest, latest time.Durat
 		return err
 	}
 	left := worldOf(ts).sandbox.Left(token.Data.AccessToken)
-	_, _ = fmt.Fprintf(ts.Stdout(), "comes back after %.1f to %.1f s, of %.0f that the token has\n", soonest.Seconds(), latest.Seconds(), left.Seconds())
+	_, _ = fmt.Fprintf(ts.Stdout(), "comes back after %.1f to %.1f s, of %.0f that the token has\n", soonest.Seconds(),
+		latest.Seconds(), left.Seconds())
 	if left-latest < inHand {
 		return fmt.Errorf("the token has %v left when the next one is read", left-latest)
 	}
@@ -162,7 +165,8 @@ func leaves(ts *testscript.TestScript, answer []byte, soonest, latest time.Durat
 }
 
 func (c vaultConnection) wrong() error {
-	if c.APIVersion != "secrets.hashicorp.com/v1beta1" || c.Kind != "VaultConnection" || !strings.HasPrefix(c.Spec.Address, "https://") || c.Spec.SkipTLSVerify {
+	if c.APIVersion != "secrets.hashicorp.com/v1beta1" || c.Kind != "VaultConnection" ||
+		!strings.HasPrefix(c.Spec.Address, "https://") || c.Spec.SkipTLSVerify {
 		return fmt.Errorf("no VaultConnection that checks Vault's certificate: %+v", c)
 	}
 	return nil
@@ -170,7 +174,8 @@ func (c vaultConnection) wrong() error {
 
 func (a vaultAuth) wrong(connection metadata) error {
 	ref := metadata{a.Spec.VaultConnectionRef, a.Metadata.Namespace}
-	if a.APIVersion != "secrets.hashicorp.com/v1beta1" || a.Kind != "VaultAuth" || a.Spec.Method != "kubernetes" || ref != connection {
+	if a.APIVersion != "secrets.hashicorp.com/v1beta1" || a.Kind != "VaultAuth" || a.Spec.Method != "kubernetes" ||
+		ref != connection {
 		return fmt.Errorf("no VaultAuth for that connection: %+v", a)
 	}
 	return nil
@@ -205,8 +210,8 @@ func (s vaultDynamicSecret) percent() int {
 	return *s.Spec.RenewalPercent
 }
 
-// comesBack computes as the operator does when it reads the path again, at the
-// soonest and at the latest, as a part of that is left to chance.
+// comesBack computes, as the operator does, when it reads the path again: at the
+// earliest and at the latest, as a part of it is random.
 func (s vaultDynamicSecret) comesBack(answer []byte) (soonest, latest time.Duration, err error) {
 	var got struct {
 		LeaseDuration int `json:"lease_duration"`

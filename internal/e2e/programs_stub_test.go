@@ -12,8 +12,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// stub is a Vault and a Redox in one that answer the examples what a real one
-// answers rarely, or at no certain time.
+// stub is both a Vault and a Redox. It sends the examples answers that the real
+// ones send rarely, or at no certain time.
 type stub struct {
 	mu           sync.Mutex
 	vault, redox string
@@ -25,14 +25,14 @@ type stub struct {
 	once         sync.Once
 }
 
-// stubCmd commands it; its address is in STUB:
+// stubCmd controls the stub, whose address is in STUB:
 //
-//	stub vault <JSON> [<status>]  what it answers to who reads a token; # is the token's number
-//	stub redox <JSON>  what it answers to a search
+//	stub vault <JSON> [<status>]  the answer to a read of a token; # is the token's number
+//	stub redox <JSON>  the answer to a search
 //	stub refuses none  refuses no token
 //	stub refuses all   refuses each
-//	stub refuses late  refuses token-1 alone: once at once, and then when another was accepted
-//	stub asked <n>     how many tokens were read since stub refuses
+//	stub refuses late  refuses only token-1: once at once, and again after another was accepted
+//	stub asked <n>     fails unless n tokens were read since stub refuses
 func stubCmd(ts *testscript.TestScript, _ bool, args []string) {
 	p := &worldOf(ts).programs
 	if p.stub == nil {

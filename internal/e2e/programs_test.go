@@ -19,8 +19,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// programs are the examples in several languages, which run side by side and
-// must all do the same.
+// programs are the examples in several languages. They run side by side and must
+// all behave the same.
 type programs struct {
 	running []*program
 	counted [3]int // what count saw last
@@ -63,14 +63,16 @@ func languages(ts *testscript.TestScript) map[string][]string {
 	return all
 }
 
-// programsCmd commands the examples in Go, Python, Node.js and Java:
+// programsCmd controls the examples in Go, Python, Node.js and Java:
 //
-//	programs start [<variable>=<value>…]  starts them, in place of those that run
+//	programs start [<variable>=<value>…]  starts them; those that run end first
 //	programs ask <family>                 each prints what it found
-//	programs until failed|renewed         asks until each has met a Vault in trouble twice, or read one token more
+//	programs until failed|renewed         asks until each has met a failing Vault twice, or read one token more
 //	programs fail <family>                each ends with an error, which is printed
 //	programs meet <fault>                 the next token request of each meets it
-//	programs count <n> <n> <n>            token requests, tokens issued and tokens refused per program since the last count; - for any
+//
+// programs count <n> <n> <n> token requests, tokens issued and tokens refused per program since the
+// last count; - for any
 func programsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	p := &w.programs
@@ -119,9 +121,11 @@ func programsCmd(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func startProgram(ts *testscript.TestScript, name string, argv, variables []string) *program {
-	p := &program{name: name, lines: make(chan string, 1), cmd: exec.CommandContext(context.Background(), argv[0], argv[1:]...)}
+	p := &program{name: name, lines: make(chan string, 1),
+		cmd: exec.CommandContext(context.Background(), argv[0], argv[1:]...)}
 	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "VAULT_") })
-	p.cmd.Env = append(p.cmd.Env, "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1", "VAULT_ADDR="+ts.Getenv("VAULT_ADDR"), "PYTHONDONTWRITEBYTECODE=1")
+	p.cmd.Env = append(p.cmd.Env, "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1", "VAULT_ADDR="+ts.Getenv("VAULT_ADDR"),
+		"PYTHONDONTWRITEBYTECODE=1")
 	p.cmd.Env = append(p.cmd.Env, variables...)
 	p.cmd.Stderr = &p.said
 	var err error
@@ -139,7 +143,7 @@ func startProgram(ts *testscript.TestScript, name string, argv, variables []stri
 	return p
 }
 
-// ask has all search at the same time.
+// ask makes all programs search at the same time.
 func (p *programs) ask(ts *testscript.TestScript, w *world, family string) (answers []string) {
 	for _, one := range p.running {
 		_, err := fmt.Fprintln(one.in, family)
@@ -162,7 +166,7 @@ func (p *programs) ask(ts *testscript.TestScript, w *world, family string) (answ
 	return answers
 }
 
-// fail asks each, and wants it to end with an error.
+// fail makes each program search, and fails unless it ends with an error.
 func (p *programs) fail(ts *testscript.TestScript, w *world, family string) {
 	for _, one := range p.running {
 		_, _ = fmt.Fprintln(one.in, family) // it may have ended before it reads
@@ -180,7 +184,7 @@ func (p *programs) fail(ts *testscript.TestScript, w *world, family string) {
 	}
 }
 
-// stop ends those that run, as their input does.
+// stop ends the programs by closing their input.
 func (p *programs) stop(w *world) {
 	for _, one := range p.running {
 		_ = one.in.Close()

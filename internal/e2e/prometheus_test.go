@@ -23,19 +23,19 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// prometheus is a real one, with the files of examples/prometheus.
+// prometheus is a real Prometheus with the files of examples/prometheus.
 type prometheus struct {
 	dir  string
 	addr string
 }
 
-// prometheusCmd commands a Prometheus:
+// prometheusCmd controls a Prometheus:
 //
 //	prometheus start <file of the token>          starts it
 //	prometheus up                                 waits until it scrapes, and all rules were evaluated
 //	prometheus alert <name> <state> [<client>]    waits until the alert is inactive, pending or firing
 //	prometheus query <regexp> <PromQL>            waits until a line of the answer matches
-//	prometheus dashboard                          asks all that the dashboard of examples/grafana asks
+//	prometheus dashboard                          sends every query of the dashboard of examples/grafana
 func prometheusCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	switch args[0] {
@@ -45,7 +45,8 @@ func prometheusCmd(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(until(30*time.Second, w.prometheus.up))
 		ts.Check(until(30*time.Second, w.prometheus.rulesAreWell))
 	case "alert":
-		ts.Check(until(150*time.Second, func() error { return w.prometheus.alert(args[1], args[2], strings.Join(args[3:], "")) }))
+		ts.Check(until(150*time.Second,
+			func() error { return w.prometheus.alert(args[1], args[2], strings.Join(args[3:], "")) }))
 	case "query":
 		want, err := regexp.Compile("(?m)" + args[1])
 		ts.Check(err)
@@ -63,9 +64,9 @@ func prometheusCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// startPrometheus replaces in the example the address and the interval alone:
-// so it comes over TLS to what it takes for Vault, and trusts that by its
-// system's certificates.
+// startPrometheus changes only the address and the interval in the example. So
+// Prometheus connects over TLS to what it takes for Vault, and trusts the system's
+// certificates.
 func startPrometheus(ts *testscript.TestScript, tokenFile string) *prometheus {
 	w := worldOf(ts)
 	dir := ts.MkAbs("prometheus")
@@ -111,7 +112,8 @@ func runPrometheus(ts *testscript.TestScript, dir string) (*prometheus, error) {
 		return nil, err
 	}
 	p := &prometheus{dir: dir, addr: "http://127.0.0.1:" + port}
-	cmd := exec.CommandContext(context.Background(), "prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data", "--web.listen-address=127.0.0.1:"+port)
+	cmd := exec.CommandContext(context.Background(), "prometheus", "--config.file=prometheus.yml",
+		"--storage.tsdb.path=data", "--web.listen-address=127.0.0.1:"+port)
 	var said bytes.Buffer
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &said, &said
 	cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "SSL_CERT_FILE=system.pem"}
@@ -165,7 +167,7 @@ func (p *prometheus) get(path string, with url.Values) ([]byte, error) {
 	return answer, err
 }
 
-// ask puts what Prometheus's API says into data.
+// ask decodes an answer of Prometheus's API into data.
 func (p *prometheus) ask(path string, with url.Values, data any) error {
 	raw, err := p.get("/api/v1/"+path, with)
 	if err != nil {
@@ -209,7 +211,8 @@ func (p *prometheus) up() error {
 	if err := p.ask("targets", nil, &data); err != nil {
 		return err
 	}
-	if len(data.ActiveTargets) != 1 || data.ActiveTargets[0].Health != "up" || !strings.HasSuffix(data.ActiveTargets[0].ScrapeURL, "/v1/redox/metrics") {
+	if len(data.ActiveTargets) != 1 || data.ActiveTargets[0].Health != "up" ||
+		!strings.HasSuffix(data.ActiveTargets[0].ScrapeURL, "/v1/redox/metrics") {
 		return fmt.Errorf("the targets: %+v", data.ActiveTargets)
 	}
 	return nil
@@ -232,7 +235,7 @@ func (p *prometheus) rules() (all []rule, err error) {
 	return all, err
 }
 
-// rulesAreWell tells whether all rules of alerts.yml were evaluated.
+// rulesAreWell reports whether all rules of alerts.yml were evaluated.
 func (p *prometheus) rulesAreWell() error {
 	rules, err := p.rules()
 	if err != nil {
@@ -250,7 +253,7 @@ func (p *prometheus) rulesAreWell() error {
 	return nil
 }
 
-// alert tells whether an alert is in a state, for a client if that is not empty.
+// alert reports whether an alert is in a state, for a client if that is not empty.
 func (p *prometheus) alert(name, state, client string) error {
 	rules, err := p.rules()
 	if err != nil {

@@ -27,12 +27,12 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// redoxHosts are the names under which the sandbox answers behind the proxy:
-// the real ones, which only the proxy knows the way to.
+// redoxHosts are the names of the sandbox behind the proxy: the real ones, which
+// only the proxy connects to the sandbox.
 var redoxHosts = []string{"api.redoxengine.com", "api.ca.redoxengine.com"}
 
-// gateway is a hospital's forward proxy, the only way to a Redox whose
-// certificate a private authority has signed, as where TLS is inspected.
+// gateway is the forward proxy of a hospital. Redox is only reachable through
+// it, with a certificate of a private authority, as where TLS is inspected.
 type gateway struct {
 	front *httptest.Server // terminates TLS for the sandbox
 	proxy *httptest.Server
@@ -42,11 +42,11 @@ type gateway struct {
 	asked  []string // since the log was printed last
 }
 
-// proxyCmd commands the proxy:
+// proxyCmd controls the proxy:
 //
 //	proxy start       puts the sandbox behind it; PROXY is its URL, ca.pem the authority's certificate
-//	proxy deny|allow  what it does with requests from now on
-//	proxy log         prints what it was asked since the last time
+//	proxy deny|allow  denies or allows requests from now on
+//	proxy log         prints the requests since the last proxy log
 func proxyCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	if args[0] == "start" {
@@ -73,13 +73,15 @@ func startGateway(ts *testscript.TestScript, w *world) *gateway {
 	w.sandbox.Close()
 	port, err := freePort()
 	ts.Check(err)
-	w.sandbox, err = redoxtest.Start(redoxtest.Options{Listen: "127.0.0.1:" + port, URL: "https://" + redoxHosts[0], Log: &w.tripwire})
+	w.sandbox, err = redoxtest.Start(redoxtest.Options{Listen: "127.0.0.1:" + port, URL: "https://" +
+		redoxHosts[0], Log: &w.tripwire})
 	ts.Check(err)
 	certificate, authority, err := certify(redoxHosts)
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), authority, 0o600))
 
-	g := &gateway{front: httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: "127.0.0.1:" + port}))}
+	g := &gateway{front: httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http",
+		Host: "127.0.0.1:" + port}))}
 	g.front.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
 	g.front.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that do not trust it
 	g.front.StartTLS()
@@ -91,7 +93,7 @@ func startGateway(ts *testscript.TestScript, w *world) *gateway {
 	return g
 }
 
-// ServeHTTP is a forward proxy that tunnels to Redox, and to nothing else.
+// ServeHTTP is a forward proxy that tunnels to Redox only.
 func (g *gateway) ServeHTTP(answer http.ResponseWriter, r *http.Request) {
 	g.mu.Lock()
 	g.asked = append(g.asked, r.Method+" "+r.Host)
@@ -103,7 +105,7 @@ func (g *gateway) ServeHTTP(answer http.ResponseWriter, r *http.Request) {
 	}
 	redox, err := new(net.Dialer).DialContext(context.WithoutCancel(r.Context()), "tcp", g.front.Listener.Addr().String())
 	if err != nil {
-		http.Error(answer, "no way there", http.StatusBadGateway)
+		http.Error(answer, "host not allowed", http.StatusBadGateway)
 		return
 	}
 	defer func() { _ = redox.Close() }()
@@ -122,15 +124,16 @@ func (g *gateway) ServeHTTP(answer http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(client, redox) // likewise
 }
 
-// certify makes an authority, and a certificate of it for a server.
+// certify creates an authority, and a certificate of it for a server.
 func certify(hosts []string) (server tls.Certificate, authority []byte, err error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return server, nil, err
 	}
 	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Hospital CA"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Hospital CA"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
 	if err != nil {
@@ -148,5 +151,6 @@ func certify(hosts []string) (server tls.Certificate, authority []byte, err erro
 	if err != nil {
 		return server, nil, err
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), nil
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), nil
 }

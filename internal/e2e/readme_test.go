@@ -21,7 +21,7 @@ func readme(t *testing.T) string {
 	return string(raw)
 }
 
-// documents returns the README, all of docs, and what the examples say.
+// documents returns the README, all files in docs, and the READMEs of the examples.
 func documents(t *testing.T) string {
 	t.Helper()
 	all := readme(t)
@@ -43,7 +43,7 @@ func documents(t *testing.T) string {
 	return all
 }
 
-// variable is what differs from one run to the next.
+// variable lists what differs between two runs.
 var variable = []struct {
 	pattern *regexp.Regexp
 	with    string
@@ -65,8 +65,8 @@ func normal(text string) string {
 	return text
 }
 
-// The README's transcript is what scripts/demo prints, of which two run here
-// side by side. What the caller has of Vault's settings is none of theirs.
+// The README's transcript is what scripts/demo prints. Two of them run here side by
+// side. They ignore the caller's settings for Vault.
 func TestDemo(t *testing.T) {
 	_, block, found := strings.Cut(readme(t), "<!-- demo -->\n```console\n")
 	if !found {
@@ -78,7 +78,8 @@ func TestDemo(t *testing.T) {
 			t.Parallel()
 			cmd := exec.CommandContext(t.Context(), filepath.Join(repository, "scripts/demo"))
 			tmp := t.TempDir()
-			cmd.Env = append(os.Environ(), "VAULT_BIN="+vaultBin, "VAULT_ADDR=http://127.0.0.1:1", "VAULT_NAMESPACE=nobody", "TMPDIR="+tmp)
+			cmd.Env = append(os.Environ(), "VAULT_BIN="+vaultBin, "VAULT_ADDR=http://127.0.0.1:1",
+				"VAULT_NAMESPACE=nobody", "TMPDIR="+tmp)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
@@ -101,8 +102,8 @@ func TestDemo(t *testing.T) {
 	})
 }
 
-// With --keep all stays running, with the printed variables to use it, until
-// the printed command ends it.
+// With --keep everything stays running until the printed command ends it. The
+// printed variables give access to it.
 func TestDemoKeep(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), filepath.Join(repository, "scripts/demo"), "--keep")
 	cmd.Env = append(os.Environ(), "VAULT_BIN="+vaultBin, "TMPDIR="+t.TempDir())
@@ -146,25 +147,25 @@ func TestDemoKeep(t *testing.T) {
 	t.Error("Vault still runs")
 }
 
-// variables are what differs between a command as a reader types it and as a
+// variables matches what differs between a command as a reader types it and as a
 // script does.
 var variables = regexp.MustCompile(`=\$\([^)]*\)|=[^ ]+|\$[A-Z_]+`)
 
-// shape is a command without what differs, nor comment and redirection.
-func shape(line string) string {
+// pattern returns a command without its variables, comment and redirection.
+func pattern(line string) string {
 	line, _, _ = strings.Cut(line, " #")
 	line, _, _ = strings.Cut(line, " > ")
 	return strings.TrimSpace(variables.ReplaceAllString(line, "*"))
 }
 
-// typedByScripts returns the shapes of all that the scripts type.
+// typedByScripts returns the patterns of all commands in the scripts.
 func typedByScripts(t *testing.T) map[string]bool {
 	t.Helper()
 	scripts, err := filepath.Glob("testdata/*.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}
-	shapes := map[string]bool{}
+	patterns := map[string]bool{}
 	for _, script := range scripts {
 		raw, err := os.ReadFile(script)
 		if err != nil {
@@ -172,15 +173,15 @@ func typedByScripts(t *testing.T) map[string]bool {
 		}
 		for line := range strings.Lines(string(raw)) {
 			line = strings.TrimPrefix(line, "[jq] ")
-			shapes[shape(strings.TrimPrefix(line, "exec "))] = true
+			patterns[pattern(strings.TrimPrefix(line, "exec "))] = true
 		}
 	}
-	return shapes
+	return patterns
 }
 
-// Each vault command that README and docs tell to type is run by a script.
+// Each vault command in the README and docs is run by a script.
 func TestReadmeCommands(t *testing.T) {
-	shapes := typedByScripts(t)
+	patterns := typedByScripts(t)
 	commands := 0
 	for line := range strings.Lines(documents(t)) {
 		line = strings.TrimSpace(line)
@@ -191,7 +192,7 @@ func TestReadmeCommands(t *testing.T) {
 		if strings.Contains(line, " -oci_image=") { // no container program is here, so Vault refuses it
 			line = "! " + line
 		}
-		if !shapes[shape(line)] {
+		if !patterns[pattern(line)] {
 			t.Errorf("no script runs: %s", line)
 		}
 	}

@@ -20,8 +20,8 @@ import (
 
 var dist = flag.String("dist", "", "a folder that scripts/release has filled for this machine, to install from")
 
-// downloadCmd lays the files of a release where a user has downloaded them to,
-// and sets the variables that docs/release.md tells to set.
+// downloadCmd copies the files of a release to the working directory, as a user
+// downloads them, and sets the variables that docs/release.md names.
 func downloadCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	platform := runtime.GOOS + "_" + runtime.GOARCH
 	binaries, err := filepath.Glob(filepath.Join(*dist, pluginName+"_*_"+platform))
@@ -40,9 +40,9 @@ func downloadCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("PLATFORM", platform)
 }
 
-// stepsCmd runs the code block of docs/release.md that begins with "# <name>",
-// as a user's shell does: steps <name> [<VARIABLE>…]. The variables are those
-// that later blocks use: nobody but the block sets them.
+// stepsCmd runs the code block of docs/release.md that begins with "# <name>" in a
+// shell, as a user does: steps <name> [<VARIABLE>…]. The variables are those that
+// the block sets and later blocks use.
 func stepsCmd(ts *testscript.TestScript, neg bool, args []string) {
 	raw, err := os.ReadFile(filepath.Join(repository, "docs/release.md"))
 	ts.Check(err)
@@ -66,8 +66,8 @@ func stepsCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// The version is raised after each release, and no script has to be changed then:
-// $DEV_VERSION is the one of a build that has been given none.
+// No script names the version, so that none has to change when it is raised after a
+// release: $DEV_VERSION is the version of a build without one.
 func TestScriptsNameNoVersion(t *testing.T) {
 	scripts, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(scripts) == 0 {
@@ -84,15 +84,16 @@ func TestScriptsNameNoVersion(t *testing.T) {
 	}
 }
 
-// userAgentCmd fails unless the last token request said that it was from <name>.
+// userAgentCmd fails unless the User-Agent header of the last token request is
+// <name>.
 func userAgentCmd(ts *testscript.TestScript, _ bool, args []string) {
 	if got := worldOf(ts).sandbox.UserAgent(); got != args[0] {
 		ts.Fatalf("the last request was from %s", got)
 	}
 }
 
-// schemaCmd makes what a mount has stored an entry of another schema version,
-// as another version of the plugin would write it: schema <mount> <key> <version>.
+// schemaCmd changes the schema version of a stored entry, as another version of the
+// plugin would write it: schema <mount> <key> <version>.
 func schemaCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	_, answer, err := w.call(http.MethodGet, "sys/mounts/"+strings.TrimSuffix(args[0], "/"), "")
@@ -110,7 +111,8 @@ func schemaCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	_, err = strconv.Atoi(args[2])
 	ts.Check(err)
-	body, err := json.Marshal(map[string]string{"value": version.ReplaceAllString(stored.Data.Value, `{"version":`+args[2]+`,`)})
+	changed := version.ReplaceAllString(stored.Data.Value, `{"version":`+args[2]+`,`)
+	body, err := json.Marshal(map[string]string{"value": changed})
 	ts.Check(err)
 	status, _, err := w.call(http.MethodPut, path, string(body))
 	ts.Check(err)

@@ -12,17 +12,17 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// attempts is how often Vault's library tries, unless told otherwise.
+// attempts is how many times Vault's library tries by default.
 const attempts = 3
 
-// retryPause is how long it waits after so many attempts have failed: a second
-// or one and a half after the first, twice that after the second.
+// retryPause returns how long it waits after that number of failed attempts: a
+// second or one and a half after the first, twice that after the second.
 func retryPause(failed int) time.Duration {
 	return time.Duration(failed) * (time.Second + rand.N(time.Second/2))
 }
 
-// retryingReaders read tokens as Vault's library does it by default, and try
-// each at Redox.
+// retryingReaders read tokens with the default retries of Vault's library, and use
+// each token at Redox.
 type retryingReaders struct {
 	stop context.CancelFunc
 	all  sync.WaitGroup
@@ -35,11 +35,11 @@ type retryingReaders struct {
 	gap            time.Duration
 }
 
-// clusterReadersCmd starts two readers at each node, waits until they have read
-// a hundred tokens more, or stops them and prints how it went: clusterreaders
-// start <path of a client>, clusterreaders more, clusterreaders stop. A reader
-// whose node is gone or sealed makes its next attempt at another, as it does
-// behind a load balancer.
+// clusterReadersCmd starts two readers per node, waits until they have read a
+// hundred more tokens, or stops them and prints the result: clusterreaders start
+// <path of a client>, clusterreaders more, clusterreaders stop. A reader whose node
+// is gone or sealed makes its next attempt at another node, as behind a load
+// balancer.
 func clusterReadersCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	r := w.retrying
@@ -56,7 +56,8 @@ func clusterReadersCmd(ts *testscript.TestScript, _ bool, args []string) {
 	case "stop":
 		r.stop()
 		r.all.Wait()
-		_, _ = fmt.Fprintf(ts.Stdout(), "%d reads, %d failed, %d tokens refused\n%s\n", r.reads, r.failed, r.refused, strings.Join(r.failures, "\n"))
+		_, _ = fmt.Fprintf(ts.Stdout(), "%d reads, %d failed, %d tokens refused\n%s\n", r.reads, r.failed, r.refused,
+			strings.Join(r.failures, "\n"))
 		_, _ = fmt.Fprintf(ts.Stdout(), "the longest time in which no read succeeded: %.1f s\n", r.gap.Seconds())
 		return
 	}
@@ -74,7 +75,7 @@ func clusterReadersCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// read makes one read, and returns which node the next one is to ask.
+// read makes one read, and returns the node for the next one.
 func (r *retryingReaders) read(w *world, node int, path string) (next int) {
 	var failures []string
 	for try := range attempts {
@@ -85,7 +86,8 @@ func (r *retryingReaders) read(w *world, node int, path string) (next int) {
 			r.succeed(w.sandbox.Live(token))
 			return node
 		}
-		failures = append(failures, fmt.Sprintf("%s %s: HTTP %d %s %v", time.Now().Format("15:04:05.000"), addr, status, answer, err))
+		failures = append(failures, fmt.Sprintf("%s %s: HTTP %d %s %v", time.Now().Format("15:04:05.000"), addr,
+			status, answer, err))
 		if err != nil || status == http.StatusServiceUnavailable {
 			node++
 		}

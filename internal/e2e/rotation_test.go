@@ -17,8 +17,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// untilCmd repeats a command of the CLI until its stdout matches:
-// until <regexp> args…
+// untilCmd repeats a command of the CLI until its stdout matches: until <regexp>
+// args…
 func untilCmd(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
@@ -35,8 +35,8 @@ func untilCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// anonymousCmd asks Vault's API without a token: anonymous <status> <method>
-// <path>. The body becomes stdout, the headers stderr.
+// anonymousCmd sends a request to Vault's API without a token: anonymous <status>
+// <method> <path>. The body becomes stdout, the headers stderr.
 func anonymousCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	req, err := http.NewRequestWithContext(context.Background(), args[1], w.vault.addr+"/v1/"+args[2], nil)
@@ -58,7 +58,7 @@ func anonymousCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// readers read tokens without pause and try each at Redox.
+// readers read tokens without pause and use each one at Redox.
 type readers struct {
 	stop                   context.CancelFunc
 	all                    sync.WaitGroup
@@ -66,7 +66,7 @@ type readers struct {
 	first                  atomic.Value // failure
 }
 
-// read starts 16 readers, spread over the clients below those paths.
+// read starts 16 readers, spread over the clients at those paths.
 func (w *world) read(paths ...string) *readers {
 	ctx, stop := context.WithCancel(context.Background())
 	r := &readers{stop: stop}
@@ -89,18 +89,19 @@ func (w *world) read(paths ...string) *readers {
 	return r
 }
 
-// end stops them and says how it went.
+// end stops the readers and returns the result.
 func (r *readers) end(ts *testscript.TestScript) {
 	r.stop()
 	r.all.Wait()
-	_, _ = fmt.Fprintf(ts.Stdout(), "%d reads, %d failed, %d tokens refused\n", r.reads.Load(), r.failed.Load(), r.refused.Load())
+	_, _ = fmt.Fprintf(ts.Stdout(), "%d reads, %d failed, %d tokens refused\n", r.reads.Load(),
+		r.failed.Load(), r.refused.Load())
 	if text := r.first.Load(); text != nil {
 		_, _ = fmt.Fprintf(ts.Stdout(), "the first failure: %v\n", text)
 	}
 }
 
-// readersCmd starts readers, or stops them and prints how it went:
-// readers start <path of a client>…, readers stop.
+// readersCmd starts readers, or stops them and prints the result: readers start
+// <path of a client>…, readers stop.
 func readersCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	if args[0] == "start" {
@@ -111,7 +112,8 @@ func readersCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w.readers = nil
 }
 
-// pasteCmd has a client's keys pasted: paste <client ID> <path of keys>.
+// pasteCmd pastes a client's keys into the dashboard: paste <client ID> <path of
+// keys>.
 func pasteCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -120,8 +122,8 @@ func pasteCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(func() { cancel(); done.Wait() })
 }
 
-// keepPasting is somebody who pastes the keys of the client below path into the
-// dashboard whenever they have changed.
+// keepPasting pastes the keys of the client at path into the dashboard whenever
+// they have changed.
 func (w *world) keepPasting(ctx context.Context, clientID, path string) {
 	for ctx.Err() == nil {
 		if _, answer, err := w.call(http.MethodGet, path+"/keys", ""); err == nil {
@@ -133,8 +135,8 @@ func (w *world) keepPasting(ctx context.Context, clientID, path string) {
 	}
 }
 
-// rotationsCmd rotates so many times, one after the other, under readers. With
-// a client ID somebody pastes each new key first: rotations <n> <path> [<client ID>].
+// rotationsCmd makes n rotations, one after the other, while readers read. With a
+// client ID, each new key is pasted first: rotations <n> <path> [<client ID>].
 func rotationsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	n, err := strconv.Atoi(args[0])
@@ -159,7 +161,7 @@ func rotationsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	r.end(ts)
 }
 
-// paste gives Redox the keys of the client below path.
+// paste registers the keys of the client at path at Redox.
 func (w *world) paste(clientID, path string) error {
 	_, answer, err := w.call(http.MethodGet, path+"/keys", "")
 	if err != nil {
@@ -172,20 +174,20 @@ func (w *world) paste(clientID, path string) error {
 	return w.sandbox.Register(clientID, []byte(set))
 }
 
-// leakCmd does what docs/rotation.md tells to do after a leak, under readers,
-// and prints how long it took until Redox does not know the leaked key any
-// more: leak <path of a client> <client ID> [pushed].
+// leakCmd does what docs/rotation.md says to do after a leak, while readers read.
+// It prints how long it took until Redox no longer knew the leaked key: leak <path
+// of a client> <client ID> [pushed].
 func leakCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	publish := func() {
 		if len(args) > 2 {
-			_, err := w.resting(args[0])
+			_, err := w.settled(args[0])
 			ts.Check(err)
 			return
 		}
 		ts.Check(w.paste(args[1], args[0]))
 	}
-	leaked, err := w.resting(args[0])
+	leaked, err := w.settled(args[0])
 	ts.Check(err)
 	ts.Check(w.keepKeys())
 	r := w.read(args[0])
@@ -214,7 +216,8 @@ func leakCmd(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	publish()
-	_, _ = fmt.Fprintf(ts.Stdout(), "Redox forgot the leaked key %.1f s after the first command\n", time.Since(start).Seconds())
+	_, _ = fmt.Fprintf(ts.Stdout(), "Redox forgot the leaked key %.1f s after the first command\n",
+		time.Since(start).Seconds())
 	for _, id := range append(ring.Data.Keys, leaked) {
 		if listed := strings.Contains(w.sandbox.JWKS(args[1]), id); listed != (id == next) {
 			ts.Fatalf("Redox lists %s: %v; the new key is %s", id, listed, next)

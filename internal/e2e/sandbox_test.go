@@ -40,7 +40,8 @@ func TestReadmeSandbox(t *testing.T) {
 	if !found {
 		t.Fatal("the README's script has no place for tests")
 	}
-	script = before + "curl -sS -o /dev/null -w 'answers %{http_code}\\n' -d grant_type=none http://127.0.0.1:" + port + "/v2/auth/token\n#" + after
+	script = before + "curl -sS -o /dev/null -w 'answers %{http_code}\\n' -d grant_type=none http://127.0.0.1:" + port +
+		"/v2/auth/token\n#" + after
 	cmd := exec.CommandContext(t.Context(), "bash", "-ec", script)
 	cmd.Dir = repository
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -55,7 +56,8 @@ func TestReadmeSandbox(t *testing.T) {
 	if err != nil || readErr != nil {
 		t.Fatalf("%v, %v\n%s", err, readErr, out)
 	}
-	for _, want := range []string{"sandbox listening on http://127.0.0.1:" + port, "PUT /dashboard/apikeys 204", "answers 400"} {
+	for _, want := range []string{"sandbox listening on http://127.0.0.1:" + port,
+		"PUT /dashboard/apikeys 204", "answers 400"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("it does not say %q:\n%s", want, out)
 		}

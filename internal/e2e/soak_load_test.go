@@ -15,7 +15,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// load is what the soak test does to the engine, and how that went.
+// load is the load of the soak test, and its results.
 type load struct {
 	w      *world
 	client *http.Client
@@ -39,10 +39,10 @@ func newLoad(w *world) *load {
 	}
 }
 
-// run starts it all; rng decides about the faults.
+// run starts the load. rng decides about the faults.
 func (l *load) run(ctx context.Context, rng *rand.Rand) {
 	for _, c := range soakClients {
-		if c.way == pasted && c.path != spare {
+		if c.publishing == manual && c.path != spare {
 			l.all.Go(func() { l.w.keepPasting(ctx, c.id, c.path) })
 		}
 		for range 3 {
@@ -74,7 +74,8 @@ func (l *load) repeat(ctx context.Context, pause time.Duration, do func()) {
 	})
 }
 
-// ask does not end with the load: what was begun is finished and judged.
+// ask sends a request that does not end with the load: each request that has begun
+// is completed and judged.
 func (l *load) ask(method, path, body string) (status int, answer []byte, err error) {
 	return l.w.ask(context.Background(), l.client, l.w.vault.addr, method, path, body)
 }
@@ -85,7 +86,7 @@ func (l *load) mistake(format string, args ...any) {
 	l.mistakes = append(l.mistakes, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
 }
 
-// operate is a request that Redox has no part in: it must always succeed.
+// operate sends a request that does not involve Redox. It must always succeed.
 func (l *load) operate(method, path, body string) []byte {
 	l.operations.Add(1)
 	status, answer, err := l.ask(method, path, body)
@@ -95,8 +96,8 @@ func (l *load) operate(method, path, body string) []byte {
 	return answer
 }
 
-// try is one that asks Redox. It may fail with a status that says so if Redox
-// was in trouble at any time meanwhile; one that begins when that is over may not.
+// try sends a request that involves Redox. It may fail with 429, 502 or 504 if an
+// outage of Redox overlapped it, and must succeed otherwise.
 func (l *load) try(method, path, body string) (answer []byte, succeeded bool) {
 	began := time.Now()
 	status, answer, err := l.ask(method, path, body)
@@ -126,7 +127,7 @@ func (l *load) read(path string) {
 	}
 }
 
-// hangUp reads with less patience than it mostly takes.
+// hangUp reads a token with a timeout that is usually too short.
 func (l *load) hangUp(ctx context.Context, path string) {
 	ctx, cancel := context.WithTimeout(ctx, rand.N(20*time.Millisecond))
 	defer cancel()
@@ -165,7 +166,7 @@ func (l *load) noteActive(path string) {
 	}
 }
 
-// replaceKey is what an operator does by hand, and takes back.
+// replaceKey generates a key, as an operator does by hand, and deletes it.
 func (l *load) replaceKey() {
 	id, err := field(l.operate(http.MethodPut, spare+"/keys/generate", ""), "key_id")
 	if err != nil {
@@ -175,7 +176,7 @@ func (l *load) replaceKey() {
 	l.operate(http.MethodDelete, spare+"/keys/"+id, "")
 }
 
-// passingClient comes, reads a token, and goes.
+// passingClient creates a client, reads a token, and deletes the client.
 func (l *load) passingClient() { l.pass("redox/clients/passing", "passing-client") }
 
 func (l *load) pass(path, id string) {
@@ -187,7 +188,7 @@ func (l *load) pass(path, id string) {
 	l.operate(http.MethodDelete, path+"?force=true", "")
 }
 
-// passingMount is enabled, used, and disabled.
+// passingMount enables a mount, uses it, and disables it.
 func (l *load) passingMount() {
 	l.mounts.Add(1)
 	l.operate(http.MethodPost, "sys/mounts/redox-passing", fmt.Sprintf(`{"type":%q}`, pluginName))
@@ -195,11 +196,12 @@ func (l *load) passingMount() {
 	l.operate(http.MethodDelete, "sys/mounts/redox-passing", "")
 }
 
-// disturb has Redox misbehave in a way that rng chooses, and then not for a
-// while. Two failures are less than a read has attempts; an outage is more.
+// disturb gives Redox faults that rng chooses, with pauses between them. Two
+// failures are fewer than the attempts of a read; an outage is more.
 func (l *load) disturb(ctx context.Context, rng *rand.Rand) {
 	wait(ctx, time.Second+time.Duration(rng.Int64N(int64(4*time.Second))))
-	passing := []redoxtest.Fault{redoxtest.FaultUnavailable, redoxtest.FaultReset, redoxtest.FaultTruncate, redoxtest.FaultSlow}
+	passing := []redoxtest.Fault{redoxtest.FaultUnavailable, redoxtest.FaultReset, redoxtest.FaultTruncate,
+		redoxtest.FaultSlow}
 	lasting := []redoxtest.Fault{redoxtest.FaultUnavailable, redoxtest.FaultStall}
 	if rng.IntN(4) > 0 {
 		f := passing[rng.IntN(len(passing))]
@@ -231,12 +233,13 @@ func (l *load) setOutage(on bool) {
 	l.outage, l.over = on, time.Now()
 }
 
-// report prints what was done, and fails for what should not have happened. A
-// client that rotates has done so every few minutes.
+// report prints the results, and fails if something happened that must not. A
+// client that rotates must have rotated every few minutes.
 func (l *load) report(t *testing.T, d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fmt.Printf("%d tokens, %d reads hung up, %d other requests, %d mounts came and went; %d requests failed while Redox was in trouble; faults: %v\n",
+	fmt.Printf("%d tokens, %d reads hung up, %d other requests, %d mounts came and went; %d requests failed while "+
+		"Redox was in trouble; faults: %v\n",
 		l.reads.Load(), l.hungUp.Load(), l.operations.Load(), l.mounts.Load(), l.excused, l.faults)
 	for _, c := range soakClients {
 		if !strings.Contains(c.config, "rotation_period") {

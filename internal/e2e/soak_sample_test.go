@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// sample is what the plugin's process held at a time.
+// sample is what the plugin's process used at one time.
 type sample struct {
 	at         time.Duration
 	reads      int64 // so far
@@ -21,7 +21,7 @@ type sample struct {
 	conns      int   // at the sandbox
 }
 
-// sample looks at the process that has written last.
+// sample reads the figures of the process that has written last.
 func (s *soak) sample() (sample, error) {
 	one := sample{conns: s.w.sandbox.Open()}
 	if s.load != nil {
@@ -51,8 +51,8 @@ func (s *soak) sample() (sample, error) {
 	return one, err
 }
 
-// quiet waits until the plugin does nothing any more, and returns what it holds:
-// no connection to Redox is open, and nothing becomes less for three seconds.
+// quiet waits until the plugin is idle, and returns what it uses then: no
+// connection to Redox is open, and no figure falls for three seconds.
 func (s *soak) quiet(t *testing.T) sample {
 	t.Helper()
 	var last sample
@@ -119,13 +119,14 @@ func median(part []sample, of func(sample) int64) int64 {
 	return values[len(values)/2]
 }
 
-// assertFlat fails if more is held afterwards than before, or memory grew after
-// the first third, in which it finds its size.
+// assertFlat fails if any figure is higher afterwards than before, or if memory has
+// grown after the first third of the time, in which it reaches its size.
 func (s *soak) assertFlat(t *testing.T, before, after sample) {
 	t.Helper()
 	if after.goroutines > before.goroutines+2 {
 		raw, err := os.ReadFile(s.watched)
-		t.Errorf("%d goroutines are left, and there were %d: %v\n%s", after.goroutines, before.goroutines, err, strings.TrimSpace(string(raw)))
+		t.Errorf("%d goroutines are left, and there were %d: %v\n%s", after.goroutines, before.goroutines, err,
+			strings.TrimSpace(string(raw)))
 	}
 	if after.files > before.files+2 {
 		t.Errorf("%d files are left open, and there were %d", after.files, before.files)
@@ -136,9 +137,11 @@ func (s *soak) assertFlat(t *testing.T, before, after sample) {
 	}
 	third, end := medians(s.samples[n/3:n/2]), medians(s.samples[n*5/6:])
 	if grown(third.resident, end.resident) || grown(third.heap, end.heap) {
-		t.Errorf("the memory grows: resident from %d to %d bytes, heap from %d to %d", third.resident, end.resident, third.heap, end.heap)
+		t.Errorf("the memory grows: resident from %d to %d bytes, heap from %d to %d", third.resident, end.resident,
+			third.heap, end.heap)
 	}
 }
 
-// grown tells whether there is a third more, and not just a few buffers.
+// grown reports whether the figure has grown by more than a third, and by more than
+// a few buffers.
 func grown(from, to int64) bool { return to > from+from/3+2<<20 }

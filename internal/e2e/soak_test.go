@@ -17,7 +17,7 @@ var (
 	soakSeed = flag.Uint64("seed", 0, "what decides which faults the soak test meets; 0 takes any")
 )
 
-// soak is the engine under a mixed load, and what was seen of it.
+// soak is the engine under a mixed load, and the samples of its use of resources.
 type soak struct {
 	w       *world
 	watched string // the file that the plugin writes
@@ -26,9 +26,9 @@ type soak struct {
 	start   time.Time
 }
 
-// What the engine holds must not depend on how long it has worked: afterwards
-// there is no more of anything than before, and in the end no more memory than
-// after a third of the time.
+// What the engine uses does not depend on how long it has run: after the load it
+// uses no more of anything than before, and at the end no more memory than after a
+// third of the time.
 func TestSoak(t *testing.T) {
 	if *soakFor == 0 {
 		t.Skip("scripts/soak runs it")
@@ -72,7 +72,8 @@ func newSoak(t *testing.T) *soak {
 	s := &soak{w: w, watched: filepath.Join(w.dir, "watched")}
 	// Without the race detector, whose memory is not the plugin's.
 	const name = pluginName + "-watched"
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(pluginDir, name), module+"/internal/e2e/watched")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(pluginDir, name),
+		module+"/internal/e2e/watched")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the plugin: %v\n%s", err, out)
 	}
@@ -95,50 +96,53 @@ func (s *soak) must(t *testing.T, method, path, body string) {
 	}
 }
 
-// soakClient is a client of the mount, how Redox learns its keys, and what its
-// config says besides.
+// soakClient is a client of the mount: how Redox learns its keys, and its other
+// settings.
 type soakClient struct {
-	path, id string
-	way      way
-	config   string // JSON, as the inside of an object
+	path, id   string
+	publishing publishing
+	config     string // JSON, as the inside of an object
 }
 
-type way int
+type publishing int
 
 const (
-	pasted way = iota
-	fetched
-	pushed
+	manual publishing = iota
+	jwksURL
+	platformAPI
 )
 
-// The shortest period that a ring allows, so that keys rotate often.
+// rotates has the shortest period that a key ring allows, so that keys rotate
+// often.
 const rotates = `"assertion_ttl":"30s","retire_after":"30s",`
 
-// soakClients are the clients whose tokens are read, and two for the engine's own
-// use: platform publishes, and spare has its keys generated and deleted.
+// soakClients are the clients whose tokens are read, and two more: platform
+// publishes for another, and spare has its keys generated and deleted.
 var soakClients = []soakClient{
-	{"redox/clients/platform", "user", pasted, `"manages":["acme=pushed"],`},
-	{"redox", "fetched", fetched, rotates + `"publish_window":"2s","public_jwks":true,"rotation_period":"62s",`},
-	{"redox/clients/acme", "pushed", pushed, rotates + `"publish_window":"2s","platform_client":"platform","rotation_period":"62s",`},
-	{"redox/clients/zeta", "pasted", pasted, rotates + `"publish_window":"0s","rotation_period":"60s",`},
-	{"redox/clients/shared", "shared", pasted, `"reuse_tokens":true,`},
-	{spare, "spare", pasted, ``},
+	{"redox/clients/platform", "user", manual, `"manages":["acme=pushed"],`},
+	{"redox", "fetched", jwksURL, rotates + `"publish_window":"2s","public_jwks":true,"rotation_period":"62s",`},
+	{"redox/clients/acme", "pushed", platformAPI, rotates +
+		`"publish_window":"2s","platform_client":"platform","rotation_period":"62s",`},
+	{"redox/clients/zeta", "pasted", manual, rotates + `"publish_window":"0s","rotation_period":"60s",`},
+	{"redox/clients/shared", "shared", manual, `"reuse_tokens":true,`},
+	{spare, "spare", manual, ``},
 }
 
 const spare = "redox/clients/spare"
 
-// requestTimeout is short, so that a stall of some seconds is felt.
+// requestTimeout is short, so that a stall of some seconds has an effect.
 const requestTimeout = 6 * time.Second
 
-// addClient makes a client that can read a token.
+// addClient creates a client that can read a token.
 func (w *world) addClient(c soakClient) error {
-	body := fmt.Sprintf(`{%s"client_id":%q,"token_url":%q,"request_timeout":%q}`, c.config, c.id, w.sandbox.TokenURL(), requestTimeout)
+	body := fmt.Sprintf(`{%s"client_id":%q,"token_url":%q,"request_timeout":%q}`, c.config, c.id,
+		w.sandbox.TokenURL(), requestTimeout)
 	for _, step := range []struct{ path, body string }{{"/keys/generate", ""}, {"/config", body}} {
 		if status, answer, err := w.call(http.MethodPut, c.path+step.path, step.body); err != nil || status != http.StatusOK {
 			return fmt.Errorf("%s%s: HTTP %d %s, %w", c.path, step.path, status, answer, err)
 		}
 	}
-	if c.way == fetched {
+	if c.publishing == jwksURL {
 		w.sandbox.RegisterURL(c.id, w.vault.addr+"/v1/"+c.path+"/jwks")
 	} else if err := w.paste(c.id, c.path); err != nil {
 		return err

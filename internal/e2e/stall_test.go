@@ -16,8 +16,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// crowd is many readers of one token, with the retries of Vault's library and
-// no other pause. Once Redox is well, a reader that has its token is done.
+// crowd is many readers of one token, with only the pauses between retries of
+// Vault's library. Once Redox answers again, a reader ends when it has a token.
 type crowd struct {
 	stop context.CancelFunc
 	all  sync.WaitGroup
@@ -52,7 +52,7 @@ func (w *world) gather(n int, path string, well bool) *crowd {
 	return c
 }
 
-// read makes one read; true ends the reader.
+// read makes one read, and reports whether the reader ends.
 func (c *crowd) read(ctx context.Context, ask func() (int, []byte, error)) (done bool) {
 	first := time.Now()
 	for failed := 0; failed < attempts; {
@@ -77,7 +77,7 @@ func (c *crowd) read(ctx context.Context, ask func() (int, []byte, error)) (done
 	return false
 }
 
-// note takes in an attempt; true ends the reader.
+// note records an attempt, and reports whether the reader ends.
 func (c *crowd) note(began time.Time, status int, answer []byte, err error) (done bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -125,7 +125,8 @@ func (c *crowd) recover(ts *testscript.TestScript) {
 		answers = append(answers, fmt.Sprintf("%s x %d", kind, c.answers[kind]))
 	}
 	_, _ = fmt.Fprintf(ts.Stdout(), "answers: %s\n", strings.Join(answers, ", "))
-	_, _ = fmt.Fprintf(ts.Stdout(), "the first of %d readers had a token after %.1f s, the last after %.1f s; of those that came in that time %d were told to come again, the last after %.1f s, and %d gave up\n",
+	_, _ = fmt.Fprintf(ts.Stdout(), "the first of %d readers had a token after %.1f s, the last after %.1f s; of those "+
+		"that came in that time %d were told to come again, the last after %.1f s, and %d gave up\n",
 		c.size, c.first.Seconds(), c.last.Seconds(), c.failed, c.failedAt.Seconds(), c.givenUp)
 	for _, odd := range c.odd[:min(3, len(c.odd))] {
 		_, _ = fmt.Fprintf(ts.Stdout(), "an odd answer: %s\n", odd)
@@ -135,7 +136,7 @@ func (c *crowd) recover(ts *testscript.TestScript) {
 	}
 }
 
-// rushCmd has n readers come at once to a Redox that is well, to compare with:
+// rushCmd starts n readers at once while Redox answers normally, for comparison:
 // rush <n> <path of a client>.
 func rushCmd(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[0])
@@ -143,8 +144,8 @@ func rushCmd(ts *testscript.TestScript, _ bool, args []string) {
 	worldOf(ts).gather(n, args[1], true).recover(ts)
 }
 
-// stallCmd makes Redox stall under n readers, and waits until as many requests
-// hang as may: stall <n> <path of a client>.
+// stallCmd makes Redox stall while n readers read, and waits until the limit of
+// requests in flight is reached: stall <n> <path of a client>.
 func stallCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	n, err := strconv.Atoi(args[0])
@@ -160,8 +161,8 @@ func stallCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}))
 }
 
-// recoverCmd ends the stall. What hangs goes on hanging, as on connections that
-// died; whoever asks anew is answered.
+// recoverCmd ends the stall. Stalled requests stay so, as on dead connections; new
+// requests are answered.
 func recoverCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	c := w.crowd
@@ -173,8 +174,8 @@ func recoverCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w.crowd = nil
 }
 
-// elsewhereCmd gives a client a sandbox of its own: elsewhere <client ID> <path
-// of the client>.
+// elsewhereCmd gives a client a sandbox of its own: elsewhere <client ID> <path of
+// the client>.
 func elsewhereCmd(ts *testscript.TestScript, _ bool, args []string) {
 	other, err := redoxtest.Start(redoxtest.Options{})
 	ts.Check(err)
@@ -184,8 +185,8 @@ func elsewhereCmd(ts *testscript.TestScript, _ bool, args []string) {
 	vaultCmd(ts, false, []string{"write", args[1] + "/config", "client_id=" + args[0], "token_url=" + other.TokenURL()})
 }
 
-// slowest makes a request of Vault's own again and again, which needs the locks
-// that every request needs, until stop, which returns how long the slowest took.
+// slowest repeats a request to Vault itself, which needs the locks that every
+// request needs. The function stop returns how long the slowest one took.
 func (w *world) slowest(addr string) (stop func() time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
 	worst := make(chan time.Duration, 1)
@@ -202,7 +203,7 @@ func (w *world) slowest(addr string) (stop func() time.Duration) {
 	return func() time.Duration { cancel(); return <-worst }
 }
 
-// wait is a pause that ends early with ctx.
+// wait waits for a duration, or until ctx is done.
 func wait(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
@@ -210,8 +211,8 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// withinCmd is http with a limit, which does not make other requests wait:
-// within <duration> <status> <method> <path> [<body>].
+// withinCmd is http with a time limit, and does not delay other requests: within
+// <duration> <status> <method> <path> [<body>].
 func withinCmd(ts *testscript.TestScript, _ bool, args []string) {
 	limit, err := time.ParseDuration(args[0])
 	ts.Check(err)
@@ -219,15 +220,16 @@ func withinCmd(ts *testscript.TestScript, _ bool, args []string) {
 	start := time.Now()
 	httpCmd(ts, false, args[1:])
 	took, other := time.Since(start), stop()
-	_, _ = fmt.Fprintf(ts.Stdout(), "%s %s took %.2f s, and the slowest of sys/mounts meanwhile %.2f s\n", args[2], args[3], took.Seconds(), other.Seconds())
+	_, _ = fmt.Fprintf(ts.Stdout(), "%s %s took %.2f s, and the slowest of sys/mounts meanwhile %.2f s\n", args[2],
+		args[3], took.Seconds(), other.Seconds())
 	if took > limit || other > 5*time.Second {
 		ts.Fatalf("%s %s may take %v, and nothing else 5 s", args[2], args[3], limit)
 	}
 }
 
-// latencyCmd reads each path 300 times in a row, and prints how long that took.
-// The first time is the standard; later the median may be twice that, or what
-// noise on a shared machine makes of it: latency <path>….
+// latencyCmd reads each path 300 times in a row, and prints how long that took. The
+// first call sets the standard. In later calls the median must be at most twice
+// that, or 10 ms, as a shared machine is noisy: latency <path>….
 func latencyCmd(ts *testscript.TestScript, _ bool, args []string) {
 	const noise = 10 * time.Millisecond
 	w := worldOf(ts)

@@ -23,10 +23,10 @@ import (
 
 const repository = "../.."
 
-// canary stands in the server's HTTPS_PROXY, as a proxy's password does.
+// canary is part of the server's HTTPS_PROXY, in the place of a proxy's password.
 const canary = "canary-of-the-proxy-password"
 
-// world is what one script has for itself.
+// world is what one script has of its own: Vault, sandbox, files.
 type world struct {
 	dir     string
 	vault   *server
@@ -48,7 +48,7 @@ type world struct {
 	gateway   *gateway // nil without a proxy
 
 	prometheus *prometheus // nil unless one was started
-	door       *door       // by which agents come
+	forwarder  *forwarder  // agents connect to Vault through it
 
 	mu    sync.Mutex
 	texts map[string]string // whatever was said, without tokens where they belong
@@ -67,7 +67,8 @@ type server struct {
 }
 
 func newWorld(dir string) (*world, error) {
-	w := &world{dir: dir, rootToken: "root", texts: map[string]string{}, keys: map[string]string{}, others: map[string]string{}}
+	w := &world{dir: dir, rootToken: "root", texts: map[string]string{}, keys: map[string]string{},
+		others: map[string]string{}}
 	bin := filepath.Join(dir, ".bin")
 	if err := os.Mkdir(bin, 0o700); err != nil {
 		return nil, err
@@ -92,14 +93,15 @@ func newWorld(dir string) (*world, error) {
 		w.sandbox.Close()
 		return nil, err
 	}
-	if w.door, err = newDoor(strings.TrimPrefix(w.vault.addr, "http://")); err != nil {
+	if w.forwarder, err = newForwarder(strings.TrimPrefix(w.vault.addr, "http://")); err != nil {
 		return nil, err
 	}
 	return w, w.enableAudit()
 }
 
 func (w *world) enableAudit() error {
-	_, _, err := w.call(http.MethodPut, "sys/audit/file", fmt.Sprintf(`{"type":"file","options":{"file_path":%q}}`, w.auditLog()))
+	_, _, err := w.call(http.MethodPut, "sys/audit/file",
+		fmt.Sprintf(`{"type":"file","options":{"file_path":%q}}`, w.auditLog()))
 	return err
 }
 
@@ -114,14 +116,14 @@ func (w *world) close() {
 		w.crowd.all.Wait()
 	}
 	w.stranger.Close()
-	_ = w.door.shut() // it may be
+	_ = w.forwarder.close() // it may be
 	for _, node := range w.nodes() {
 		node.stop()
 	}
 	w.sandbox.Close()
 }
 
-// nodes are the Vaults there are.
+// nodes returns all running Vaults.
 func (w *world) nodes() []*server {
 	if w.cluster != nil {
 		return w.cluster.nodes
@@ -148,8 +150,8 @@ func startVault(dir string) (*server, error) {
 	return s, s.ready()
 }
 
-// start runs vault server until it ends or is stopped; then it may be started
-// again.
+// start runs vault server until it ends or is stopped. It can be started again
+// then.
 func (s *server) start(dir string) error {
 	logFile, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -179,7 +181,7 @@ func freePort() (string, error) {
 	return port, errors.Join(err, l.Close())
 }
 
-// ready waits until the server says that it is, or has ended.
+// ready waits until the server is ready or has ended.
 func (s *server) ready() error {
 	for range 600 {
 		select {
@@ -210,14 +212,14 @@ func (s *server) stop() {
 	}
 }
 
-// asksForToken tells whether a command names the path of a token.
+// asksForToken reports whether a command names the path of a token.
 func asksForToken(command string) bool {
 	return slices.ContainsFunc(strings.Fields(command), func(word string) bool {
 		return strings.HasSuffix(word, "/token") && !strings.Contains(word, "=")
 	})
 }
 
-// call asks Vault's API as root.
+// call sends a request to Vault's API as root.
 func (w *world) call(method, path, body string) (status int, answer []byte, err error) {
 	return w.callAt(w.vault.addr, method, path, body)
 }
@@ -226,7 +228,8 @@ func (w *world) callAt(addr, method, path, body string) (status int, answer []by
 	return w.ask(context.Background(), http.DefaultClient, addr, method, path, body)
 }
 
-func (w *world) ask(ctx context.Context, client *http.Client, addr, method, path, body string) (status int, answer []byte, err error) {
+func (w *world) ask(ctx context.Context, client *http.Client, addr, method, path,
+	body string) (status int, answer []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, addr+"/v1/"+path, strings.NewReader(body))
 	if err != nil {
 		return 0, nil, err
@@ -244,8 +247,8 @@ func (w *world) ask(ctx context.Context, client *http.Client, addr, method, path
 	return resp.StatusCode, answer, err
 }
 
-// record keeps what a command said for the scan. A token is allowed where it
-// was asked for, and there alone.
+// record keeps the output of a command for the scan. A token is allowed in the
+// output of a command that reads one, and nowhere else.
 func (w *world) record(command string, said ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -16,13 +16,13 @@ type apiKey struct {
 	set    []json.RawMessage          // the JWK Set, as it was given
 	keys   map[string]jose.JSONWebKey // of the set, by kid
 	before map[string]jose.JSONWebKey // what the last change replaced
-	url    *jwksURL                   // goes before the set
+	url    *jwksURL                   // has precedence over set
 	user   bool                       // a user-level key, which the Platform API asks for
-	manage bool                       // its user may manage OAuth API keys
-	hidden bool                       // it is another organization's
+	manage bool                       // whether its user may manage OAuth API keys
+	hidden bool                       // whether it belongs to another organization
 }
 
-// apiKeyLocked returns the API key clientID, made when it is not there.
+// apiKeyLocked returns the API key clientID, and creates it if it does not exist.
 func (s *Sandbox) apiKeyLocked(clientID string) *apiKey {
 	k := s.apiKeys[clientID]
 	if k == nil {
@@ -33,8 +33,8 @@ func (s *Sandbox) apiKeyLocked(clientID string) *apiKey {
 }
 
 // Register replaces the public keys of the API key clientID, as pasting into
-// Redox's dashboard does. It takes a JWK Set or a single JWK, and refuses
-// private keys, other kinds than RSA, and keys without a kid.
+// Redox's dashboard does. It accepts a JWK Set or a single JWK. It rejects private
+// keys, keys other than RSA, and keys without a kid.
 func (s *Sandbox) Register(clientID string, jwks []byte) error {
 	set, keys, err := parseKeys(jwks)
 	if err != nil {
@@ -51,11 +51,11 @@ func (k *apiKey) save(set []json.RawMessage, keys map[string]jose.JSONWebKey) {
 	k.set, k.keys = set, keys
 }
 
-// RegisterURL gives the API key clientID a JWKS URL, as the dashboard's other
-// field does; the empty URL takes it away. As at Redox, it goes before any
-// pasted keys. The set is fetched when it is needed, and kept as long as its
-// Cache-Control allows: of how Redox does it nothing is known, so this is what
-// SMART App Launch 2 demands.
+// RegisterURL sets the JWKS URL of the API key clientID, as the other field of the
+// dashboard does; the empty URL removes it. As at Redox, the URL has precedence
+// over pasted keys. The set is fetched when it is needed, and kept as long as its
+// Cache-Control allows. Redox does not document how it fetches; SMART App Launch 2
+// requires this.
 func (s *Sandbox) RegisterURL(clientID, url string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,9 +68,9 @@ func (k *apiKey) setURL(url string) {
 	}
 }
 
-// RegisterUser makes clientID a user-level API key, as the dashboard's user
-// menu does, whose user may manage the organization's OAuth API keys or not.
-// Its public keys are what Register gives it.
+// RegisterUser makes clientID a user-level API key, as the user menu of the
+// dashboard does. mayManage says whether its user may manage the organization's
+// OAuth API keys. Register sets its public keys.
 func (s *Sandbox) RegisterUser(clientID string, mayManage bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,15 +78,15 @@ func (s *Sandbox) RegisterUser(clientID string, mayManage bool) {
 	k.user, k.manage = true, mayManage
 }
 
-// Hide makes the API key clientID one of another organization, or not: the
-// Platform API does not show those.
+// Hide sets whether the API key clientID belongs to another organization. The
+// Platform API does not show such keys.
 func (s *Sandbox) Hide(clientID string, hidden bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.apiKeyLocked(clientID).hidden = hidden
 }
 
-// JWKS returns the set of the API key clientID as the dashboard shows it.
+// JWKS returns the JWK Set of the API key clientID, as the dashboard shows it.
 func (s *Sandbox) JWKS(clientID string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,7 +97,8 @@ func (s *Sandbox) JWKS(clientID string) string {
 	return string(raw)
 }
 
-// jwkSet is the set for the encoder, with an array even when it is empty.
+// jwkSet returns the JWK Set for the JSON encoder. Its keys are an array, even if
+// there are none.
 func (k *apiKey) jwkSet() map[string]any {
 	return map[string]any{"keys": append([]json.RawMessage{}, k.set...)}
 }
@@ -109,8 +110,8 @@ func (s *Sandbox) Clients() []string {
 	return slices.Sorted(maps.Keys(s.apiKeys))
 }
 
-// SetStale makes every second token request meet a machine that has not seen
-// the last change of a client's keys, as Redox is many machines.
+// SetStale sets whether every second token request reaches a machine that has not
+// yet seen the last change of a client's keys: Redox consists of many machines.
 func (s *Sandbox) SetStale(stale bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -47,7 +47,8 @@ func TestRegister(t *testing.T) {
 	if err := s.Register(clientID, []byte(`{"keys":[`+public+`]}`)); err != nil {
 		t.Fatal(err)
 	}
-	if status, answer := good(t, s, time.Now()).send(t, s); status != 400 || !strings.HasPrefix(answer["error_description"].(string), "Public key not found") {
+	if status, answer := good(t, s, time.Now()).send(t, s); status != 400 ||
+		!strings.HasPrefix(answer["error_description"].(string), "Public key not found") {
 		t.Errorf("the old key: HTTP %d %v", status, answer)
 	}
 }
@@ -62,7 +63,7 @@ func put(t *testing.T, s *redoxtest.Sandbox, path, body string) (status int) {
 	return status
 }
 
-// A fault lasts for as many requests as it was ordered for.
+// A fault lasts for the number of requests that it was set for.
 func TestFaults(t *testing.T) {
 	s, log := start(t, redoxtest.Options{})
 	ask := func() int {
@@ -139,7 +140,7 @@ func TestClockOffset(t *testing.T) {
 	}
 }
 
-// Behind another name, that name is the audience.
+// With Options.URL, that URL is the audience.
 func TestURL(t *testing.T) {
 	s, _ := start(t, redoxtest.Options{URL: "http://redox:8080"})
 	if s.TokenURL() != "http://redox:8080/v2/auth/token" {
@@ -154,7 +155,7 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
-// An assertion is good once, and its jti for as long as it could be used.
+// An assertion is accepted once. Its jti is remembered until the assertion expires.
 func TestReplay(t *testing.T) {
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	s, _ := start(t, redoxtest.Options{Now: func() time.Time { return now }})
@@ -172,7 +173,8 @@ func TestReplay(t *testing.T) {
 		t.Errorf("another assertion with the same jti: HTTP %d", status)
 	}
 	sent := now
-	for life, want := range map[time.Duration]int{10*time.Minute + 20*time.Second: 400, 10*time.Minute + 21*time.Second: 200} {
+	for life, want := range map[time.Duration]int{10*time.Minute + 20*time.Second: 400, 10*time.Minute +
+		21*time.Second: 200} {
 		s, _ := start(t, redoxtest.Options{Now: func() time.Time { return now }})
 		now = sent
 		r = good(t, s, now)

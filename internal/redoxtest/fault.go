@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Fault is a way in which the token endpoint can misbehave.
+// Fault names a failure of the token endpoint.
 type Fault string
 
 // The faults.
@@ -26,19 +26,20 @@ const (
 	FaultNoToken       Fault = "no-token"          // 200 without access_token
 	FaultStringExpires Fault = "string-expires_in" // "300" instead of 300
 	FaultNoExpires     Fault = "no-expires_in"
-	FaultEcho          Fault = "echo"    // a refusal that quotes the assertion
-	FaultBlank         Fault = "blank"   // a refusal without a description
+	FaultEcho          Fault = "echo"    // an error response that quotes the assertion
+	FaultBlank         Fault = "blank"   // an error response without a description
 	FaultHuge          Fault = "huge"    // 64 MiB of blanks
 	FaultReset         Fault = "reset"   // closes the connection without an answer
-	FaultUnasked       Fault = "unasked" // 200, and the same once more without being asked
+	FaultUnasked       Fault = "unasked" // 200, and the same response again, unsolicited
 )
 
 var faults = []Fault{
 	FaultTooMany, FaultUnavailable, FaultBadGateway, FaultHTML, FaultForbidden, FaultTruncate, FaultStall, FaultSlow,
-	FaultRedirect, FaultNoToken, FaultStringExpires, FaultNoExpires, FaultEcho, FaultBlank, FaultHuge, FaultReset, FaultUnasked,
+	FaultRedirect, FaultNoToken, FaultStringExpires, FaultNoExpires, FaultEcho, FaultBlank, FaultHuge,
+	FaultReset, FaultUnasked,
 }
 
-// Faults returns all faults there are.
+// Faults returns all faults.
 func Faults() []Fault { return slices.Clone(faults) }
 
 // ParseFault returns the fault called name; the empty name is no fault.
@@ -53,7 +54,7 @@ func ParseFault(name string) (Fault, error) {
 	return "", fmt.Errorf("there is no fault of that name; there are %s", strings.Join(names, ", "))
 }
 
-// endpoint is a part of the sandbox that faults are ordered for.
+// endpoint is a part of the sandbox with faults of its own.
 type endpoint string
 
 const (
@@ -61,20 +62,20 @@ const (
 	platformAPI   endpoint = "platform"
 )
 
-// ordered is a fault, how many requests are answered well before it, and how
-// often it is then to come, always when negative.
-type ordered struct {
+// scheduledFault is a fault, how many requests are answered normally before it, and
+// how many requests then fail. All later ones fail if times is negative.
+type scheduledFault struct {
 	fault Fault
 	after int
 	times int
 }
 
-// SetFault makes the next token requests meet f: as many as times says, or all
-// when it is negative. The empty fault ends it.
+// SetFault makes the next token requests fail with f: times of them, or all if
+// times is negative. The empty fault ends it.
 func (s *Sandbox) SetFault(f Fault, times int) { s.setFault(tokenEndpoint, f, 0, times) }
 
-// SetPlatformFault does the same to requests of the Platform API, but answers
-// as many as after says well before.
+// SetPlatformFault does the same for requests to the Platform API, after it has
+// answered the next after requests normally.
 func (s *Sandbox) SetPlatformFault(f Fault, after, times int) {
 	s.setFault(platformAPI, f, after, times)
 }
@@ -82,17 +83,17 @@ func (s *Sandbox) SetPlatformFault(f Fault, after, times int) {
 func (s *Sandbox) setFault(at endpoint, f Fault, after, times int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	*s.faults[at] = ordered{f, after, times}
+	*s.faults[at] = scheduledFault{f, after, times}
 }
 
-// FaultsLeft returns how many more token requests meet the fault.
+// FaultsLeft returns how many more token requests will fail.
 func (s *Sandbox) FaultsLeft() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.faults[tokenEndpoint].times
 }
 
-// nextFault takes one from those that were ordered.
+// nextFault returns the fault for the next request, empty for none, and counts it.
 func (s *Sandbox) nextFault(at endpoint) Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,9 +111,9 @@ func (s *Sandbox) nextFault(at endpoint) Fault {
 	return o.fault
 }
 
-// meetFault answers in the way of the fault that is due; false leaves the
-// request to be answered well.
-func (s *Sandbox) meetFault(at endpoint, w http.ResponseWriter, r *http.Request) (answered bool) {
+// serveFault answers the request with the next fault, if there is one, and reports
+// whether it did.
+func (s *Sandbox) serveFault(at endpoint, w http.ResponseWriter, r *http.Request) (answered bool) {
 	f := s.nextFault(at)
 	if f == "" {
 		return false
@@ -123,18 +124,18 @@ func (s *Sandbox) meetFault(at endpoint, w http.ResponseWriter, r *http.Request)
 		return false
 	}
 	if at == tokenEndpoint {
-		// Faults look at what came, too: the assertion is used up either way.
+		// Redox has received the assertion, also when the answer is a fault.
 		if err := r.ParseForm(); err == nil {
 			s.mu.Lock()
 			s.assertions = append(s.assertions, r.PostForm.Get("client_assertion"))
 			s.mu.Unlock()
 		}
 	}
-	s.misbehave(w, r, f)
+	s.fail(w, r, f)
 	return true
 }
 
-func (s *Sandbox) misbehave(w http.ResponseWriter, r *http.Request, f Fault) {
+func (s *Sandbox) fail(w http.ResponseWriter, r *http.Request, f Fault) {
 	const page = "<html><body>Sorry.</body></html>"
 	switch f {
 	case FaultTooMany:
@@ -160,7 +161,8 @@ func (s *Sandbox) misbehave(w http.ResponseWriter, r *http.Request, f Fault) {
 		send(w, http.StatusOK, "application/json", `{"token_type":"Bearer","expires_in":300}`)
 	case FaultStringExpires:
 		token, _ := s.issue("")
-		send(w, http.StatusOK, "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":"300"}`, token))
+		send(w, http.StatusOK, "application/json",
+			fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":"300"}`, token))
 	case FaultNoExpires:
 		token, _ := s.issue("")
 		send(w, http.StatusOK, "application/json", fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer"}`, token))
@@ -182,7 +184,7 @@ func (s *Sandbox) misbehave(w http.ResponseWriter, r *http.Request, f Fault) {
 	}
 }
 
-// answerTwice issues a token in an answer, and sends that again at once.
+// answerTwice sends a response with a token, and then the same response again.
 func (s *Sandbox) answerTwice(w http.ResponseWriter, r *http.Request) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -191,21 +193,23 @@ func (s *Sandbox) answerTwice(w http.ResponseWriter, r *http.Request) {
 	}
 	token, _ := s.issue("")
 	body := fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":300}`, token)
-	answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-	_, _ = io.WriteString(conn, answer+answer) // the client may have gone
+	answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body),
+		body)
+	_, _ = io.WriteString(conn, answer+answer) // the client may have closed the connection
 	_ = conn.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.open-- // the server does not see a connection end that it was taken from
+	s.open-- // a hijacked connection is not reported to the server when it ends
 }
 
 func send(w http.ResponseWriter, status int, contentType, body string) {
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(body)) // the client may have gone
+	_, _ = w.Write([]byte(body)) // the client may have closed the connection
 }
 
-// wait ends early when the client goes away or the sandbox closes.
+// wait waits for d. It ends early when the client closes the connection or the
+// sandbox closes.
 func (s *Sandbox) wait(r *http.Request, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

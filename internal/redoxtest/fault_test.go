@@ -20,7 +20,7 @@ import (
 // Each fault does what its name says.
 func TestEveryFault(t *testing.T) {
 	wants := map[redoxtest.Fault]struct {
-		status int // 0: no whole answer
+		status int // 0 for an incomplete response
 		body   string
 	}{
 		redoxtest.FaultTooMany:       {429, "Too Many Requests"},
@@ -41,7 +41,7 @@ func TestEveryFault(t *testing.T) {
 		redoxtest.FaultUnasked:       {200, `"expires_in":300`},
 		redoxtest.FaultHuge:          {200, strings.Repeat(" ", 1<<20)},
 	}
-	log.SetOutput(io.Discard) // of net/http, which tells of what is sent unasked
+	log.SetOutput(io.Discard) // net/http logs unsolicited responses
 	t.Cleanup(func() { log.SetOutput(os.Stderr) })
 	for _, f := range redoxtest.Faults() {
 		t.Run(string(f), func(t *testing.T) {
@@ -55,7 +55,8 @@ func TestEveryFault(t *testing.T) {
 			if f == redoxtest.FaultEcho {
 				r.form.Set("client_assertion", "the.assertion")
 			}
-			client := &http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+			client := &http.Client{Timeout: 10 * time.Second,
+				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 			if f == redoxtest.FaultStall {
 				client.Timeout = 50 * time.Millisecond
 			}
@@ -73,7 +74,7 @@ func TestEveryFault(t *testing.T) {
 	}
 }
 
-// post returns status 0 when there is no whole answer.
+// post sends the request. It returns status 0 if the response is incomplete.
 func (r *request) post(t *testing.T, s *redoxtest.Sandbox, client *http.Client) (status int, body string) {
 	t.Helper()
 	resp, err := client.Do(r.build(t, s))
@@ -92,20 +93,23 @@ func TestSearchPatient(t *testing.T) {
 	s, _ := start(t, redoxtest.Options{})
 	_, answer := good(t, s, time.Now()).send(t, s)
 	for query, total := range map[string]float64{
-		"": 1, "family=Green": 1, "family=green&given=keva": 1, "given=Keva": 1, "family=Brown": 0, "family=Green&given=Bob": 0, "family=Brown&given=Keva": 0,
+		"": 1, "family=Green": 1, "family=green&given=keva": 1, "given=Keva": 1, "family=Brown": 0,
+		"family=Green&given=Bob": 0, "family=Brown&given=Keva": 0,
 	} {
 		form, err := url.ParseQuery(query)
 		if err != nil {
 			t.Fatal(err)
 		}
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+"/fhir/R4/redox-fhir-sandbox/Development/Patient/_search", strings.NewReader(form.Encode()))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+			s.URL()+"/fhir/R4/redox-fhir-sandbox/Development/Patient/_search", strings.NewReader(form.Encode()))
 		if err != nil {
 			t.Fatal(err)
 		}
 		req.Header.Set("Authorization", "Bearer "+fmt.Sprint(answer["access_token"]))
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		status, bundle := do(t, req)
-		if status != 200 || bundle["resourceType"] != "Bundle" || bundle["total"] != total || float64(len(bundle["entry"].([]any))) != total {
+		if status != 200 || bundle["resourceType"] != "Bundle" || bundle["total"] != total ||
+			float64(len(bundle["entry"].([]any))) != total {
 			t.Errorf("search %q: HTTP %d %v", query, status, bundle)
 		}
 	}

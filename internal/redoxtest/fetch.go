@@ -12,14 +12,15 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// jwksURL is where an API key's public keys are fetched, and what was there.
+// jwksURL is a JWKS URL, and the set that was last fetched from it.
 type jwksURL struct {
 	url     string
-	expires time.Time // nothing is fetched before, not even for an unknown kid
+	expires time.Time // no fetch before this, not even for an unknown kid
 	keys    map[string]jose.JSONWebKey
 }
 
-// fetched returns the keys of an API key that has a JWKS URL.
+// fetched returns the keys of an API key that has a JWKS URL, and whether it has
+// one.
 func (s *Sandbox) fetched(clientID string) (keys map[string]jose.JSONWebKey, hasURL bool) {
 	now := s.now()
 	s.mu.Lock()
@@ -31,7 +32,7 @@ func (s *Sandbox) fetched(clientID string) (keys map[string]jose.JSONWebKey, has
 	if now.Before(k.url.expires) {
 		return k.url.keys, true
 	}
-	// Under the lock, so that each set is fetched once; a sandbox can wait.
+	// The lock is held during the fetch, so that each set is fetched once.
 	keys, maxAge, err := fetch(k.url.url)
 	if err != nil {
 		s.logLocked("fetching the JWKS of %s failed: %v", clientID, err)

@@ -12,14 +12,14 @@ import (
 	"strings"
 )
 
-// piece is the unit in which a secret is looked for, so that whoever shows as
-// much as two of them in a row is found. No innocent text holds one.
+// piece is the length of the parts of a secret that are searched for. Any part of a
+// secret that is at least two pieces long is found. No innocent text contains one.
 const piece = 24
 
-// Leaks returns where which of the secrets can be read, whole or in part. Both
-// maps go from a name, which is reported, to a text.
+// Leaks reports where which of the secrets can be read, whole or in part. Both maps
+// go from a name, which is reported, to a text.
 func Leaks(texts, secrets map[string]string) []string {
-	pieces := map[string][]string{} // of which secrets each is a part
+	pieces := map[string][]string{} // names of the secrets that contain each piece
 	var short []string              // secrets that are too short for pieces
 	for name, secret := range secrets {
 		if len(secret) < piece {
@@ -48,8 +48,8 @@ func Leaks(texts, secrets map[string]string) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// Secrets returns what is to be looked for with [Leaks]: of every assertion
-// that was received its claims and its signature, and every issued token.
+// Secrets returns what [Leaks] must search for: the claims and the signature of
+// every assertion that was received, and every token that was issued.
 func (s *Sandbox) Secrets() map[string]string {
 	secrets := map[string]string{}
 	for i, assertion := range s.Assertions() {
@@ -64,8 +64,8 @@ func (s *Sandbox) Secrets() map[string]string {
 	return secrets
 }
 
-// KeySecrets returns what is to be looked for of a private key, in the
-// encodings it may be shown in. Its public half, which is in them, is left out.
+// KeySecrets returns what [Leaks] must search for of a private key, in each
+// encoding that may show it. The public half, which these contain, is left out.
 func KeySecrets(name string, key *rsa.PrivateKey) (map[string]string, error) {
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {

@@ -9,20 +9,20 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// The sandbox's one environment. User-level API keys belong to none.
+// The only environment of the sandbox. User-level API keys belong to none.
 const environmentID = "sandbox-environment"
 
-// Quirk is a way in which an update of an API key can turn out otherwise than
-// it was meant. Redox documents neither of them, nor their absence.
+// Quirk names an unexpected result of an update of an API key. Redox documents
+// neither that these happen nor that they do not.
 type Quirk string
 
 // The quirks.
 const (
-	QuirkForgets Quirk = "forgets" // says 200 and stores nothing
-	QuirkMerges  Quirk = "merges"  // adds keys, and never takes one away
+	QuirkForgets Quirk = "forgets" // answers 200 and stores nothing
+	QuirkMerges  Quirk = "merges"  // adds keys, and never removes one
 )
 
-// SetQuirk makes updates turn out so until it is set otherwise.
+// SetQuirk sets the result of updates from now on.
 func (s *Sandbox) SetQuirk(q Quirk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -31,18 +31,18 @@ func (s *Sandbox) SetQuirk(q Quirk) {
 
 func (s *Sandbox) platformRoutes(mux *http.ServeMux) {
 	const one, all = "/platform/v1/apikeys/{id}", "/platform/v1/environments/{environment}/apikeys"
-	mux.Handle("GET "+all, s.managed(s.listAPIKeys))
-	mux.Handle("POST "+all, s.managed(s.createAPIKey))
-	mux.Handle("GET "+one, s.managed(s.readAPIKey))
-	mux.Handle("PATCH "+one, s.managed(s.updateAPIKey))
-	mux.Handle("DELETE "+one, s.managed(s.deleteAPIKey))
+	mux.Handle("GET "+all, s.requireManager(s.listAPIKeys))
+	mux.Handle("POST "+all, s.requireManager(s.createAPIKey))
+	mux.Handle("GET "+one, s.requireManager(s.readAPIKey))
+	mux.Handle("PATCH "+one, s.requireManager(s.updateAPIKey))
+	mux.Handle("DELETE "+one, s.requireManager(s.deleteAPIKey))
 }
 
-// managed lets a request pass whose token was issued to a user-level API key
-// of a user who may manage OAuth API keys.
-func (s *Sandbox) managed(next http.HandlerFunc) http.Handler {
+// requireManager wraps next: it rejects requests without a token of a user-level
+// API key whose user may manage OAuth API keys.
+func (s *Sandbox) requireManager(next http.HandlerFunc) http.Handler {
 	return s.authorized(func(w http.ResponseWriter, r *http.Request) {
-		if s.meetFault(platformAPI, w, r) {
+		if s.serveFault(platformAPI, w, r) {
 			return
 		}
 		caller, _ := s.session(bearer(r))
@@ -58,7 +58,7 @@ func (s *Sandbox) managed(next http.HandlerFunc) http.Handler {
 	})
 }
 
-// platformError answers in a shape of its own: Redox documents none.
+// platformError sends an error in a format of our own: Redox documents none.
 func (s *Sandbox) platformError(w http.ResponseWriter, r *http.Request, status int, reason string) {
 	s.answer(w, r, status, map[string]any{"errorDetail": reason}, reason)
 }
@@ -67,7 +67,7 @@ func (s *Sandbox) payload(w http.ResponseWriter, r *http.Request, payload map[st
 	s.answer(w, r, http.StatusOK, map[string]any{"meta": map[string]any{"version": "1.0.0"}, "payload": payload}, reason)
 }
 
-// show is an API key as the Platform API shows it.
+// show returns the API key as the Platform API shows it.
 func (k *apiKey) show(id string) map[string]any {
 	shown := map[string]any{
 		"id": id, "name": k.name, "jwksURL": nil, "jwkSet": k.jwkSet(),
@@ -79,8 +79,9 @@ func (k *apiKey) show(id string) map[string]any {
 	return shown
 }
 
-// environmentKeyLocked returns the OAuth API key id, nil when there is none:
-// user-level keys are not managed here, nor those of other organizations.
+// environmentKeyLocked returns the OAuth API key id. It returns nil if there is
+// none, if it is a user-level key, or if it belongs to another organization: the
+// Platform API manages neither.
 func (s *Sandbox) environmentKeyLocked(id string) *apiKey {
 	if k := s.apiKeys[id]; k != nil && !k.user && !k.hidden {
 		return k
@@ -104,7 +105,7 @@ func (s *Sandbox) listAPIKeys(w http.ResponseWriter, r *http.Request) {
 	s.payload(w, r, map[string]any{"apikeys": all}, "API keys listed")
 }
 
-// change is the body of an update or a creation; what is absent stays.
+// change is the body of an update or a creation. Absent fields are not changed.
 type change struct {
 	Name    *string         `json:"name"`
 	JWKSURL *string         `json:"jwksURL"`
@@ -182,7 +183,8 @@ func (s *Sandbox) updateAPIKey(w http.ResponseWriter, r *http.Request) {
 	s.withAPIKey(w, r, func(k *apiKey) { k.change(c, s.quirk) })
 }
 
-// withAPIKey shows the API key that the path names, after do, under the lock.
+// withAPIKey calls do with the API key that the path names, under the lock, and
+// answers with that key.
 func (s *Sandbox) withAPIKey(w http.ResponseWriter, r *http.Request, do func(*apiKey)) {
 	id := r.PathValue("id")
 	s.mu.Lock()

@@ -34,7 +34,8 @@ func tokenOf(t *testing.T, s *redoxtest.Sandbox) string {
 	return answer["access_token"].(string)
 }
 
-func platform(t *testing.T, s *redoxtest.Sandbox, token, method, path, body string) (status int, answer map[string]any) {
+func platform(t *testing.T, s *redoxtest.Sandbox, token, method, path,
+	body string) (status int, answer map[string]any) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.URL()+path, strings.NewReader(body))
 	if err != nil {
@@ -55,15 +56,17 @@ func set(t *testing.T, answer map[string]any) (jwks string, key map[string]any) 
 	return string(raw), key
 }
 
-// The five operations on API keys, in the shapes that Redox documents.
+// The five operations on API keys, in the formats that Redox documents.
 func TestPlatform(t *testing.T) {
 	s, ask := manager(t)
 	jwk := publicJWK(t, &key(t).PublicKey, "k2")
 	status, answer := ask(http.MethodPost, keysPath, `{"name":"mine","jwkSet":{"keys":[`+jwk+`]}}`)
 	jwks, created := set(t, answer)
 	id, _ := created["id"].(string)
-	if status != 200 || id == "" || created["name"] != "mine" || created["jwksURL"] != nil || !strings.Contains(jwks, `"kid":"k2"`) ||
-		created["environment"].(map[string]any)["environmentFlag"] != "Development" || answer["meta"].(map[string]any)["version"] != "1.0.0" {
+	if status != 200 || id == "" || created["name"] != "mine" || created["jwksURL"] != nil ||
+		!strings.Contains(jwks, `"kid":"k2"`) ||
+		created["environment"].(map[string]any)["environmentFlag"] != "Development" ||
+		answer["meta"].(map[string]any)["version"] != "1.0.0" {
 		t.Fatalf("created: HTTP %d %v", status, answer)
 	}
 	one := "/platform/v1/apikeys/" + id
@@ -75,7 +78,8 @@ func TestPlatform(t *testing.T) {
 	}
 	// An update changes what it names, and replaces a set whole.
 	status, answer = ask(http.MethodPatch, one, `{"name":"yours","jwksURL":"https://example.com/jwks"}`)
-	if again, k := set(t, answer); status != 200 || again != jwks || k["name"] != "yours" || k["jwksURL"] != "https://example.com/jwks" {
+	if again, k := set(t, answer); status != 200 || again != jwks || k["name"] != "yours" ||
+		k["jwksURL"] != "https://example.com/jwks" {
 		t.Errorf("updated: HTTP %d %v", status, answer)
 	}
 	status, answer = ask(http.MethodPatch, one, `{"jwkSet":{"keys":[]},"jwksURL":""}`)
@@ -85,10 +89,12 @@ func TestPlatform(t *testing.T) {
 	if s.JWKS(id) != `{"keys":[]}` {
 		t.Errorf("the dashboard shows %s", s.JWKS(id))
 	}
-	if status, answer = ask(http.MethodGet, keysPath, ""); status != 200 || len(answer["payload"].(map[string]any)["apikeys"].([]any)) != 1 {
+	if status, answer = ask(http.MethodGet, keysPath, ""); status != 200 ||
+		len(answer["payload"].(map[string]any)["apikeys"].([]any)) != 1 {
 		t.Errorf("listed: HTTP %d %v", status, answer)
 	}
-	if status, answer = ask(http.MethodDelete, one, ""); status != 200 || answer["payload"].(map[string]any)["message"] == "" {
+	if status, answer = ask(http.MethodDelete, one, ""); status != 200 ||
+		answer["payload"].(map[string]any)["message"] == "" {
 		t.Errorf("deleted: HTTP %d %v", status, answer)
 	}
 	for _, method := range []string{http.MethodGet, http.MethodPatch, http.MethodDelete} {
@@ -103,7 +109,8 @@ func TestPlatform(t *testing.T) {
 		method, path, body string
 		status             int
 	}{
-		{http.MethodPost, keysPath, "{}", 400}, {http.MethodPost, keysPath, "x", 400}, {http.MethodPost, elsewhere, `{"name":"n"}`, 404}, {http.MethodGet, elsewhere, "", 404},
+		{http.MethodPost, keysPath, "{}", 400}, {http.MethodPost, keysPath, "x", 400},
+		{http.MethodPost, elsewhere, `{"name":"n"}`, 404}, {http.MethodGet, elsewhere, "", 404},
 		{http.MethodPatch, one, `{"jwkSet":{"keys":[{}]}}`, 400},
 	} {
 		if status, answer = ask(bad.method, bad.path, bad.body); status != bad.status {
@@ -156,7 +163,8 @@ func TestQuirks(t *testing.T) {
 		kid, want string
 	}{{redoxtest.QuirkForgets, "b", "a"}, {redoxtest.QuirkMerges, "b", "ab"}, {"", "c", "c"}} {
 		s.SetQuirk(test.quirk)
-		if status, answer := ask(http.MethodPatch, "/platform/v1/apikeys/other", `{"jwkSet":`+one(test.kid)+`}`); status != 200 {
+		if status, answer := ask(http.MethodPatch, "/platform/v1/apikeys/other",
+			`{"jwkSet":`+one(test.kid)+`}`); status != 200 {
 			t.Errorf("HTTP %d %v", status, answer)
 		}
 		if got := kids(); got != test.want {

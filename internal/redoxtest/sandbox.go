@@ -1,9 +1,9 @@
 // Package redoxtest is a sandbox: a token endpoint, two API endpoints and the
-// Platform API's operations on API keys, that behave as Redox's documentation says. It verifies what a client sends, so
-// that a test against it replaces the server and never the client. Where the
-// documentation is silent, the sandbox is strict.
+// Platform API's operations on API keys that behave as Redox's documentation says.
+// It verifies what a client sends, so a test replaces the server and never the
+// client. Where the documentation is silent, the sandbox is strict.
 //
-// Command redox-sandbox is the same as a program.
+// Command redox-sandbox runs it as a program.
 package redoxtest
 
 import (
@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// Options says how a [Sandbox] behaves; the zero value is good for tests.
+// Options configures a [Sandbox]. The zero value is good for tests.
 type Options struct {
 	Listen   string           // address to listen on; 127.0.0.1:0 when empty
 	URL      string           // base URL that clients use, without a trailing slash; that of the address when empty
@@ -32,30 +32,30 @@ type Sandbox struct {
 	options  Options
 	url      string
 	server   *http.Server
-	stopping chan struct{} // closed by Close: ends what stalls
+	stopping chan struct{} // closed by Close; ends stalled requests
 
-	mu           sync.Mutex         // guards all below; nothing is sent under it
+	mu           sync.Mutex         // guards the fields below; not held while sending
 	apiKeys      map[string]*apiKey // by client ID
-	stale        bool               // every second request meets a machine that has not seen the last change
+	stale        bool               // whether every second request reaches a machine that has not seen the last change
 	requests     int
-	seen         map[string]time.Time // iss and jti, until when they could be replayed
-	swept        time.Time            // when those that could not be any more were last forgotten
+	seen         map[string]time.Time // by iss and jti, until when the assertion could be replayed
+	swept        time.Time            // when seen was last cleaned
 	live         map[string]session   // by token
 	assertions   []string
 	tokens       []string
-	faults       map[endpoint]*ordered
+	faults       map[endpoint]*scheduledFault
 	quirk        Quirk
 	offset       time.Duration
 	tokenTTL     time.Duration
 	conns        int               // opened so far
-	open         int               // of those, still
+	open         int               // open now
 	idle         map[net.Conn]bool // open, between two requests
 	redirected   int
 	unauthorized int
 	userAgent    string // of the last token request
 }
 
-// Start listens and serves at once. The error is the listener's.
+// Start listens and serves. The error is from the listener.
 func Start(o Options) (*Sandbox, error) {
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
@@ -80,7 +80,7 @@ func Start(o Options) (*Sandbox, error) {
 		apiKeys:  map[string]*apiKey{},
 		seen:     map[string]time.Time{},
 		live:     map[string]session{},
-		faults:   map[endpoint]*ordered{tokenEndpoint: {}, platformAPI: {}},
+		faults:   map[endpoint]*scheduledFault{tokenEndpoint: {}, platformAPI: {}},
 		idle:     map[net.Conn]bool{},
 		tokenTTL: o.TokenTTL,
 	}
@@ -97,7 +97,7 @@ func Start(o Options) (*Sandbox, error) {
 	return s, nil
 }
 
-// Close stops the server and ends every request under way.
+// Close stops the server and ends every pending request.
 func (s *Sandbox) Close() {
 	close(s.stopping)
 	if err := s.server.Close(); err != nil {
@@ -105,39 +105,40 @@ func (s *Sandbox) Close() {
 	}
 }
 
-// URL is the sandbox's base, without a trailing slash.
+// URL returns the base URL of the sandbox, without a trailing slash.
 func (s *Sandbox) URL() string { return s.url }
 
-// TokenURL is the token endpoint, and the audience that assertions must have.
+// TokenURL returns the URL of the token endpoint, which is also the audience that
+// assertions must have.
 func (s *Sandbox) TokenURL() string { return s.url + "/v2/auth/token" }
 
-// session is what an access token stands for.
+// session is what the sandbox knows of an access token.
 type session struct {
 	clientID string
 	until    time.Time
 }
 
-// Live tells whether the API endpoints accept token now.
+// Live reports whether the API endpoints accept token now.
 func (s *Sandbox) Live(token string) bool {
 	_, live := s.session(token)
 	return live
 }
 
-// Left returns for how long from now on they will accept token, if nothing
-// happens to it.
+// Left returns how long the API endpoints will still accept token, unless it is
+// revoked.
 func (s *Sandbox) Left(token string) time.Duration {
 	found, _ := s.session(token)
 	return max(0, found.until.Sub(s.now()))
 }
 
-// RevokeTokens ends all tokens that were issued so far.
+// RevokeTokens revokes all tokens that were issued so far.
 func (s *Sandbox) RevokeTokens() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.live)
 }
 
-// Unauthorized returns how many requests the API endpoints refused because of
+// Unauthorized returns how many requests the API endpoints rejected because of
 // their token.
 func (s *Sandbox) Unauthorized() int {
 	s.mu.Lock()
@@ -153,14 +154,14 @@ func (s *Sandbox) session(token string) (session, bool) {
 	return found, issued && now.Before(found.until)
 }
 
-// Assertions returns every client assertion received, for leak scans.
+// Assertions returns every client assertion that was received, for leak scans.
 func (s *Sandbox) Assertions() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.assertions)
 }
 
-// Tokens returns every access token issued, for leak scans.
+// Tokens returns every access token that was issued, for leak scans.
 func (s *Sandbox) Tokens() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -224,13 +225,13 @@ func (s *Sandbox) countConnections(c net.Conn, state http.ConnState) {
 	}
 }
 
-// CloseIdle closes the connections that are between two requests, as a server
-// does when it has waited long enough, and returns how many those were.
+// CloseIdle closes the connections that have no pending request, as a server does
+// after an idle timeout. It returns how many it closed.
 func (s *Sandbox) CloseIdle() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.idle {
-		_ = c.Close() // the other end may have been faster
+		_ = c.Close() // the client may have closed it already
 	}
 	return len(s.idle)
 }
@@ -243,6 +244,6 @@ func (s *Sandbox) log(format string, args ...any) {
 
 func (s *Sandbox) logLocked(format string, args ...any) {
 	if s.options.Log != nil {
-		_, _ = fmt.Fprintf(s.options.Log, format+"\n", args...) // a log that fails has nobody to tell
+		_, _ = fmt.Fprintf(s.options.Log, format+"\n", args...) // there is nowhere to report this
 	}
 }

@@ -67,7 +67,7 @@ func start(t *testing.T, o redoxtest.Options) (*redoxtest.Sandbox, *bytes.Buffer
 	return s, log
 }
 
-// request is a good token request; tests spoil it.
+// request is a good token request, which tests change.
 type request struct {
 	method jwt.SigningMethod
 	key    any
@@ -84,10 +84,12 @@ func good(t *testing.T, s *redoxtest.Sandbox, now time.Time) *request {
 		key:    key(t),
 		header: map[string]any{"kid": "k"},
 		claims: jwt.MapClaims{
-			"iss": clientID, "sub": clientID, "aud": s.TokenURL(), "iat": now.Unix(), "exp": now.Unix() + 300, "jti": fmt.Sprint(now.UnixNano()),
+			"iss": clientID, "sub": clientID, "aud": s.TokenURL(), "iat": now.Unix(), "exp": now.Unix() + 300,
+			"jti": fmt.Sprint(now.UnixNano()),
 		},
 		form: url.Values{
-			"grant_type": {"client_credentials"}, "client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+			"grant_type":            {"client_credentials"},
+			"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
 		},
 		kind: "application/x-www-form-urlencoded",
 	}
@@ -144,7 +146,8 @@ func TestToken(t *testing.T) {
 	r.form.Set("scope", "a b")
 	status, answer := r.send(t, s)
 	token, _ := answer["access_token"].(string)
-	if status != 200 || token == "" || answer["token_type"] != "Bearer" || answer["expires_in"] != 7.0 || answer["scope"] != "a b" {
+	if status != 200 || token == "" || answer["token_type"] != "Bearer" || answer["expires_in"] != 7.0 ||
+		answer["scope"] != "a b" {
 		t.Fatalf("HTTP %d %v", status, answer)
 	}
 	for _, path := range []string{"/fhir/R4/redox-fhir-sandbox/Development/Patient/_search", "/endpoint"} {
@@ -182,16 +185,16 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// noKey is the words for a kid or a client ID that Redox does not know.
+// noKey is the error_description for an unknown kid or client ID.
 const noKey = "Public key not found, check client_id, kid and Redox dashboard settings"
 
 var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
-// spoiled is a request with one thing wrong, or almost.
-type spoiled struct {
+// badRequest changes one thing in a good request, and says what Redox answers.
+type badRequest struct {
 	spoil func(*request)
 	want  string // error_description, or ok
-	log   string // as well, when Redox is silent on the reason
+	log   string // expected in the log, when the error_description is empty
 }
 
 func setClaim(name string, value any) func(*request) {
@@ -210,13 +213,15 @@ func setForm(name, value string) func(*request) {
 	}
 }
 
-// Each thing that Redox documents it checks of the form, and its words.
+// Each check of the form that Redox documents, with the error_description.
 func TestRefusesForms(t *testing.T) {
-	refuses(t, map[string]spoiled{
-		"JSON":                 {func(r *request) { r.kind = "application/json" }, "x-www-form-urlencoded content-type required", ""},
-		"no content type":      {func(r *request) { r.kind = "" }, "x-www-form-urlencoded content-type required", ""},
-		"no grant type":        {setForm("grant_type", ""), "Missing grant_type parameter", ""},
-		"wrong grant type":     {setForm("grant_type", "password"), "The grant_type parameter should equal 'client_credentials'", ""},
+	refuses(t, map[string]badRequest{
+		"JSON": {func(r *request) { r.kind = "application/json" },
+			"x-www-form-urlencoded content-type required", ""},
+		"no content type": {func(r *request) { r.kind = "" }, "x-www-form-urlencoded content-type required", ""},
+		"no grant type":   {setForm("grant_type", ""), "Missing grant_type parameter", ""},
+		"wrong grant type": {setForm("grant_type", "password"),
+			"The grant_type parameter should equal 'client_credentials'", ""},
 		"no assertion type":    {setForm("client_assertion_type", ""), "Missing client assertion type", ""},
 		"wrong assertion type": {setForm("client_assertion_type", "x"), "Invalid client assertion type", ""},
 		"no assertion":         {func(r *request) { r.form["client_assertion"] = nil }, "Missing client assertion", ""},
@@ -228,34 +233,39 @@ func TestRefusesForms(t *testing.T) {
 	})
 }
 
-// The same of the assertion. What is wrong in a claim is refused without words.
+// Each check of the assertion. A wrong claim has no error_description.
 func TestRefusesAssertions(t *testing.T) {
-	refuses(t, map[string]spoiled{
-		"no kid":             {func(r *request) { delete(r.header, "kid") }, "JWT header kid property is required", ""},
-		"unknown kid":        {func(r *request) { r.header["kid"] = "other" }, noKey, ""},
-		"unknown client":     {setClaim("iss", "other"), noKey, ""},
-		"RS256":              {func(r *request) { r.method = jwt.SigningMethodRS256 }, "", "RS256, not RS384"},
-		"PS384":              {func(r *request) { r.method = jwt.SigningMethodPS384 }, "", "PS384, not RS384"},
-		"HS384":              {func(r *request) { r.method, r.key = jwt.SigningMethodHS384, []byte("secret") }, "", "HS384, not RS384"},
-		"another's key":      {func(r *request) { r.key = keyFile(t, "rsa3072.pem") }, "", "the signature does not fit"},
-		"sub is not iss":     {setClaim("sub", "other"), "", "sub is not iss"},
-		"no sub":             {setClaim("sub", nil), "", "sub is not iss"},
-		"wrong aud":          {setClaim("aud", "https://api.redoxengine.com/v2/auth/token"), "", "aud is not the token URL"},
-		"no iat":             {setClaim("iat", nil), "", "iat or exp is missing"},
-		"no exp":             {setClaim("exp", nil), "", "iat or exp is missing"},
-		"iat 11 s ahead":     {setClaim("iat", noon.Unix()+11), "", "iat is in the future"},
-		"iat too old":        {setClaim("iat", noon.Unix()-311), "", "iat is not within the past 5 minutes"},
-		"exp has passed":     {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()-100, noon.Unix()-10 }, "", "exp has passed"},
-		"lives 301 s":        {setClaim("exp", noon.Unix()+301), "", "more than 5 minutes after iat"},
-		"no jti":             {setClaim("jti", nil), "", "jti is missing"},
-		"a huge form":        {setForm("x", strings.Repeat("x", 1<<20)), "", "the form cannot be read"},
-		"iat 10 s ahead":     {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()+10, noon.Unix()+310 }, "ok", ""},
-		"iat 309 s old":      {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()-309, noon.Unix()-9 }, "ok", ""},
-		"exp 9 s ago passes": {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()-100, noon.Unix()-9 }, "ok", ""},
+	refuses(t, map[string]badRequest{
+		"no kid":         {func(r *request) { delete(r.header, "kid") }, "JWT header kid property is required", ""},
+		"unknown kid":    {func(r *request) { r.header["kid"] = "other" }, noKey, ""},
+		"unknown client": {setClaim("iss", "other"), noKey, ""},
+		"RS256":          {func(r *request) { r.method = jwt.SigningMethodRS256 }, "", "RS256, not RS384"},
+		"PS384":          {func(r *request) { r.method = jwt.SigningMethodPS384 }, "", "PS384, not RS384"},
+		"HS384": {func(r *request) { r.method, r.key = jwt.SigningMethodHS384, []byte("secret") }, "",
+			"HS384, not RS384"},
+		"another's key":  {func(r *request) { r.key = keyFile(t, "rsa3072.pem") }, "", "the signature does not fit"},
+		"sub is not iss": {setClaim("sub", "other"), "", "sub is not iss"},
+		"no sub":         {setClaim("sub", nil), "", "sub is not iss"},
+		"wrong aud":      {setClaim("aud", "https://api.redoxengine.com/v2/auth/token"), "", "aud is not the token URL"},
+		"no iat":         {setClaim("iat", nil), "", "iat or exp is missing"},
+		"no exp":         {setClaim("exp", nil), "", "iat or exp is missing"},
+		"iat 11 s ahead": {setClaim("iat", noon.Unix()+11), "", "iat is in the future"},
+		"iat too old":    {setClaim("iat", noon.Unix()-311), "", "iat is not within the past 5 minutes"},
+		"exp has passed": {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()-100, noon.Unix()-10 },
+			"", "exp has passed"},
+		"lives 301 s": {setClaim("exp", noon.Unix()+301), "", "more than 5 minutes after iat"},
+		"no jti":      {setClaim("jti", nil), "", "jti is missing"},
+		"a huge form": {setForm("x", strings.Repeat("x", 1<<20)), "", "the form cannot be read"},
+		"iat 10 s ahead": {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()+10, noon.Unix()+310 }, "ok",
+			""},
+		"iat 309 s old": {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()-309, noon.Unix()-9 }, "ok",
+			""},
+		"exp 9 s ago passes": {func(r *request) { r.claims["iat"], r.claims["exp"] = noon.Unix()-100, noon.Unix()-9 }, "ok",
+			""},
 	})
 }
 
-func refuses(t *testing.T, tests map[string]spoiled) {
+func refuses(t *testing.T, tests map[string]badRequest) {
 	t.Helper()
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -269,7 +279,8 @@ func refuses(t *testing.T, tests map[string]spoiled) {
 				}
 				return
 			}
-			if status != 400 || answer["error"] != "invalid_request" || answer["error_description"] != test.want || answer["error_uri"] == "" {
+			if status != 400 || answer["error"] != "invalid_request" || answer["error_description"] != test.want ||
+				answer["error_uri"] == "" {
 				t.Errorf("HTTP %d %v", status, answer)
 			}
 			if test.log == "" {

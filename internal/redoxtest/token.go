@@ -22,22 +22,22 @@ const (
 
 const errorURI = "https://docs.redoxengine.com/permalink/7sEi7MTFssZ1JuHpUYLeYJ"
 
-// refused is a documented error_description, with the reason for the log. The
-// description is often blank; the reason never is.
+// refused is an error response: the documented error_description, which is often
+// empty, and the reason for the log, which never is.
 type refused struct{ description, reason string }
 
 func (r *refused) Error() string { return r.reason }
 
 func documented(description string) error { return &refused{description, description} }
 
-// blank is what Redox answers when a claim has a wrong value.
+// blank returns what Redox answers when a claim has a wrong value: no description.
 func blank(reason string) error { return &refused{"", reason} }
 
 func (s *Sandbox) token(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.userAgent = r.UserAgent()
 	s.mu.Unlock()
-	if s.meetFault(tokenEndpoint, w, r) {
+	if s.serveFault(tokenEndpoint, w, r) {
 		return
 	}
 	clientID, err := s.verify(r)
@@ -58,7 +58,7 @@ func (s *Sandbox) token(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, http.StatusOK, answer, "token issued")
 }
 
-// UserAgent is what the last token request said of who sent it.
+// UserAgent returns the User-Agent header of the last token request.
 func (s *Sandbox) UserAgent() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,10 +76,10 @@ func (s *Sandbox) answer(w http.ResponseWriter, r *http.Request, status int, v a
 	s.log("%s %s %d %s", r.Method, r.URL.Path, status, reason)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the client may have gone
+	_ = json.NewEncoder(w).Encode(v) // the client may have closed the connection
 }
 
-// issue makes a token for a client; a fault issues them for nobody.
+// issue returns a new token for a client. Faults issue tokens for the empty client.
 func (s *Sandbox) issue(clientID string) (token string, life time.Duration) {
 	token = "sandbox-" + rand.Text() + rand.Text()
 	now := s.now()
@@ -90,10 +90,11 @@ func (s *Sandbox) issue(clientID string) (token string, life time.Duration) {
 	return token, s.tokenTTL
 }
 
-// verify checks a token request in the order in which Redox's troubleshooting
-// page lists the errors, and returns whose it is.
+// verify checks a token request in the order in which Redox's troubleshooting page
+// lists the errors. It returns the client ID.
 func (s *Sandbox) verify(r *http.Request) (clientID string, err error) {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
+		kind != "application/x-www-form-urlencoded" {
 		return "", documented("x-www-form-urlencoded content-type required")
 	}
 	r.Body = http.MaxBytesReader(nil, r.Body, 1<<20)
@@ -119,7 +120,7 @@ func (s *Sandbox) verify(r *http.Request) (clientID string, err error) {
 	return s.verifyAssertion(form.Get("client_assertion"))
 }
 
-// claims has pointers where absence differs from zero.
+// claims uses pointers where a missing value differs from zero.
 type claims struct {
 	Issuer   string `json:"iss"`
 	Subject  string `json:"sub"`
@@ -130,9 +131,10 @@ type claims struct {
 }
 
 func (s *Sandbox) verifyAssertion(compact string) (clientID string, err error) {
-	// Other algorithms are parsed too, to be refused as Redox refuses them.
+	// Other algorithms are parsed too, so that the error is the one that Redox returns.
 	jws, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{
-		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.HS256, jose.HS384, jose.HS512,
+		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512,
+		jose.HS256, jose.HS384, jose.HS512,
 	})
 	if err != nil {
 		return "", blank("the assertion is not a JWS")
@@ -184,8 +186,9 @@ func (s *Sandbox) verifyClaims(c claims) error {
 	return s.remember(c.Issuer+"\x00"+c.ID, now)
 }
 
-// remember refuses a jti that was seen. Once in a while it forgets those whose
-// assertion could not be used any more: not each time, as there may be many.
+// remember returns an error if the jti was seen before. From time to time it
+// removes those whose assertion has expired; not on each call, as there may be
+// many.
 func (s *Sandbox) remember(id string, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

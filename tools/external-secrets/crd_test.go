@@ -59,9 +59,11 @@ func TestMistakes(t *testing.T) {
 		{"  refreshInterval: 3m", "  refreshAfter: 3m", "refreshAfter in body is a forbidden property"},
 		{"  refreshInterval: 3m", "  refreshInterval: 180", "refreshInterval in body must be of type string"},
 		{"    template:\n", "    templates:\n", "templates in body is a forbidden property"},
-		{"        access_token: \"", "        access_token:\n          from: \"", "access_token in body must be of type string"},
+		{"        access_token: \"", "        access_token:\n          from: \"",
+			"access_token in body must be of type string"},
 		{"generatorRef:", "generator:", "generator in body is a forbidden property"},
-		{"apiVersion: external-secrets.io/v1\n", "apiVersion: external-secrets.io/v1beta1\n", "there is no ExternalSecret in external-secrets.io/v1beta1"},
+		{"apiVersion: external-secrets.io/v1\n", "apiVersion: external-secrets.io/v1beta1\n",
+			"there is no ExternalSecret in external-secrets.io/v1beta1"},
 		{"kind: ExternalSecret\n", "kind: ExternalSecret\nspec:\n  x: 1\n", "already set in map"},
 	} {
 		t.Run(mistake.with, func(t *testing.T) {

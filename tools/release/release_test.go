@@ -23,12 +23,13 @@ func TestCheckBinary(t *testing.T) {
 		size                  int64
 		wants                 string
 	}{
-		"right":                {"-s -w -X main.version=v1.2.3", "-trimpath", "linux", 0, ""},
-		"another system":       {"-s -w -X main.version=v1.2.3", "-trimpath", "freebsd", 0, ""},
-		"as large as may be":   {"-s -w -X main.version=v1.2.3", "-trimpath", "freebsd", largest, ""},
-		"too large":            {"-s -w -X main.version=v1.2.3", "-trimpath", "freebsd", largest + 1, "more than 30 MiB"},
-		"another variable":     {"-s -w -X main.Version=v1.2.3", "-trimpath", "linux", 0, "does not know that it is v1.2.3"},
-		"another version":      {"-s -w -X main.version=v1.2.3-rc", "-trimpath", runtime.GOOS, 0, "it is v1.2.3-rc, not v1.2.3"},
+		"right":              {"-s -w -X main.version=v1.2.3", "-trimpath", "linux", 0, ""},
+		"another system":     {"-s -w -X main.version=v1.2.3", "-trimpath", "freebsd", 0, ""},
+		"as large as may be": {"-s -w -X main.version=v1.2.3", "-trimpath", "freebsd", largest, ""},
+		"too large":          {"-s -w -X main.version=v1.2.3", "-trimpath", "freebsd", largest + 1, "more than 30 MiB"},
+		"another variable":   {"-s -w -X main.Version=v1.2.3", "-trimpath", "linux", 0, "does not know that it is v1.2.3"},
+		"another version": {"-s -w -X main.version=v1.2.3-rc", "-trimpath", runtime.GOOS, 0,
+			"it is v1.2.3-rc, not v1.2.3"},
 		"paths of the machine": {"-s -w -X main.version=v1.2.3", "-v", "linux", 0, "was built with -trimpath=, not true"},
 		"symbols":              {"-w -X main.version=v1.2.3", "-trimpath", "linux", 0, "is not stripped"},
 	} {

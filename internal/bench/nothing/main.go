@@ -1,7 +1,6 @@
-// Command nothing is the least that an external secrets engine can do: it
-// answers a read with a constant, from memory. What it reaches is what Vault
-// leaves to any plugin, so scripts/bench measures against it. At token the
-// constant is what an answer of the engine looks like.
+// Command nothing is the smallest possible secrets engine: it answers a read with a
+// constant, from memory. No plugin can be faster in Vault, so scripts/bench
+// compares with it. The constant at token has the form of the engine's response.
 package main
 
 import (
@@ -25,8 +24,10 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	}
 	token := func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 		return &logical.Response{Data: map[string]any{
-			"access_token": "bench-3f6c1c0a7e5d4b7f9a1c", "token_type": "Bearer", "expires_in": 299, "expires_at": "2026-11-24T09:05:00Z",
-			"client_id": "bench", "key_id": "gJdQNvWI1Nv3sTMfUnViXDIQD0f8cTnh_hsb_qsB5LU", "ttl": 239, "rotation_period": 299, "last_vault_rotation": "2026-11-24T09:00:00Z",
+			"access_token": "bench-3f6c1c0a7e5d4b7f9a1c", "token_type": "Bearer", "expires_in": 299,
+			"expires_at": "2026-11-24T09:05:00Z",
+			"client_id":  "bench", "key_id": "gJdQNvWI1Nv3sTMfUnViXDIQD0f8cTnh_hsb_qsB5LU", "ttl": 239, "rotation_period": 299,
+			"last_vault_rotation": "2026-11-24T09:00:00Z",
 		}}, nil
 	}
 	raw := func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {

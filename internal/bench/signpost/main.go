@@ -1,7 +1,7 @@
-// Command signpost is the least that an engine for Redox can do: it signs a
-// client assertion with a key in memory and posts it, without a config, storage
-// or any care. scripts/bench measures against it. The token URL comes with each
-// read, as data.
+// Command signpost is the smallest possible engine for Redox: it signs a client
+// assertion with a key in memory and posts it. It has no config, no storage and no
+// error handling. scripts/bench compares with it. Each read brings the token URL as
+// data.
 package main
 
 import (
@@ -52,13 +52,15 @@ func (e *engine) factory(ctx context.Context, conf *logical.BackendConfig) (logi
 func (e *engine) read(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	tokenURL, _ := d.Get("url").(string)
 	signed, err := assertion.Sign(e.key, assertion.Claims{
-		ClientID: "bench", KeyID: "bench", Audience: tokenURL, ID: assertion.NewID(), IssuedAt: time.Now(), TTL: assertion.MaxTTL,
+		ClientID: "bench", KeyID: "bench", Audience: tokenURL, ID: assertion.NewID(), IssuedAt: time.Now(),
+		TTL: assertion.MaxTTL,
 	})
 	if err != nil {
 		return nil, err
 	}
 	form := url.Values{
-		"grant_type": {"client_credentials"}, "client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}, "client_assertion": {signed},
+		"grant_type":            {"client_credentials"},
+		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}, "client_assertion": {signed},
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, tokenURL, strings.NewReader(form.Encode()))
 	if err != nil {

@@ -1,6 +1,6 @@
-// Command watched is the plugin, which also tells what it holds: once a second
-// it writes its process ID, its goroutines and its heap to the file that
-// REDOX_WATCHED names. It is for the soak test alone.
+// Command watched is the plugin, and also reports its use of resources: once a
+// second it writes its process ID, its number of goroutines and its heap to the
+// file that REDOX_WATCHED names. Only the soak test uses it.
 package main
 
 import (
@@ -25,8 +25,8 @@ func main() {
 	}
 }
 
-// watch writes for ever. Vault also starts the plugin to see what it is, without
-// the variable being of use to anybody; then what is written is soon replaced.
+// watch writes for ever. Vault also starts the plugin only to learn its version;
+// what that process writes is soon replaced.
 func watch(path string) {
 	for ; ; time.Sleep(time.Second) {
 		if err := write(path); err != nil {
@@ -35,10 +35,10 @@ func watch(path string) {
 	}
 }
 
-// write replaces the file at once, so that nobody reads half of it. After the
-// figures stands where the goroutines are, for when there are too many.
+// write replaces the file atomically. After the figures it writes where the
+// goroutines are, for a test that finds too many.
 func write(path string) error {
-	// What the last collection left: what is in use includes garbage.
+	// The heap after the last collection: the heap in use includes garbage.
 	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(heap)
 	var text bytes.Buffer

@@ -1,4 +1,4 @@
-package redox
+package repotest
 
 import (
 	"fmt"
@@ -93,6 +93,7 @@ func brokenLinks(path, text string) (broken []string, relative int) {
 
 // What is linked to in this repository is there, and so is the heading.
 func TestLinks(t *testing.T) {
+	atRoot(t)
 	files := []string{"README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md"}
 	for _, pattern := range []string{"docs/*.md", "examples/*/README.md"} {
 		more, err := filepath.Glob(pattern)
@@ -121,6 +122,7 @@ func TestLinks(t *testing.T) {
 
 // The check of links finds what is broken, and nothing else.
 func TestLinksFindsWhatIsBroken(t *testing.T) {
+	atRoot(t)
 	heading := "# A `b_c` (d), e\n# A `b_c` (d), e\n```\n# not one\n```\n"
 	for text, want := range map[string]bool{
 		"[a](docs/api.md) [b](docs) [c](#a-b_c-d-e) [`[d]`](#a-b_c-d-e-1) [e](https://example.org/#x)": false,

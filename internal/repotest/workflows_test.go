@@ -1,4 +1,4 @@
-package redox
+package repotest
 
 import (
 	"os"
@@ -35,6 +35,7 @@ func unpinned(workflow string, pins map[string]string) (wrong []string) {
 
 // What a workflow runs with this repository's rights is a commit that was chosen.
 func TestWorkflowsArePinned(t *testing.T) {
+	atRoot(t)
 	files, err := filepath.Glob(".github/workflows/*.y*ml")
 	if err != nil || len(files) < 4 {
 		t.Fatal(files, err)
@@ -57,6 +58,7 @@ func TestWorkflowsArePinned(t *testing.T) {
 // Each run is in a bash that sees a pipe fail, and no checkout leaves a token for
 // what runs after it.
 func TestWorkflowsAreCareful(t *testing.T) {
+	atRoot(t)
 	files, err := filepath.Glob(".github/workflows/*.y*ml")
 	if err != nil || len(files) < 4 {
 		t.Fatal(files, err)
@@ -69,7 +71,8 @@ func TestWorkflowsAreCareful(t *testing.T) {
 		if !strings.Contains(string(text), "\ndefaults:\n  run:\n    shell: bash\n") {
 			t.Errorf("%s does not name bash as the shell of all runs", file)
 		}
-		if n, safe := strings.Count(string(text), "actions/checkout@"), strings.Count(string(text), "persist-credentials: false\n"); n != safe {
+		n := strings.Count(string(text), "actions/checkout@")
+		if safe := strings.Count(string(text), "persist-credentials: false\n"); n != safe {
 			t.Errorf("%s: %d of %d checkouts say persist-credentials: false", file, safe, n)
 		}
 	}

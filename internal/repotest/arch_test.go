@@ -1,4 +1,4 @@
-package redox
+package repotest
 
 import (
 	"bytes"
@@ -45,11 +45,13 @@ var rooms = map[string][]string{
 	"internal/schedule":   {},
 	"internal/store":      {"github.com/hashicorp/vault/sdk/logical"},
 	".": {
-		"github.com/hashicorp/vault/sdk/framework", "github.com/hashicorp/vault/sdk/helper/locksutil", "github.com/hashicorp/vault/sdk/logical",
+		"github.com/hashicorp/vault/sdk/framework", "github.com/hashicorp/vault/sdk/helper/locksutil",
+		"github.com/hashicorp/vault/sdk/logical",
 		"github.com/prometheus/client_golang/prometheus", "github.com/prometheus/common/expfmt",
 		"github.com/hashicorp/go-hclog", "golang.org/x/time/rate",
 		module + "/internal/assertion", module + "/internal/keyring", module + "/internal/pasted",
-		module + "/internal/redoxapi", module + "/internal/schedule", module + "/internal/store", module + "/internal/tokencache",
+		module + "/internal/redoxapi", module + "/internal/schedule", module + "/internal/store", module +
+			"/internal/tokencache",
 	},
 	"cmd/vault-plugin-secrets-redox": {module, "github.com/hashicorp/go-hclog", "github.com/hashicorp/vault/sdk/plugin"},
 
@@ -59,6 +61,7 @@ var rooms = map[string][]string{
 }
 
 func TestRooms(t *testing.T) {
+	atRoot(t)
 	seen := map[string]bool{}
 	sources(t, func(path string) {
 		folder := filepath.Dir(path)
@@ -87,6 +90,7 @@ func TestRooms(t *testing.T) {
 
 // A file of the product has at most 300 lines: a longer one hides a second idea.
 func TestSizes(t *testing.T) {
+	atRoot(t)
 	sources(t, func(path string) {
 		raw, err := os.ReadFile(path)
 		if err != nil {
@@ -101,6 +105,7 @@ func TestSizes(t *testing.T) {
 // Assertions are signed by internal/assertion alone, with the one algorithm
 // that Redox documents, and nowhere is a certificate left unchecked.
 func TestForbiddenNames(t *testing.T) {
+	atRoot(t)
 	sources(t, func(path string) {
 		if strings.HasSuffix(path, "_test.go") {
 			return

@@ -20,8 +20,8 @@ import (
 
 const rootToken = "bench"
 
-// stand is a Vault with the plugins, and a token endpoint to ask.
-type stand struct {
+// testbed is a Vault with the plugins, and the token endpoint that they use.
+type testbed struct {
 	dir      string
 	addr     string
 	vault    *exec.Cmd
@@ -30,16 +30,16 @@ type stand struct {
 
 const module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 
-// plugins are what is built and registered, by the command of each.
+// plugins are the packages to build and register, by the name of the command.
 var plugins = map[string]string{
 	"vault-plugin-secrets-redox": module + "/cmd/vault-plugin-secrets-redox",
 	"signpost":                   module + "/internal/bench/signpost",
 	"nothing":                    module + "/internal/bench/nothing",
 }
 
-// newStand starts the Vault binary and mounts each plugin under its name, the
+// newTestbed starts the Vault binary and mounts each plugin under its name, the
 // engine as redox.
-func newStand(binary string) (*stand, error) {
+func newTestbed(binary string) (*testbed, error) {
 	dir, err := os.MkdirTemp("", "redox-bench")
 	if err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func newStand(binary string) (*stand, error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil { // Vault refuses a symbolic link
 		return nil, err
 	}
-	s := &stand{dir: dir}
+	s := &testbed{dir: dir}
 	if s.upstream, err = newUpstream(); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -63,9 +63,10 @@ func newStand(binary string) (*stand, error) {
 	return s, nil
 }
 
-func (s *stand) buildPlugins() error {
+func (s *testbed) buildPlugins() error {
 	for name, command := range plugins {
-		build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(s.dir, "plugins", name), command)
+		build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o",
+			filepath.Join(s.dir, "plugins", name), command)
 		if out, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("building %s: %w\n%s", name, err, out)
 		}
@@ -73,7 +74,7 @@ func (s *stand) buildPlugins() error {
 	return nil
 }
 
-func (s *stand) startVault(binary string) error {
+func (s *testbed) startVault(binary string) error {
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -84,7 +85,8 @@ func (s *stand) startVault(binary string) error {
 	}
 	s.addr = "http://" + address
 	config := filepath.Join(s.dir, "vault.hcl")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "plugin_directory = %q\n", filepath.Join(s.dir, "plugins")), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, "plugin_directory = %q\n", filepath.Join(s.dir, "plugins")),
+		0o600); err != nil {
 		return err
 	}
 	log, err := os.Create(filepath.Join(s.dir, "log"))
@@ -92,7 +94,8 @@ func (s *stand) startVault(binary string) error {
 		return err
 	}
 	defer func() { _ = log.Close() }() // the child has its own
-	s.vault = exec.CommandContext(context.Background(), binary, "server", "-dev", "-dev-no-store-token", "-dev-root-token-id="+rootToken,
+	s.vault = exec.CommandContext(context.Background(), binary, "server", "-dev", "-dev-no-store-token",
+		"-dev-root-token-id="+rootToken,
 		"-dev-listen-address="+address, "-config="+config, "-log-level=error")
 	s.vault.Env = []string{"HOME=" + s.dir, "PATH=" + os.Getenv("PATH")}
 	s.vault.Stdout, s.vault.Stderr = log, log
@@ -110,14 +113,15 @@ func (s *stand) startVault(binary string) error {
 	}
 }
 
-func (s *stand) mount() error {
+func (s *testbed) mount() error {
 	for name := range plugins {
 		raw, err := os.ReadFile(filepath.Join(s.dir, "plugins", name))
 		if err != nil {
 			return err
 		}
 		sum := sha256.Sum256(raw)
-		if _, err := s.call(http.MethodPut, "sys/plugins/catalog/secret/"+name, map[string]any{"sha256": hex.EncodeToString(sum[:]), "command": name}); err != nil {
+		if _, err := s.call(http.MethodPut, "sys/plugins/catalog/secret/"+name,
+			map[string]any{"sha256": hex.EncodeToString(sum[:]), "command": name}); err != nil {
 			return err
 		}
 		path := strings.TrimPrefix(name, "vault-plugin-secrets-")
@@ -153,17 +157,20 @@ func (s *stand) mount() error {
 	return err
 }
 
-// client gives the engine a client with a key of that size.
-func (s *stand) client(name string, bits int) error {
-	if _, err := s.call(http.MethodPost, "redox/clients/"+name+"/keys/generate", map[string]any{"key_bits": bits}); err != nil {
+// client creates a client of the engine with a key of that size.
+func (s *testbed) client(name string, bits int) error {
+	if _, err := s.call(http.MethodPost, "redox/clients/"+name+"/keys/generate",
+		map[string]any{"key_bits": bits}); err != nil {
 		return err
 	}
-	_, err := s.call(http.MethodPost, "redox/clients/"+name+"/config", map[string]any{"client_id": "bench", "token_url": s.upstream.url})
+	_, err := s.call(http.MethodPost, "redox/clients/"+name+"/config",
+		map[string]any{"client_id": "bench", "token_url": s.upstream.url})
 	return err
 }
 
-// call asks Vault's API and returns the answer; other than 2xx is an error.
-func (s *stand) call(method, path string, body map[string]any) ([]byte, error) {
+// call sends a request to Vault's API and returns the answer. A status other than
+// 2xx is an error.
+func (s *testbed) call(method, path string, body map[string]any) ([]byte, error) {
 	raw, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
@@ -185,7 +192,7 @@ func (s *stand) call(method, path string, body map[string]any) ([]byte, error) {
 	return answer, err
 }
 
-func (s *stand) close() error {
+func (s *testbed) close() error {
 	if s.vault != nil && s.vault.Process != nil {
 		_ = s.vault.Process.Signal(os.Interrupt) // it may have ended
 		_ = s.vault.Wait()

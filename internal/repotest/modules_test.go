@@ -1,4 +1,4 @@
-package redox
+package repotest
 
 import (
 	"bytes"
@@ -16,11 +16,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-const budget = "testdata/modules.txt"
+const budget = "internal/repotest/testdata/modules.txt"
 
 // Nothing gets into the binary unannounced: each module of it is listed, as
 // forced in by Vault's SDK, or as ours with the reason why we want it.
 func TestModules(t *testing.T) {
+	atRoot(t)
 	sdk, ours := map[string]bool{}, map[string]bool{}
 	for _, system := range []string{"linux", "darwin", "windows", "freebsd"} {
 		for _, processor := range []string{"amd64", "arm64"} {
@@ -58,7 +59,8 @@ func TestModules(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want.String(), string(raw)); diff != "" {
-		t.Errorf("other modules are in the binary than %s lists; if that is meant, run with -update (-binary +list):\n%s", budget, diff)
+		t.Errorf("other modules are in the binary than %s lists; if that is meant, run with -update (-binary +list):\n%s",
+			budget, diff)
 	}
 }
 
@@ -77,7 +79,8 @@ func readBudget(text string) (head string, reasons map[string]string) {
 // SDK's packages need, and the rest.
 func modulesOf(t *testing.T, system, processor string) (sdk, rest map[string]bool) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Imports,Module", "./cmd/"+filepath.Base(module))
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Imports,Module",
+		"./cmd/"+filepath.Base(module))
 	cmd.Env = append(os.Environ(), "GOOS="+system, "GOARCH="+processor, "CGO_ENABLED=0")
 	out, err := cmd.Output()
 	if err != nil {

@@ -1,4 +1,4 @@
-package redox
+package repotest
 
 import (
 	"fmt"
@@ -14,8 +14,9 @@ import (
 // Every path and field explains itself, every operation says what it does and
 // what it returns, and everything that is a secret is marked so.
 func TestHelp(t *testing.T) {
-	m := newMount(t)
-	for _, path := range m.backend.Paths {
+	atRoot(t)
+	e := newEngine(t)
+	for _, path := range paths(t, e) {
 		if !strings.HasSuffix(path.HelpSynopsis, ".") || len(path.HelpDescription) < 40 {
 			t.Errorf("%s: synopsis %q, description %q", path.Pattern, path.HelpSynopsis, path.HelpDescription)
 		}
@@ -48,8 +49,10 @@ func TestHelp(t *testing.T) {
 			}
 		}
 	}
-	for path, want := range map[string]string{"": "vault write -f redox/keys/generate", "token": "Authorization", "keys/import": "private_key=@key.pem"} {
-		resp, err := m.backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.HelpOperation, Path: path, MountPoint: "redox/"})
+	for path, want := range map[string]string{"": "vault write -f redox/keys/generate", "token": "Authorization",
+		"keys/import": "private_key=@key.pem"} {
+		resp, err := e.HandleRequest(t.Context(), &logical.Request{Operation: logical.HelpOperation, Path: path,
+			MountPoint: "redox/"})
 		if err != nil || !strings.Contains(fmt.Sprint(resp.Data["help"]), want) {
 			t.Errorf("help of %q does not say %q: %v, %v", path, want, resp, err)
 		}
@@ -58,6 +61,7 @@ func TestHelp(t *testing.T) {
 
 // The operations that generated clients and documentation are named by.
 func TestOperationIDs(t *testing.T) {
+	atRoot(t)
 	var lines []string
 	for path, item := range openAPI(t).Paths {
 		for method, operation := range item.operations() {
@@ -65,7 +69,7 @@ func TestOperationIDs(t *testing.T) {
 		}
 	}
 	slices.SortFunc(lines, func(a, b string) int { return strings.Compare(a[7:], b[7:]) })
-	golden(t, "testdata/operations.txt", strings.Join(lines, "\n")+"\n")
+	golden(t, "internal/repotest/testdata/operations.txt", strings.Join(lines, "\n")+"\n")
 }
 
 // golden compares with a file, which -update writes anew.

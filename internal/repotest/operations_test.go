@@ -1,4 +1,4 @@
-package redox
+package repotest
 
 import (
 	"go/ast"
@@ -113,6 +113,7 @@ func operations(t *testing.T) string {
 // and as the answer to a command, is one that the engine or Vault says: all
 // that stands between two … is found in one text.
 func TestOperationsMessages(t *testing.T) {
+	atRoot(t)
 	all := said(t)
 	quoted, quotes := 0, regexp.MustCompile("`([^`]+)`")
 	check := func(message string) {
@@ -155,6 +156,7 @@ func TestOperationsMessages(t *testing.T) {
 // The guide leaves out no reason why a token request fails, nothing that is not
 // there, and no refusal that Redox documents.
 func TestOperationsAreComplete(t *testing.T) {
+	atRoot(t)
 	guide := operations(t)
 	explained := 0
 	sources(t, func(path string) {

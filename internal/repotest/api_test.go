@@ -1,4 +1,4 @@
-package redox
+package repotest
 
 import (
 	"encoding/json"
@@ -63,8 +63,9 @@ type schemaObject struct {
 // openAPI is the document that the engine gives of itself.
 func openAPI(t *testing.T) document {
 	t.Helper()
-	resp, err := newMount(t).backend.HandleRequest(t.Context(), &logical.Request{
-		Operation: logical.HelpOperation, Path: "", MountPoint: "redox/", Data: map[string]any{"requestResponsePrefix": "redox"},
+	resp, err := newEngine(t).HandleRequest(t.Context(), &logical.Request{
+		Operation: logical.HelpOperation, Path: "", MountPoint: "redox/",
+		Data: map[string]any{"requestResponsePrefix": "redox"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -82,17 +83,20 @@ func openAPI(t *testing.T) document {
 
 const apiHead = `# API
 
-Written by ` + "`go test -run TestAPIDocument -update .`" + ` from the engine's own OpenAPI document, which Vault serves as well, with those of all
-mounts, at ` + "`sys/internal/specs/openapi`" + `. Do not edit it.
+Written by ` + "`go test -run TestAPIDocument -update ./internal/repotest`" + ` from the engine's own OpenAPI
+document, which Vault serves as well, with those of all mounts, at ` + "`sys/internal/specs/openapi`" + `. Do not
+edit it.
 
-The mount is at ` + "`redox/`" + ` here. Every request but of ` + "`jwks`" + ` needs a Vault token whose policy allows it: read for GET, update for POST, patch,
-delete, and list for LIST. Fields of a POST or PATCH are JSON, those of a DELETE stand in the query; a PATCH has the content type
-` + "`application/merge-patch+json`" + `. Durations are seconds, or as ` + "`90s`, `15m`, `24h`" + `. Answers have their fields in ` + "`data`" + `. The
-errors are in [operations.md](operations.md).
+The mount is at ` + "`redox/`" + ` here. Every request but of ` + "`jwks`" + ` needs a Vault token whose policy
+allows it: read for GET, update for POST, patch, delete, and list for LIST. Fields of a POST or PATCH are JSON, those of
+a DELETE stand in the query; a PATCH has the content type ` + "`application/merge-patch+json`" + `. Durations are
+seconds, or as ` + "`90s`, `15m`, `24h`" + `. Answers have their fields in ` + "`data`" + `. The errors are in
+[operations.md](operations.md).
 `
 
 // docs/api.md says what the engine says of itself.
 func TestAPIDocument(t *testing.T) {
+	atRoot(t)
 	d := openAPI(t)
 	var text strings.Builder
 	text.WriteString(apiHead)
@@ -153,7 +157,8 @@ func (d document) fields(c content) []parameter {
 	var all []parameter
 	for _, name := range slices.Sorted(maps.Keys(body.Properties)) {
 		field := body.Properties[name]
-		all = append(all, parameter{Name: name, Description: field.Description, Schema: field, Required: slices.Contains(body.Required, name)})
+		all = append(all, parameter{Name: name, Description: field.Description, Schema: field,
+			Required: slices.Contains(body.Required, name)})
 	}
 	return all
 }

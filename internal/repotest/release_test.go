@@ -1,4 +1,4 @@
-package redox
+package repotest
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 // docs/tested.md tells what was tested, and docs/release.md how much is in the
 // binary: of what is built and listed here, not of a former state.
 func TestReleasePage(t *testing.T) {
+	atRoot(t)
 	file := func(path string) string {
 		t.Helper()
 		raw, err := os.ReadFile(path)
@@ -31,20 +32,23 @@ func TestReleasePage(t *testing.T) {
 	_, table, _ := strings.Cut(file("docs/tested.md"), "<!-- compat -->\n")
 	table, _, _ = strings.Cut(table, "<!-- /compat -->")
 	oldest := "\n| Go " + one(`(?m)^go (\S+)$`, file("go.mod")) + ", the oldest "
-	pinned := "\n| Vault " + strings.TrimPrefix(one(`(?m)^require github.com/hashicorp/vault (\S+)$`, file("tools/vault/go.mod")), "v") + " | "
+	pinned := "\n| Vault " + strings.TrimPrefix(one(`(?m)^require github.com/hashicorp/vault (\S+)$`,
+		file("tools/vault/go.mod")), "v") + " | "
 	for _, row := range []string{oldest, pinned} {
 		if !strings.Contains(table, row) {
 			t.Errorf("no row begins with %q: run scripts/compat --write", strings.TrimSpace(row))
 		}
 	}
 	// Another Go makes other bytes.
-	if want := "`scripts/release` builds with " + one(`(?m)^toolchain (\S+)$`, file("tools/release/go.mod")) + ","; !strings.Contains(page, want) {
+	if want := "`scripts/release` builds with " + one(`(?m)^toolchain (\S+)$`, file("tools/release/go.mod")) +
+		","; !strings.Contains(page, want) {
 		t.Errorf("it does not say: %s", strings.TrimSpace(want))
 	}
 	_, list, _ := strings.Cut(file(budget), "\n# ours\n")
 	ours, forced, _ := strings.Cut(list, "\n# forced")
 	n, m := strings.Count(strings.TrimSpace(ours), "\n")+1, strings.Count(strings.TrimSpace(forced), "\n")
-	if want := fmt.Sprintf("<!-- modules -->\nCode of %d modules is compiled in on one system or another: %d that we want, and %d that", n+m, n, m); !strings.Contains(page, want) {
+	if want := fmt.Sprintf("<!-- modules -->\nCode of %d modules is compiled in on one system or another: %d that we "+
+		"want, and %d that", n+m, n, m); !strings.Contains(page, want) {
 		t.Errorf("it does not say: %s", want)
 	}
 }

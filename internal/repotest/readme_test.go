@@ -1,4 +1,4 @@
-package redox
+package repotest
 
 import (
 	"os"
@@ -9,13 +9,14 @@ import (
 
 // The README's tables name each path, and each field of config with its rule.
 func TestReadmeNamesEverything(t *testing.T) {
+	atRoot(t)
 	raw, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newBackend()
+	e := newEngine(t)
 	capture := regexp.MustCompile(`\(\?P<(\w+)>\[\^/\]\+\)`)
-	for _, path := range b.Paths {
+	for _, path := range paths(t, e) {
 		name := strings.TrimPrefix(strings.Trim(path.Pattern, "^$"), "(clients/(?P<client>[^/]+)/)?")
 		name = strings.TrimSuffix(capture.ReplaceAllString(name, "<$1>"), "/?")
 		name = strings.Replace(name, "clients/<client>", "clients/<name>", 1)
@@ -23,8 +24,8 @@ func TestReadmeNamesEverything(t *testing.T) {
 			t.Errorf("no row for the path %s", name)
 		}
 	}
-	for field := range b.pathConfig()[0].Fields {
-		if field != fieldClient && !strings.Contains(string(raw), "\n| `"+field+"` | ") {
+	for field := range e.Route("config").Fields {
+		if field != "client" && !strings.Contains(string(raw), "\n| `"+field+"` | ") {
 			t.Errorf("no row for the field %s of config", field)
 		}
 	}
