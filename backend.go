@@ -15,10 +15,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// Version is what the plugin reports of itself, as Vault wants it: v and a
-// semantic version. A release sets it with -ldflags "-X …".
-var Version = "v0.1.0-dev"
-
 const help = `
 The Redox secrets engine holds the private key and the client ID of a Redox
 OAuth API key, and returns a fresh access token on each read of token.

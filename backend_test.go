@@ -57,7 +57,8 @@ func TestInvalidate(t *testing.T) {
 		defer m.backend.connections.mu.Unlock()
 		return m.backend.connections.clients[client] != nil
 	}
-	for _, key := range []string{"clients/acme/keyring", "config", "clients/", "clients/nobody/config", "clients/acme", ""} {
+	for _, key := range []string{"clients/acme/keyring", "config", "clients/", "clients/nobody/config", "clients/acme",
+		""} {
 		m.backend.InvalidateKey(t.Context(), key)
 		if !has("default") || !has("acme") {
 			t.Fatalf("invalidating %q freed a connection", key)
@@ -96,13 +97,15 @@ func TestPanic(t *testing.T) {
 	m.setUp()
 	for _, o := range everyOperation(t, "") {
 		storage.countdown = 0
-		text := m.fails(500, o.op, o.path, o.data, "internal error: the log of the Vault server says more under request ID request-1")
+		text := m.fails(500, o.op, o.path, o.data,
+			"internal error: the log of the Vault server says more under request ID request-1")
 		storage.countdown = -1
 		if strings.Contains(text, "nil pointer") || strings.Contains(text, ".go") {
 			t.Errorf("%s %s shows the panic: %s", o.op, o.path, text)
 		}
 	}
-	if log := m.log.String(); !strings.Contains(log, "panic in a handler") || !strings.Contains(log, "nil pointer dereference") || !strings.Contains(log, "faultyStorage") {
+	if log := m.log.String(); !strings.Contains(log, "panic in a handler") ||
+		!strings.Contains(log, "nil pointer dereference") || !strings.Contains(log, "faultyStorage") {
 		t.Errorf("the log does not tell where it came from:\n%s", log)
 	}
 	m.write("config", map[string]any{"max_retries": 1}) // no lock is left behind
@@ -117,7 +120,8 @@ func TestPanicHidesItsValue(t *testing.T) {
 	m.backend.Paths = append(m.backend.Paths, &framework.Path{
 		Pattern: "boom",
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: &framework.PathOperation{Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+			logical.ReadOperation: &framework.PathOperation{Callback: func(context.Context, *logical.Request,
+				*framework.FieldData) (*logical.Response, error) {
 				panic(errors.New("canary"))
 			}},
 		},

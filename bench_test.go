@@ -35,7 +35,8 @@ func (network) RoundTrip(req *http.Request) (*http.Response, error) {
 func benchMount(b *testing.B, bits, keys int, reuse bool) (*backend, logical.Storage) {
 	b.Helper()
 	storage := &logical.InmemStorage{}
-	made, err := Factory(context.Background(), &logical.BackendConfig{System: systemView(0), StorageView: storage, Logger: hclog.NewNullLogger()})
+	made, err := Factory(context.Background(), &logical.BackendConfig{System: systemView(0), StorageView: storage,
+		Logger: hclog.NewNullLogger()})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -80,7 +81,8 @@ func benchRead(b *testing.B, bits, keys int, reuse bool, path string) {
 	engine, storage := benchMount(b, bits, keys, reuse)
 	b.ReportAllocs()
 	for b.Loop() {
-		resp, err := engine.HandleRequest(b.Context(), &logical.Request{Operation: logical.ReadOperation, Path: path, MountPoint: "redox/", Storage: storage})
+		resp, err := engine.HandleRequest(b.Context(), &logical.Request{Operation: logical.ReadOperation, Path: path,
+			MountPoint: "redox/", Storage: storage})
 		if err != nil || resp.IsError() {
 			b.Fatal(resp, err)
 		}
@@ -103,7 +105,8 @@ func TestReuseAllocations(t *testing.T) {
 	m := reusing(t)
 	m.read("token")
 	allocations := testing.AllocsPerRun(100, func() {
-		_, err := m.backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "token", MountPoint: "redox/", Storage: m.storage})
+		_, err := m.backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "token",
+			MountPoint: "redox/", Storage: m.storage})
 		if err != nil {
 			t.Error(err)
 		}
@@ -133,7 +136,8 @@ func BenchmarkSign(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := assertion.Sign(private, assertion.Claims{
-					ClientID: clientID, KeyID: string(k.ID), Audience: tokenURLs["us"], ID: assertion.NewID(), IssuedAt: noon, TTL: assertion.MaxTTL,
+					ClientID: clientID, KeyID: string(k.ID), Audience: tokenURLs["us"], ID: assertion.NewID(), IssuedAt: noon,
+					TTL: assertion.MaxTTL,
 				}); err != nil {
 					b.Fatal(err)
 				}

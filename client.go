@@ -163,9 +163,9 @@ func (c *client) attempt(
 	return t, err
 }
 
-// pause waits before the next attempt: 100 ms, doubled with each and up to a half
-// less at random, but no less than the server asks for. It reports whether there
-// was time for it.
+// pause waits before the next attempt: 100 ms, doubled for each attempt, then
+// shortened at random by up to half. It waits at least as long as least, which the
+// server asked for. It returns false when ctx leaves no time for that.
 func pause(ctx context.Context, tries int64, least time.Duration) bool {
 	wait := 100 * time.Millisecond << tries
 	wait -= rand.N(wait / 2) //nolint:gosec // spreads load, guards nothing

@@ -82,7 +82,8 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		switch o := logical.Operation(op); o {
-		case logical.ReadOperation, logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation, logical.ListOperation:
+		case logical.ReadOperation, logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation,
+			logical.ListOperation:
 			m := newMount(t)
 			// Closed, so that a proof or a token costs no time.
 			m.write("config", map[string]any{"client_id": "c", "token_url": "http://127.0.0.1:1/", "max_retries": 0})

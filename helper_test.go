@@ -88,7 +88,8 @@ func newMountOn(t *testing.T, storage logical.Storage, system logical.SystemView
 
 // request sends one, and returns what a caller in Vault sees. Responses are
 // checked against the schema that the endpoint declares.
-func (m *mount) request(ctx context.Context, op logical.Operation, path string, data map[string]any) (*logical.Response, error) {
+func (m *mount) request(ctx context.Context, op logical.Operation, path string,
+	data map[string]any) (*logical.Response, error) {
 	m.t.Helper()
 	req := m.overTheWire(&logical.Request{
 		ID: "request-1", Operation: op, Path: path, MountPoint: "redox/", Storage: m.storage, Data: data,

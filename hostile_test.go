@@ -41,7 +41,8 @@ func hostileStrings(certificate string) []hostile {
 	return slices.Concat(
 		each("config", "client_id", text, 7, true, 1.5, list, object),
 		each("config", "client_id", "is required", "", " \n", nil),
-		each("config", "client_id", printable, "a b", "a\x00b", "a\nb", "clіent" /* Cyrillic */, "a\u202eb", "\ufeffa", huge, strings.Repeat("x", 257)),
+		each("config", "client_id", printable, "a b", "a\x00b", "a\nb", "clіent" /* Cyrillic */, "a\u202eb", "\ufeffa",
+			huge, strings.Repeat("x", 257)),
 		each("config", "region", text, 1, false, list, object),
 		each("config", "region", "must be us or ca", "eu", "US", "us ", "uѕ", "us\x00", huge, "../ca"),
 		each("config", "scope", text, 1, true, list, object),
@@ -50,8 +51,10 @@ func hostileStrings(certificate string) []hostile {
 		each("config", "ca_pem", "must be PEM", "/etc/ssl/ca.pem", "nonsense", "-----BEGIN CERTIFICATE-----", "\x00",
 			"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
 		each("config", "ca_pem", "at most 256 KiB", huge),
-		each("config", "ca_pem", "dashes of the", certificate+"-----BEGIN PRIVATE KEY-----\nAAAA\n----END PRIVATE KEY-----\n", certificate[1:]+certificate),
-		each("config", "ca_pem", "certificate 2 of 2 cannot be read (x509: malformed certificate)", certificate+"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+		each("config", "ca_pem", "dashes of the",
+			certificate+"-----BEGIN PRIVATE KEY-----\nAAAA\n----END PRIVATE KEY-----\n", certificate[1:]+certificate),
+		each("config", "ca_pem", "certificate 2 of 2 cannot be read (x509: malformed certificate)",
+			certificate+"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
 		each("config", "ca_pem", "CERTIFICATE blocks only", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"),
 	)
 }
@@ -61,28 +64,38 @@ func hostileURLs() []hostile {
 	for _, field := range []string{"token_url", "audience"} {
 		all = append(all, slices.Concat(
 			each("config", field, "must be a string", 1, true, list, object),
-			each("config", field, "must be an absolute URL", "redox.example", "/v2/auth/token", "https:", "https://", "https:redox.example", "https://a b/",
-				"https://redox.example/\x00", "https://redox.example/\n", "https://rеdox.example/", "https://[::1", "https://redox.example:port/",
+			each("config", field, "must be an absolute URL", "redox.example", "/v2/auth/token", "https:", "https://",
+				"https:redox.example", "https://a b/",
+				"https://redox.example/\x00", "https://redox.example/\n", "https://rеdox.example/", "https://[::1",
+				"https://redox.example:port/",
 				"https://redox.example:-1/", " https://redox.example/", huge, "https://"+strings.Repeat("x", 1024)),
-			each("config", field, "must begin with https://", "http://redox.example/", "ftp://redox.example/", "file://redox.example/etc", "HTTP://192.0.2.1/",
-				"http://[2001:db8::1]/", "http://127.0.0.1.redox.example/", "http://localhost.redox.example/", "http://0.0.0.0/", "http://[::]/"),
-			each("config", field, "must not hold a user name or password", "https://user@redox.example/", "https://user:c2VjcmV0LXNlY3JldC1zZWNyZXQ@redox.example/", "https://:@redox.example/"),
-			each("config", field, "must not have a query or a fragment", "https://redox.example/?a=b", "https://redox.example/?", "https://redox.example/#f", "https://redox.example/#"),
+			each("config", field, "must begin with https://", "http://redox.example/", "ftp://redox.example/",
+				"file://redox.example/etc", "HTTP://192.0.2.1/",
+				"http://[2001:db8::1]/", "http://127.0.0.1.redox.example/", "http://localhost.redox.example/", "http://0.0.0.0/",
+				"http://[::]/"),
+			each("config", field, "must not hold a user name or password", "https://user@redox.example/",
+				"https://user:c2VjcmV0LXNlY3JldC1zZWNyZXQ@redox.example/", "https://:@redox.example/"),
+			each("config", field, "must not have a query or a fragment", "https://redox.example/?a=b",
+				"https://redox.example/?", "https://redox.example/#f", "https://redox.example/#"),
 			each("config", field, "must name a host", "https://:443/"),
-			each("config", field, "must have a port of 1 to 65535", "https://redox.example:0/", "https://redox.example:65536/", "https://redox.example:/", "https://redox.example:99999999999/"),
+			each("config", field, "must have a port of 1 to 65535", "https://redox.example:0/",
+				"https://redox.example:65536/", "https://redox.example:/", "https://redox.example:99999999999/"),
 		)...)
 	}
 	return append(all, each("config", "audience", "must name the host of the token URL",
-		"https://evil.example/v2/auth/token", "https://api.redoxengine.com.evil.example/", "https://evilredoxengine.com/", "https://api.redoxengine.com:8443/")...)
+		"https://evil.example/v2/auth/token", "https://api.redoxengine.com.evil.example/", "https://evilredoxengine.com/",
+		"https://api.redoxengine.com:8443/")...)
 }
 
 func hostileNumbers() []hostile {
 	const seconds, whole = "must be a whole number of seconds, or a duration", "must be a whole number"
 	var all []hostile
-	for _, field := range []string{"assertion_ttl", "clock_leeway", "request_timeout", "publish_window", "retire_after", "rotation_period"} {
+	for _, field := range []string{"assertion_ttl", "clock_leeway", "request_timeout", "publish_window", "retire_after",
+		"rotation_period"} {
 		all = append(all, each("config", field, "must not be negative", -1, "-5m", "-9223372036s")...)
 		all = append(all, each("config", field, seconds,
-			"", " ", "soon", true, list, object, 1.5, "1.5s", "500ms", "1d", "9223372036854775808", 1e300, "5m\x00", "٣", huge, "9999999999999h", "9223372036854775807", "9223372037")...)
+			"", " ", "soon", true, list, object, 1.5, "1.5s", "500ms", "1d", "9223372036854775808", 1e300, "5m\x00", "٣",
+			huge, "9999999999999h", "9223372036854775807", "9223372037")...)
 	}
 	return slices.Concat(all,
 		each("config", "assertion_ttl", "must be 30s to 5m", 0, "29s", "301s", 9223372036, "2562047h"),
@@ -90,20 +103,25 @@ func hostileNumbers() []hostile {
 		each("config", "request_timeout", "must be 1s to 30s", 0, 31, "1h"),
 		each("config", "publish_window", "must be 0s to 168h", "169h", "2562047h"),
 		each("config", "retire_after", "must be at least assertion_ttl (300s) and at most 8760h", 0, 299, "8761h"),
-		each("config", "rotation_period", "must be 0 (off), or at least 14550s with this publish_window and retire_after", 1, "4h2m29s", "87601h"),
+		each("config", "rotation_period", "must be 0 (off), or at least 14550s with this publish_window and retire_after",
+			1, "4h2m29s", "87601h"),
 		each("config", "manages", "must be a list of strings, or one string with commas", 7, true, 1.5, object),
-		each("config", "manages", "must be a list of strings", []any{1}, []any{nil}, []any{list}, []any{object}, []any{"acme=c", 7}),
-		each("config", "manages", "must list clients as name=client ID", list, "acme", "acme=", "=c", "a b=c", "acme=c d", "acme=c\x00", "аcme=c", "../acme=c", "acme =c", []any{""}, []any{"acme=c,zeta=d e"}, huge,
+		each("config", "manages", "must be a list of strings", []any{1}, []any{nil}, []any{list}, []any{object},
+			[]any{"acme=c", 7}),
+		each("config", "manages", "must list clients as name=client ID", list, "acme", "acme=", "=c", "a b=c", "acme=c d",
+			"acme=c\x00", "аcme=c", "../acme=c", "acme =c", []any{""}, []any{"acme=c,zeta=d e"}, huge,
 			"acme="+strings.Repeat("x", 257)),
 		each("config", "manages", "must name each client once", "acme=a,acme=b", []any{"default=a", "default=a"}),
 		each("config", "manages", "must name at most 256 clients", strings.Repeat("a=b,", 257)),
 		each("config", "platform_client", "must be a string", 7, true, list, object),
-		each("config", "platform_client", "must be the name of a client", "a b", "../acme", "-a", "а", "a\x00", " acme", "clients/acme", huge, strings.Repeat("x", 65)),
+		each("config", "platform_client", "must be the name of a client", "a b", "../acme", "-a", "а", "a\x00", " acme",
+			"clients/acme", huge, strings.Repeat("x", 65)),
 		each("config", "reuse_tokens", "must be true or false", "", "yes", 1, list, object, huge),
 		each("config", "public_jwks", "must be true or false", "", "yes", 1, list, object, huge),
 		each("config", "max_retries", whole, "", "two", 1.5, true, list, object, "0x2", "1e1", "9223372036854775808", huge),
 		each("config", "max_retries", "must be 0 to 5", -1, 6, "100", 9007199254740991),
-		each("keys/generate", "key_bits", whole, "", "big", 2048.5, true, list, object, "0x800", "99999999999999999999", huge),
+		each("keys/generate", "key_bits", whole, "", "big", 2048.5, true, list, object, "0x800", "99999999999999999999",
+			huge),
 		each("keys/generate", "key_bits", "must be 2048, 3072 or 4096", 0, -2048, 1024, 2047, 2049, 8192, 1<<40, "1024"),
 	)
 }
@@ -121,7 +139,8 @@ func hostileKeys(t *testing.T) []hostile {
 		each("keys/import", "private_key", "two private keys", pem+pem),
 		each("keys/import", "private_key", "did you mean private_key=@", "../key.pem"),
 	)
-	for _, bad := range []any{"a/b", "a b", "..", ".", "generate", "import", "rotate", "kеy", "a\x00", "a\n", "%2e%2e", huge, 7, true, list, object} {
+	for _, bad := range []any{"a/b", "a b", "..", ".", "generate", "import", "rotate", "kеy", "a\x00", "a\n", "%2e%2e",
+		huge, 7, true, list, object} {
 		want := "a key ID has 1 to 128 of the characters"
 		switch text, is := bad.(string); {
 		case !is:
@@ -136,9 +155,11 @@ func hostileKeys(t *testing.T) []hostile {
 	for _, path := range []struct {
 		path string
 		op   logical.Operation
-	}{{"keys/ring-key", logical.DeleteOperation}, {"keys/ring-key/activate", logical.UpdateOperation}, {"clients/acme", logical.DeleteOperation}} {
+	}{{"keys/ring-key", logical.DeleteOperation}, {"keys/ring-key/activate", logical.UpdateOperation}, {"clients/acme",
+		logical.DeleteOperation}} {
 		for _, bad := range []any{"", "yes", "TRUE", "1", 1, list, object, huge} {
-			all = append(all, hostile{path: path.path, op: path.op, field: "force", value: bad, want: []string{"force", "must be true or false"}})
+			all = append(all, hostile{path: path.path, op: path.op, field: "force", value: bad,
+				want: []string{"force", "must be true or false"}})
 		}
 	}
 	return all
@@ -147,14 +168,20 @@ func hostileKeys(t *testing.T) []hostile {
 // What is captured from the path: client names and key IDs.
 func hostilePaths() []hostile {
 	var all []hostile
-	for _, name := range []string{"-a", "a-", ".a", "a..b", "a b", "a\x00", "ключ", "асme", "a%2Fb", "a;b", "*", "+", strings.Repeat("x", 65), long} {
+	for _, name := range []string{"-a", "a-", ".a", "a..b", "a b", "a\x00", "ключ", "асme", "a%2Fb", "a;b", "*", "+",
+		strings.Repeat("x", 65), long} {
 		for path, op := range map[string]logical.Operation{
-			"token": logical.ReadOperation, "check": logical.ReadOperation, "config": logical.UpdateOperation, "keys": logical.ListOperation,
-			"keys/generate": logical.UpdateOperation, "keys/import": logical.UpdateOperation, "keys/rotate": logical.UpdateOperation, "jwks": logical.ReadOperation, "keys/k": logical.DeleteOperation, "keys/k/activate": logical.UpdateOperation,
+			"token": logical.ReadOperation, "check": logical.ReadOperation, "config": logical.UpdateOperation,
+			"keys":          logical.ListOperation,
+			"keys/generate": logical.UpdateOperation, "keys/import": logical.UpdateOperation,
+			"keys/rotate": logical.UpdateOperation, "jwks": logical.ReadOperation, "keys/k": logical.DeleteOperation,
+			"keys/k/activate": logical.UpdateOperation,
 		} {
-			all = append(all, hostile{path: "clients/" + name + "/" + path, op: op, want: []string{"client must be 1 to 64 of the characters"}})
+			all = append(all, hostile{path: "clients/" + name + "/" + path, op: op,
+				want: []string{"client must be 1 to 64 of the characters"}})
 		}
-		all = append(all, hostile{path: "clients/" + name, op: logical.DeleteOperation, want: []string{"client must be 1 to 64 of the characters"}})
+		all = append(all, hostile{path: "clients/" + name, op: logical.DeleteOperation,
+			want: []string{"client must be 1 to 64 of the characters"}})
 	}
 	for _, id := range []string{"a b", "a%2Fb", "ключ", "a\x00", "*", strings.Repeat("x", 129), long} {
 		all = append(all,
@@ -171,28 +198,39 @@ func hostilePaths() []hostile {
 func hostileFields() []hostile {
 	var all []hostile
 	for path, accepts := range map[string]string{
-		"config": "assertion_ttl, audience", "keys/generate": "accepts key_bits", "keys/import": "accepts key_id, private_key", "keys/ring-key/activate": "accepts force",
+		"config": "assertion_ttl, audience", "keys/generate": "accepts key_bits",
+		"keys/import": "accepts key_id, private_key", "keys/ring-key/activate": "accepts force",
 	} {
-		for _, field := range []string{"clientid", "CLIENT_ID", "client_id ", "platform_clients", "a\nb", strings.Repeat("f", 1000)} {
+		for _, field := range []string{"clientid", "CLIENT_ID", "client_id ", "platform_clients", "a\nb",
+			strings.Repeat("f", 1000)} {
 			want := []string{"unknown field", accepts}
-			all = append(all, hostile{path: path, field: field, value: "x", want: want}, hostile{path: "clients/acme/" + path, field: field, value: "x", want: want})
+			all = append(all, hostile{path: path, field: field, value: "x", want: want},
+				hostile{path: "clients/acme/" + path, field: field, value: "x", want: want})
 		}
 	}
 	for path, op := range map[string]logical.Operation{
-		"config": logical.UpdateOperation, "keys/generate": logical.UpdateOperation, "token": logical.ReadOperation, "check": logical.ReadOperation,
-		"keys": logical.ReadOperation, "keys/ring-key": logical.DeleteOperation, "clients/acme": logical.DeleteOperation, "clients/acme/token": logical.ReadOperation,
+		"config": logical.UpdateOperation, "keys/generate": logical.UpdateOperation, "token": logical.ReadOperation,
+		"check": logical.ReadOperation,
+		"keys":  logical.ReadOperation, "keys/ring-key": logical.DeleteOperation, "clients/acme": logical.DeleteOperation,
+		"clients/acme/token": logical.ReadOperation,
 	} {
-		all = append(all, hostile{path: path, op: op, field: "client", value: "acme", want: []string{"client belongs in the path"}})
+		all = append(all, hostile{path: path, op: op, field: "client", value: "acme",
+			want: []string{"client belongs in the path"}})
 	}
 	for path, op := range map[string]logical.Operation{
-		"keys/ring-key": logical.ReadOperation, "keys/ring-key/activate": logical.UpdateOperation, "clients/acme/keys/k": logical.DeleteOperation,
+		"keys/ring-key": logical.ReadOperation, "keys/ring-key/activate": logical.UpdateOperation,
+		"clients/acme/keys/k": logical.DeleteOperation,
 	} {
-		all = append(all, hostile{path: path, op: op, field: "key_id", value: "other", want: []string{"key_id belongs in the path"}})
+		all = append(all, hostile{path: path, op: op, field: "key_id", value: "other",
+			want: []string{"key_id belongs in the path"}})
 	}
 	return append(all,
-		hostile{path: "config", op: logical.DeleteOperation, field: "client_id", value: "x", want: []string{`unknown field "client_id": this path accepts no fields`}},
-		hostile{path: "config", op: logical.PatchOperation, field: "leeway", value: 5, want: []string{`unknown field "leeway"`}},
-		hostile{path: "keys/ring-key", op: logical.DeleteOperation, field: "forced", value: true, want: []string{`unknown field "forced"`, "accepts force"}})
+		hostile{path: "config", op: logical.DeleteOperation, field: "client_id", value: "x",
+			want: []string{`unknown field "client_id": this path accepts no fields`}},
+		hostile{path: "config", op: logical.PatchOperation, field: "leeway", value: 5,
+			want: []string{`unknown field "leeway"`}},
+		hostile{path: "keys/ring-key", op: logical.DeleteOperation, field: "forced", value: true,
+			want: []string{`unknown field "forced"`, "accepts force"}})
 }
 
 // Each bad input is refused with a message that names the field and the rule,
@@ -206,7 +244,8 @@ func TestHostileInput(t *testing.T) {
 	full.write("config", map[string]any{"token_url": ""})
 	before := snapshot(t, full.storage)
 
-	tests := slices.Concat(hostileStrings(testdata(t, "certificate.pem")), hostileURLs(), hostileNumbers(), hostileKeys(t), hostilePaths(), hostileFields())
+	tests := slices.Concat(hostileStrings(testdata(t, "certificate.pem")), hostileURLs(), hostileNumbers(),
+		hostileKeys(t), hostilePaths(), hostileFields())
 	for _, test := range tests {
 		if test.op == "" {
 			test.op = logical.UpdateOperation
@@ -275,8 +314,10 @@ func covers(t *testing.T, m *mount, tests []hostile) {
 // Paths that do not exist are refused by the framework, and nothing happens.
 func TestUnsupported(t *testing.T) {
 	m := newMount(t)
-	for _, path := range []string{"", "tokens", "token/", "config/x", "keys/generate/x", "keys/a/activate/b", "clients/a/b", "clients/a/clients/b/token", "Token"} {
-		for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation, logical.DeleteOperation, logical.ListOperation, logical.PatchOperation} {
+	for _, path := range []string{"", "tokens", "token/", "config/x", "keys/generate/x", "keys/a/activate/b",
+		"clients/a/b", "clients/a/clients/b/token", "Token"} {
+		for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation, logical.DeleteOperation,
+			logical.ListOperation, logical.PatchOperation} {
 			resp, err := m.request(t.Context(), op, path, nil)
 			if status, _ := outcome(op, resp, err); status != 404 && status != 405 {
 				t.Errorf("%s %q: HTTP %d", op, path, status)

@@ -37,7 +37,8 @@ func checkInput(path *framework.Path, req *logical.Request) error {
 		case name == fieldClient, name == fieldKeyID && strings.Contains(path.Pattern, "?P<"+fieldKeyID+">"):
 			return invalid("%s belongs in the path, not among the fields", name)
 		case writes && !accepts(req.Operation, schema):
-			return invalid("unknown field %q: this path accepts %s", redoxapi.Quotable(name, 64), fieldNames(req.Operation, path))
+			return invalid("unknown field %q: this path accepts %s", redoxapi.Quotable(name, 64),
+				fieldNames(req.Operation, path))
 		case schema == nil || req.Data[name] == nil:
 			continue // an unknown field of a read: the framework warns of it
 		}

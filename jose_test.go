@@ -18,7 +18,8 @@ func TestJose(t *testing.T) {
 	}
 	m := newMount(t)
 	m.write("keys/generate", map[string]any{"key_bits": 2048})
-	m.write("config", map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL(), "scope": "system/Patient.read"})
+	m.write("config", map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL(),
+		"scope": "system/Patient.read"})
 	second := m.write("keys/generate", map[string]any{"key_bits": 3072})["key_id"].(string)
 	m.publish("")
 	m.read("token")
@@ -33,7 +34,8 @@ func TestJose(t *testing.T) {
 	}
 	verify := func(assertions []string) ([]byte, error) {
 		t.Helper()
-		raw, err := json.Marshal(input{json.RawMessage(m.read("keys")["jwks"].(string)), clientID, m.sandbox.TokenURL(), assertions})
+		raw, err := json.Marshal(input{json.RawMessage(m.read("keys")["jwks"].(string)), clientID, m.sandbox.TokenURL(),
+			assertions})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +58,8 @@ func TestJose(t *testing.T) {
 	for _, seen := range result.Seen {
 		ids[seen.Jti] = true
 	}
-	if result.Keys != 2 || len(result.Seen) != 3 || len(ids) != 3 || result.Seen[0].Kid == second || result.Seen[2].Kid != second {
+	if result.Keys != 2 || len(result.Seen) != 3 || len(ids) != 3 || result.Seen[0].Kid == second ||
+		result.Seen[2].Kid != second {
 		t.Errorf("jose saw %s", out)
 	}
 	forged := m.sandbox.Assertions()[0]

@@ -88,7 +88,8 @@ func TestScanFindsLeaks(t *testing.T) {
 		}
 	}
 	for what, text := range map[string]string{
-		"the public key": testdata(t, "public.pem"), "a certificate": testdata(t, "certificate.pem"), "the JWK Set": m.read("keys")["jwks"].(string),
+		"the public key": testdata(t, "public.pem"), "a certificate": testdata(t,
+			"certificate.pem"), "the JWK Set": m.read("keys")["jwks"].(string),
 	} {
 		if leaks(text) != 0 {
 			t.Errorf("%s counts as a leak", what)

@@ -61,7 +61,8 @@ func TestLogOfChanges(t *testing.T) {
 			return "[INFO]  config deleted: client=default mount=redox/ request_id=request-1"
 		}},
 		{func() { m.write("clients/acme/keys/generate", nil) }, func() string {
-			return "[INFO]  key added: client=acme mount=redox/ request_id=request-1 key_id=" + m.read("clients/acme/keys")["active"].(string) + " state=active origin=generated"
+			return "[INFO]  key added: client=acme mount=redox/ request_id=request-1 key_id=" +
+				m.read("clients/acme/keys")["active"].(string) + " state=active origin=generated"
 		}},
 		{func() { m.must(logical.DeleteOperation, "clients/acme", map[string]any{"force": true}) }, func() string {
 			return "[INFO]  client deleted: client=acme mount=redox/ request_id=request-1 keys=1"
@@ -113,7 +114,8 @@ func TestLogOfFailures(t *testing.T) {
 		var said string
 		got := m.lines(func() { said = m.fails(c.status, logical.ReadOperation, "clients/acme/"+c.path, nil) })
 		want := c.want + "client=acme mount=redox/ path=clients/acme/" + c.path + " request_id=request-1 error="
-		if len(got) != 1 || !strings.HasPrefix(got[0], want) || !strings.HasSuffix(got[0], strings.Trim(strconv.Quote(said), `"`)+`"`) {
+		if len(got) != 1 || !strings.HasPrefix(got[0], want) || !strings.HasSuffix(got[0],
+			strings.Trim(strconv.Quote(said), `"`)+`"`) {
 			t.Errorf("said %q, and logged\n  %s\nwant one line that begins\n  %s", said, strings.Join(got, "\n  "), want)
 		}
 	}
@@ -137,7 +139,8 @@ func TestLogOfAFlood(t *testing.T) {
 	m.pass(time.Second)
 	got := flood()
 	if len(got) != 10 || !strings.Contains(got[0], " lines_skipped=30 ") || strings.Contains(got[1], "lines_skipped") {
-		t.Errorf("%d lines of 80 failures a second later, want 10, of which the first tells of 30 skipped:\n%s", len(got), strings.Join(got, "\n"))
+		t.Errorf("%d lines of 80 failures a second later, want 10, of which the first tells of 30 skipped:\n%s", len(got),
+			strings.Join(got, "\n"))
 	}
 }
 

@@ -3,19 +3,16 @@ package redox
 import (
 	"context"
 	"net/http"
-	"regexp"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-const fieldClient = "client"
-
-// defaultClient is the client of the bare paths.
-const defaultClient = "default"
-
-var clientName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$`)
+const (
+	fieldClient = "client"
+	fieldKeyID  = "key_id"
+)
 
 // checkClientName refuses default: a second path to the same client would let
 // a policy on the first be passed by.
@@ -29,14 +26,6 @@ func checkClientName(name, mount string) error {
 	}
 	return nil
 }
-
-// isClientName reports whether a further client may be called so.
-func isClientName(name string) bool {
-	return name != defaultClient && clientName.MatchString(name) && !strings.Contains(name, "..")
-}
-
-// isClient reports whether name can be that of a client, the default one included.
-func isClient(name string) bool { return name == defaultClient || isClientName(name) }
 
 type handler func(ctx context.Context, r *request) (*logical.Response, error)
 

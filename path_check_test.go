@@ -36,7 +36,8 @@ func TestCheck(t *testing.T) {
 	delete(resp.Data, "clock_skew")
 	want := map[string]any{
 		"client_id": clientID, "key_id": keyID, "token_url": m.sandbox.TokenURL(), "expires_in": 300.0, "took": "1.235s",
-		"rotation": "off: there is no rotation_period", "publication": "by hand: paste jwks into Redox's dashboard and press Save Changes",
+		"rotation": "off: there is no rotation_period", "publication": "by hand: paste jwks into Redox's dashboard and " +
+			"press Save Changes",
 	}
 	if diff := cmp.Diff(want, resp.Data); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -47,7 +48,8 @@ func TestCheck(t *testing.T) {
 	m.sandbox.SetFault(redoxtest.FaultBlank, 1)
 	m.fails(http.StatusBadRequest, logical.ReadOperation, "check", nil, "no reason when a claim is wrong")
 	m.sandbox.SetClockOffset(0)
-	if resp, err := m.request(context.Background(), logical.ReadOperation, "check", nil); err != nil || len(resp.Warnings) != 0 {
+	if resp, err := m.request(context.Background(), logical.ReadOperation, "check", nil); err != nil ||
+		len(resp.Warnings) != 0 {
 		t.Errorf("with right clocks: %v, %v", resp, err)
 	}
 }

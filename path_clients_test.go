@@ -16,7 +16,8 @@ func TestClients(t *testing.T) {
 	if diff := cmp.Diff([]any{"acme-prod", "b"}, m.must(logical.ListOperation, "clients", nil)["keys"]); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(map[string]any{"client_id": clientID, "key_ids": []any{acme}}, m.read("clients/acme-prod")); diff != "" {
+	if diff := cmp.Diff(map[string]any{"client_id": clientID, "key_ids": []any{acme}},
+		m.read("clients/acme-prod")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if got := m.read("clients/b"); got["client_id"] != "" {

@@ -16,13 +16,16 @@ import (
 func TestConfig(t *testing.T) {
 	m := newMount(t)
 	m.fails(404, logical.ReadOperation, "config", nil)
-	m.fails(404, logical.PatchOperation, "config", map[string]any{"client_id": "x"}, "there is no config to patch: write redox/config")
+	m.fails(404, logical.PatchOperation, "config", map[string]any{"client_id": "x"},
+		"there is no config to patch: write redox/config")
 	m.fails(400, logical.UpdateOperation, "config", map[string]any{"region": "ca"}, "client_id is required")
 	m.unchanged(map[string]string{})
 
 	want := map[string]any{
-		"client_id": clientID, "region": "us", "token_url": "https://api.redoxengine.com/v2/auth/token", "audience": "https://api.redoxengine.com/v2/auth/token",
-		"scope": "", "assertion_ttl": 300.0, "clock_leeway": 5.0, "request_timeout": 10.0, "max_retries": 2.0, "ca_pem": "",
+		"client_id": clientID, "region": "us", "token_url": "https://api.redoxengine.com/v2/auth/token",
+		"audience": "https://api.redoxengine.com/v2/auth/token",
+		"scope":    "", "assertion_ttl": 300.0, "clock_leeway": 5.0, "request_timeout": 10.0, "max_retries": 2.0,
+		"ca_pem":      "",
 		"public_jwks": false, "reuse_tokens": false, "rotation_period": 0.0, "publish_window": 900.0, "retire_after": 86400.0,
 		"platform_client": "", "manages": []any{},
 	}
@@ -38,15 +41,21 @@ func TestConfig(t *testing.T) {
 // a default, and so does an empty string where empty means nothing.
 func TestConfigMerges(t *testing.T) {
 	all := map[string]any{
-		"client_id": "c", "region": "ca", "token_url": "https://redox.example/token", "audience": "https://redox.example/aud", "scope": "a b",
-		"assertion_ttl": "1m", "clock_leeway": 0, "request_timeout": "30s", "max_retries": 5, "ca_pem": testdata(t, "certificate.pem"),
-		"public_jwks": "true", "reuse_tokens": "true", "rotation_period": "2160h", "publish_window": "1h", "retire_after": "48h",
+		"client_id": "c", "region": "ca", "token_url": "https://redox.example/token",
+		"audience": "https://redox.example/aud", "scope": "a b",
+		"assertion_ttl": "1m", "clock_leeway": 0, "request_timeout": "30s", "max_retries": 5, "ca_pem": testdata(t,
+			"certificate.pem"),
+		"public_jwks": "true", "reuse_tokens": "true", "rotation_period": "2160h", "publish_window": "1h",
+		"retire_after":    "48h",
 		"platform_client": "", "manages": "acme=id-1, default=i=d,",
 	}
 	stored := map[string]any{
-		"client_id": "c", "region": "ca", "token_url": "https://redox.example/token", "audience": "https://redox.example/aud", "scope": "a b",
-		"assertion_ttl": 60.0, "clock_leeway": 0.0, "request_timeout": 30.0, "max_retries": 5.0, "ca_pem": testdata(t, "certificate.pem"),
-		"public_jwks": true, "reuse_tokens": true, "rotation_period": 7776000.0, "publish_window": 3600.0, "retire_after": 172800.0,
+		"client_id": "c", "region": "ca", "token_url": "https://redox.example/token",
+		"audience": "https://redox.example/aud", "scope": "a b",
+		"assertion_ttl": 60.0, "clock_leeway": 0.0, "request_timeout": 30.0, "max_retries": 5.0, "ca_pem": testdata(t,
+			"certificate.pem"),
+		"public_jwks": true, "reuse_tokens": true, "rotation_period": 7776000.0, "publish_window": 3600.0,
+		"retire_after":    172800.0,
 		"platform_client": "", "manages": []any{"acme=id-1", "default=i=d"},
 	}
 	for field, test := range map[string]struct{ value, want any }{
@@ -104,18 +113,22 @@ func TestConfigRegions(t *testing.T) {
 		t.Errorf("without region: %v, %v", resp, err)
 	}
 	resp, err = m.request(context.Background(), logical.UpdateOperation, "config", map[string]any{"region": "ca"})
-	if err != nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "region has no effect while token_url is set") {
+	if err != nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0],
+		"region has no effect while token_url is set") {
 		t.Errorf("region beside token_url: %v, %v", resp, err)
 	}
 	// Both hosts are Redox's, so one may be the audience at the other.
-	m.write("config", map[string]any{"token_url": "", "region": "us", "audience": "https://api.ca.redoxengine.com/v2/auth/token"})
+	m.write("config", map[string]any{"token_url": "", "region": "us",
+		"audience": "https://api.ca.redoxengine.com/v2/auth/token"})
 }
 
 func TestConfigTakesURLs(t *testing.T) {
 	m := newMount(t)
 	for _, good := range []string{
-		"https://redox.example", "https://redox.example:8443/a/b", "https://REDOX.example/token", "https://[2001:db8::1]/token", "https://[2001:db8::1]:443/token",
-		"http://127.0.0.1:1/x", "http://127.9.9.9/x", "http://localhost:65535/x", "http://[::1]:8080/x", "https://192.0.2.1/token",
+		"https://redox.example", "https://redox.example:8443/a/b", "https://REDOX.example/token",
+		"https://[2001:db8::1]/token", "https://[2001:db8::1]:443/token",
+		"http://127.0.0.1:1/x", "http://127.9.9.9/x", "http://localhost:65535/x", "http://[::1]:8080/x",
+		"https://192.0.2.1/token",
 	} {
 		if got := m.write("config", map[string]any{"client_id": "c", "token_url": good}); got["token_url"] != good {
 			t.Errorf("%s became %v", good, got["token_url"])
@@ -129,7 +142,8 @@ func TestConfigDurations(t *testing.T) {
 		value any
 		want  float64
 	}{{60, 60}, {60.0, 60}, {"60", 60}, {"60s", 60}, {"1m", 60}, {"1m0s", 60}, {"0.5m", 30}} {
-		if got := m.write("config", map[string]any{"client_id": "c", "assertion_ttl": test.value})["assertion_ttl"]; got != test.want {
+		if got := m.write("config", map[string]any{"client_id": "c",
+			"assertion_ttl": test.value})["assertion_ttl"]; got != test.want {
 			t.Errorf("%#v became %v", test.value, got)
 		}
 	}
@@ -151,19 +165,24 @@ func TestConfigTakesLimits(t *testing.T) {
 	m := newMount(t)
 	url := "https://redox.example/"
 	for _, limits := range []map[string]any{
-		{"client_id": strings.Repeat("x", 256), "scope": strings.Repeat("x", 1024), "token_url": url + strings.Repeat("x", 1024-len(url))},
-		{"assertion_ttl": "30s", "clock_leeway": "0s", "request_timeout": "1s", "max_retries": 0, "token_url": "https://redox.example:1/"},
-		{"assertion_ttl": "5m", "clock_leeway": "10s", "request_timeout": "30s", "max_retries": 5, "token_url": "https://redox.example:65535/"},
+		{"client_id": strings.Repeat("x", 256), "scope": strings.Repeat("x", 1024), "token_url": url +
+			strings.Repeat("x", 1024-len(url))},
+		{"assertion_ttl": "30s", "clock_leeway": "0s", "request_timeout": "1s", "max_retries": 0,
+			"token_url": "https://redox.example:1/"},
+		{"assertion_ttl": "5m", "clock_leeway": "10s", "request_timeout": "30s", "max_retries": 5,
+			"token_url": "https://redox.example:65535/"},
 		{"client_id": "!~", "scope": " ! ~ ", "token_url": ""},
 	} {
 		m.write("config", limits)
 	}
 	ca := testdata(t, "certificate.pem")
-	m.write("config", map[string]any{"ca_pem": " \n", "token_url": "https://redox.example:443/t", "audience": "https://REDOX.example/"})
+	m.write("config", map[string]any{"ca_pem": " \n", "token_url": "https://redox.example:443/t",
+		"audience": "https://REDOX.example/"})
 	m.write("config", map[string]any{"token_url": "http://127.0.0.1/t", "audience": "http://127.0.0.1:80/"})
 	m.write("config", map[string]any{"token_url": "", "audience": ""})
 	m.write("config", map[string]any{"ca_pem": ca + strings.Repeat("\n", 256<<10-len(ca))})
-	m.fails(400, logical.UpdateOperation, "config", map[string]any{"ca_pem": ca + strings.Repeat("\n", 256<<10-len(ca)+1)}, "ca_pem must be at most 256 KiB")
+	m.fails(400, logical.UpdateOperation, "config", map[string]any{"ca_pem": ca +
+		strings.Repeat("\n", 256<<10-len(ca)+1)}, "ca_pem must be at most 256 KiB")
 }
 
 // ca_pem takes certificates as people have them, and stores them as PEM alone.
@@ -187,16 +206,18 @@ func TestCAPEM(t *testing.T) {
 		}
 	}
 	for name, test := range map[string]struct{ text, want string }{
-		"the second of three": {ca + pemOf("CERTIFICATE", block.Bytes[:200]) + ca, "certificate 2 of 3 cannot be read (x509: malformed certificate)"},
-		"bytes behind it":     {pemOf("CERTIFICATE", append(block.Bytes, 0x30, 0)), "certificate 1 of 1 cannot be read (x509: trailing data)"},
-		"cut":                 {ca[:300], "the END line is missing"},
-		"a private key":       {ca + testdata(t, "pkcs8.pem"), "a block of another kind, such as a key"},
-		"PKCS#7":              {testdata(t, "cases/082"), "openssl pkcs7 -print_certs"},
-		"DER":                 {string([]rune(string(block.Bytes))), "openssl x509 -inform DER"},
-		"UTF-16":              {strings.Join(strings.Split(ca, ""), "\x00"), "is in UTF-16"},
-		"a file's name":       {"ca bundle.CRT", `did you mean ca_pem=@"ca bundle.CRT"?`},
-		"prose":               {"the usual one", "holds no CERTIFICATE block"},
-		"base64 of prose":     {inBase64([]byte("the usual one")), "holds no CERTIFICATE block"},
+		"the second of three": {ca + pemOf("CERTIFICATE", block.Bytes[:200]) + ca,
+			"certificate 2 of 3 cannot be read (x509: malformed certificate)"},
+		"bytes behind it": {pemOf("CERTIFICATE", append(block.Bytes, 0x30, 0)),
+			"certificate 1 of 1 cannot be read (x509: trailing data)"},
+		"cut":             {ca[:300], "the END line is missing"},
+		"a private key":   {ca + testdata(t, "pkcs8.pem"), "a block of another kind, such as a key"},
+		"PKCS#7":          {testdata(t, "cases/082"), "openssl pkcs7 -print_certs"},
+		"DER":             {string([]rune(string(block.Bytes))), "openssl x509 -inform DER"},
+		"UTF-16":          {strings.Join(strings.Split(ca, ""), "\x00"), "is in UTF-16"},
+		"a file's name":   {"ca bundle.CRT", `did you mean ca_pem=@"ca bundle.CRT"?`},
+		"prose":           {"the usual one", "no CERTIFICATE block was found"},
+		"base64 of prose": {inBase64([]byte("the usual one")), "no CERTIFICATE block was found"},
 	} {
 		if got, err := normalCA(test.text); err == nil || !strings.Contains(err.Error(), test.want) || got != "" {
 			t.Errorf("%s: %v, want %q\n%s", name, err, test.want, got)

@@ -25,7 +25,8 @@ func TestJWKS(t *testing.T) {
 				}
 				got[logical.HTTPRawBody] = string(raw)
 				want := map[string]any{
-					logical.HTTPStatusCode: 200.0, logical.HTTPContentType: "application/jwk-set+json", logical.HTTPRawBody: m.read(prefix + "keys")["jwks"],
+					logical.HTTPStatusCode: 200.0, logical.HTTPContentType: "application/jwk-set+json",
+					logical.HTTPRawBody:            m.read(prefix + "keys")["jwks"],
 					logical.HTTPCacheControlHeader: "public, max-age=" + age,
 				}
 				if diff := cmp.Diff(want, got); diff != "" {
@@ -36,7 +37,8 @@ func TestJWKS(t *testing.T) {
 	}
 	for window, age := range map[string]int64{"0s": 0, "1s": 0, "10s": 5, "10m": 300, "168h": 300} {
 		m.write("config", map[string]any{"publish_window": window})
-		if got := m.must(logical.ReadOperation, "jwks", nil)[logical.HTTPCacheControlHeader]; got != fmt.Sprint("public, max-age=", age) {
+		if got := m.must(logical.ReadOperation, "jwks",
+			nil)[logical.HTTPCacheControlHeader]; got != fmt.Sprint("public, max-age=", age) {
 			t.Errorf("publish_window %s: %v", window, got)
 		}
 	}
@@ -61,7 +63,8 @@ func TestJWKSCannotBeWrapped(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"public_jwks": true})
 	resp, err := m.backend.HandleRequest(t.Context(), &logical.Request{
-		Operation: logical.ReadOperation, Path: "jwks", Storage: m.storage, WrapInfo: &logical.RequestWrapInfo{TTL: time.Minute},
+		Operation: logical.ReadOperation, Path: "jwks", Storage: m.storage,
+		WrapInfo: &logical.RequestWrapInfo{TTL: time.Minute},
 	})
 	if err != nil || !resp.IsError() {
 		t.Errorf("%v, %v", resp, err)

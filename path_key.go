@@ -142,9 +142,9 @@ func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response
 		}
 		switch {
 		case now.N != k.N:
-			return invalid("key %s was replaced by another while it was being proved: activate it again", k.ID)
+			return invalid("another key has the ID %s since the proof began: activate %s again", k.ID, k.ID)
 		case proved != nil && !s.sameIdentity(proved):
-			return invalid("the config changed while key %s was being proved: activate it again", k.ID)
+			return invalid("the config changed while the engine proved key %s: activate %s again", k.ID, k.ID)
 		}
 		changed = now.State != keyring.Active
 		return s.Ring.Activate(k.ID, e.now())

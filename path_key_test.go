@@ -19,7 +19,8 @@ func TestActivateKey(t *testing.T) {
 
 	t.Run("refused by Redox", func(t *testing.T) {
 		before := snapshot(t, m.storage)
-		m.fails(400, logical.UpdateOperation, "keys/"+pending+"/activate", nil, "key "+pending+" stays pending", "Redox does not know key "+pending)
+		m.fails(400, logical.UpdateOperation, "keys/"+pending+"/activate", nil, "key "+pending+" stays pending",
+			"Redox does not know key "+pending)
 		m.unchanged(before)
 		if got := m.read("token")["key_id"]; got != old {
 			t.Errorf("the token is signed by %s", got)
@@ -87,17 +88,17 @@ func TestActivateOvertaken(t *testing.T) {
 	}{
 		"the config points elsewhere": {func(m *mount, _ string) {
 			m.write("config", map[string]any{"client_id": "another"})
-		}, 400, "the config changed while key "},
+		}, 400, "the config changed while the engine proved key "},
 		"the config is gone": {func(m *mount, _ string) {
 			m.must(logical.DeleteOperation, "config", nil)
-		}, 400, "the config changed while key "},
+		}, 400, "the config changed while the engine proved key "},
 		"the key is gone": {func(m *mount, pending string) {
 			m.must(logical.DeleteOperation, "keys/"+pending, nil)
 		}, 404, "there is no key "},
 		"the key is another": {func(m *mount, pending string) {
 			m.must(logical.DeleteOperation, "keys/"+pending, nil)
 			m.write("keys/import", map[string]any{"private_key": testdata(m.t, "pkcs8.pem"), "key_id": pending})
-		}, 400, "was replaced by another while it was being proved"},
+		}, 400, "another key has the ID "},
 		"a setting that does not matter": {func(m *mount, _ string) {
 			m.write("config", map[string]any{"max_retries": 1})
 		}, 200, ""},

@@ -10,7 +10,6 @@ import (
 )
 
 const (
-	fieldKeyID      = "key_id"
 	fieldKeyBits    = "key_bits"
 	fieldPrivateKey = "private_key"
 )

@@ -22,8 +22,10 @@ func TestGenerateKey(t *testing.T) {
 	id := first["key_id"].(string)
 	delete(first, "key_id")
 	want := map[string]any{
-		"state": "active", "origin": "generated", "key_bits": 2048.0, "created_at": "2026-11-24T12:00:00Z", "activated_at": "2026-11-24T12:00:00Z",
-		"retired_at": "", "published_until": "", "next": "give Redox the public half (vault read -field=jwks redox/keys) in the dashboard and press Save Changes, write client_id to redox/config, then read redox/check",
+		"state": "active", "origin": "generated", "key_bits": 2048.0, "created_at": "2026-11-24T12:00:00Z",
+		"activated_at": "2026-11-24T12:00:00Z",
+		"retired_at":   "", "published_until": "", "next": "give Redox the public half (vault read -field=jwks " +
+			"redox/keys) in the dashboard and press Save Changes, write client_id to redox/config, then read redox/check",
 	}
 	if diff := cmp.Diff(want, first); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -32,7 +34,8 @@ func TestGenerateKey(t *testing.T) {
 	if second["state"] != "pending" || second["key_bits"] != 3072.0 || second["activated_at"] != "" {
 		t.Errorf("the second key: %v", second)
 	}
-	if next := "then write to redox/keys/" + second["key_id"].(string) + "/activate"; !strings.HasSuffix(second["next"].(string), next) {
+	if next := "then write to redox/keys/" + second["key_id"].(string) +
+		"/activate"; !strings.HasSuffix(second["next"].(string), next) {
 		t.Errorf("next: %s", second["next"])
 	}
 	before := snapshot(t, m.storage)
@@ -71,8 +74,10 @@ func TestReadKeys(t *testing.T) {
 	got := m.read("keys")
 	jwks := got["jwks"].(string)
 	delete(got, "jwks")
-	waits := "key " + third.(string) + " waits for a write to redox/keys/" + third.(string) + "/activate, or to redox/keys/rotate"
-	want := map[string]any{"active": second, "pending": third, "retiring": []any{first}, "rotation": waits, "publication": "by hand: paste jwks into Redox's dashboard and press Save Changes"}
+	waits := "key " + third.(string) + " waits for a write to redox/keys/" + third.(string) +
+		"/activate, or to redox/keys/rotate"
+	want := map[string]any{"active": second, "pending": third, "retiring": []any{first}, "rotation": waits,
+		"publication": "by hand: paste jwks into Redox's dashboard and press Save Changes"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -112,7 +117,8 @@ func TestImportKey(t *testing.T) {
 		t.Errorf("the same key again: %v", again)
 	}
 	m.unchanged(before)
-	m.fails(400, logical.UpdateOperation, "keys/import", map[string]any{"private_key": testdata(t, "pkcs8.pem")}, "in the ring already, as dashboard-key")
+	m.fails(400, logical.UpdateOperation, "keys/import", map[string]any{"private_key": testdata(t, "pkcs8.pem")},
+		"in the ring already, as dashboard-key")
 	m.unchanged(before)
 
 	// A retiring key that is imported again stays what it is.
@@ -122,7 +128,8 @@ func TestImportKey(t *testing.T) {
 	if again["state"] != "retiring" || again["next"] != "nothing: the key is in the ring already, as retiring" {
 		t.Errorf("a retiring key again: %v", again)
 	}
-	m.fails(400, logical.UpdateOperation, "keys/import", map[string]any{"private_key": testdata(t, "rsa1024.pem")}, "private_key: it has 1024 bits")
+	m.fails(400, logical.UpdateOperation, "keys/import", map[string]any{"private_key": testdata(t, "rsa1024.pem")},
+		"private_key: it has 1024 bits")
 }
 
 // A JWK comes as text or as the object that it is, and never as the body. What
@@ -136,9 +143,10 @@ func TestImportJWK(t *testing.T) {
 	before := snapshot(t, m.storage)
 	for want, body := range map[string]map[string]any{
 		"the body is a JWK, and belongs into the field private_key: write redox/keys/import private_key=@key.json": jwk,
-		"the body is a JWK":                                               {"keys": []any{jwk}},
-		"private_key: the JWK Set has no private key":                     {"private_key": []any{map[string]any{"kty": "RSA", "n": jwk["n"]}}},
-		"private_key: its member d has to be a string":                    {"private_key": map[string]any{"kty": "RSA", "n": jwk["n"], "e": "AQAB", "d": []any{jwk["d"]}}},
+		"the body is a JWK":                           {"keys": []any{jwk}},
+		"private_key: the JWK Set has no private key": {"private_key": []any{map[string]any{"kty": "RSA", "n": jwk["n"]}}},
+		"private_key: its member d has to be a string": {"private_key": map[string]any{"kty": "RSA",
+			"n": jwk["n"], "e": "AQAB", "d": []any{jwk["d"]}}},
 		"private_key must be a string":                                    {"private_key": true},
 		"private_key: it is JSON and no JWK: its member key may be meant": {"private_key": map[string]any{"key": jwk}},
 	} {
@@ -146,10 +154,12 @@ func TestImportJWK(t *testing.T) {
 	}
 	m.unchanged(before)
 	resp, err := m.request(t.Context(), logical.UpdateOperation, "keys/import", map[string]any{"private_key": jwk})
-	if err != nil || resp.Data["key_id"] != "my-kid-1" || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "private_key: the certificate in x5c is of another key") {
+	if err != nil || resp.Data["key_id"] != "my-kid-1" || len(resp.Warnings) != 1 ||
+		!strings.Contains(resp.Warnings[0], "private_key: the certificate in x5c is of another key") {
 		t.Errorf("%v, %v", resp, err)
 	}
-	if again := m.write("keys/import", map[string]any{"private_key": testdata(t, "cases/117")}); again["key_id"] != "my-kid-1" {
+	if again := m.write("keys/import", map[string]any{"private_key": testdata(t,
+		"cases/117")}); again["key_id"] != "my-kid-1" {
 		t.Errorf("the same as text: %v", again)
 	}
 }
@@ -165,9 +175,12 @@ func TestImportUnderAnotherKid(t *testing.T) {
 	delete(body, "key_id")
 	wrong := m.write("keys/import", body)["key_id"].(string)
 	m.write("config", map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL()})
-	m.fails(400, logical.ReadOperation, "token", nil, "if Redox has it under another kid, delete redox/keys/"+wrong+" (force=true if it is the only key) and import it again with key_id=<that kid>")
+	m.fails(400, logical.ReadOperation, "token", nil,
+		"if Redox has it under another kid, delete redox/keys/"+wrong+" (force=true if it is the only key) and import "+
+			"it again with key_id=<that kid>")
 	body["key_id"] = "at-redox"
-	m.fails(400, logical.UpdateOperation, "keys/import", body, "as "+wrong+": to have it as at-redox, delete that one with force=true")
+	m.fails(400, logical.UpdateOperation, "keys/import", body,
+		"as "+wrong+": to have it as at-redox, delete that one with force=true")
 	m.must(logical.DeleteOperation, "keys/"+wrong, map[string]any{"force": true})
 	m.write("keys/import", body)
 	m.read("token")

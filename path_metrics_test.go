@@ -21,7 +21,8 @@ import (
 func (m *mount) metrics() map[string]float64 {
 	m.t.Helper()
 	got := m.read("metrics")
-	if kind := got[logical.HTTPContentType]; got[logical.HTTPStatusCode] != 200.0 || !strings.HasPrefix(kind.(string), "text/plain; version=0.0.4") {
+	if kind := got[logical.HTTPContentType]; got[logical.HTTPStatusCode] != 200.0 ||
+		!strings.HasPrefix(kind.(string), "text/plain; version=0.0.4") {
 		m.t.Errorf("HTTP %v, %v", got[logical.HTTPStatusCode], kind)
 	}
 	raw, err := base64.StdEncoding.DecodeString(got[logical.HTTPRawBody].(string))
@@ -46,7 +47,8 @@ func (m *mount) metrics() map[string]float64 {
 			for _, pair := range metric.GetLabel() {
 				labels = append(labels, pair.GetName()+"="+pair.GetValue())
 			}
-			values[name+"{"+strings.Join(labels, ",")+"}"] = metric.GetCounter().GetValue() + metric.GetGauge().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+			values[name+"{"+strings.Join(labels, ",")+"}"] = metric.GetCounter().GetValue() + metric.GetGauge().GetValue() +
+				float64(metric.GetHistogram().GetSampleCount())
 		}
 	}
 	return values
@@ -136,8 +138,10 @@ func TestMetricsOfSharedRequest(t *testing.T) {
 func TestMetricsBeginAtZero(t *testing.T) {
 	m := newMount(t)
 	m.ready("clients/acme/", nil)
-	want := map[string]float64{"redox_request_duration_seconds{client=acme}": 0, "redox_retries_total{client=acme}": 0, "redox_retiring_key_tokens_total{client=acme}": 0}
-	for _, outcome := range []string{"issued", "reused", "held", "refused", "limited", "overloaded", "timeout", "unavailable", "error"} {
+	want := map[string]float64{"redox_request_duration_seconds{client=acme}": 0, "redox_retries_total{client=acme}": 0,
+		"redox_retiring_key_tokens_total{client=acme}": 0}
+	for _, outcome := range []string{"issued", "reused", "held", "refused", "limited", "overloaded", "timeout",
+		"unavailable", "error"} {
 		want["redox_token_reads_total{client=acme,outcome="+outcome+"}"] = 0
 	}
 	m.expect(want)
@@ -160,13 +164,14 @@ func TestMetricsOfKeys(t *testing.T) {
 	tried := m.now
 	unix := func(t time.Time) float64 { return float64(t.Unix()) }
 	other := newMountOn(t, m.storage, systemView(0))
+	tomorrow := unix(began.Add(24 * time.Hour))
 	for _, m := range []*mount{m, other} {
 		m.expect(map[string]float64{
 			"redox_build_info{version=" + Version + "}":                                             1,
 			"redox_key_created_timestamp_seconds{client=default,key_id=" + old + ",state=active}":   unix(began),
 			"redox_key_created_timestamp_seconds{client=default,key_id=" + next + ",state=pending}": unix(tried),
 			"redox_key_active_since_timestamp_seconds{client=default,key_id=" + old + "}":           unix(began),
-			"redox_rotation_due_timestamp_seconds{client=default}":                                  unix(began.Add(24 * time.Hour)),
+			"redox_rotation_due_timestamp_seconds{client=default}":                                  tomorrow,
 			"redox_last_proof_timestamp_seconds{client=default,key_id=" + next + "}":                unix(tried),
 			"redox_proof_refusals{client=default,key_id=" + next + "}":                              1,
 			"redox_requests_in_flight{client=default}":                                              0,
@@ -227,7 +232,8 @@ func TestMetricsLabels(t *testing.T) {
 	m.fails(400, logical.ReadOperation, "clients/nobody/token", nil)
 	m.fails(400, logical.ReadOperation, "clients/bare/token", nil)
 	for name := range m.metrics() {
-		if strings.Contains(name, "=gone") || strings.Contains(name, "=nobody") || strings.Contains(name, "=bare") && !strings.Contains(name, "redox_key_") {
+		if strings.Contains(name, "=gone") || strings.Contains(name, "=nobody") || strings.Contains(name, "=bare") &&
+			!strings.Contains(name, "redox_key_") {
 			t.Errorf("there is %s", name)
 		}
 	}
@@ -241,7 +247,8 @@ func TestMetricsOfErrors(t *testing.T) {
 	id := m.ready("", nil)
 	errors := func(want float64) {
 		t.Helper()
-		m.expect(map[string]float64{"redox_token_reads_total{client=default,outcome=error}": want, "redox_request_duration_seconds{client=default}": 1})
+		m.expect(map[string]float64{"redox_token_reads_total{client=default,outcome=error}": want,
+			"redox_request_duration_seconds{client=default}": 1})
 	}
 	m.read("token")
 	errors(0)
@@ -274,7 +281,8 @@ func TestMetricsOfUnreadable(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.pass(rereadAfter)
-		m.expect(map[string]float64{"redox_client_unreadable{client=default}": 0, "redox_client_unreadable{client=acme}": 1, "redox_publish_window_seconds{client=default}": 900})
+		m.expect(map[string]float64{"redox_client_unreadable{client=default}": 0,
+			"redox_client_unreadable{client=acme}": 1, "redox_publish_window_seconds{client=default}": 900})
 		if err := m.storage.Put(t.Context(), was); err != nil {
 			t.Fatal(err)
 		}

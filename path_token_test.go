@@ -34,7 +34,8 @@ func TestToken(t *testing.T) {
 	delete(got, "access_token")
 	delete(got, "ttl")
 	want := map[string]any{
-		"token_type": "Bearer", "expires_in": 300.0, "expires_at": "2026-11-24T09:05:00Z", "client_id": clientID, "key_id": keyID,
+		"token_type": "Bearer", "expires_in": 300.0, "expires_at": "2026-11-24T09:05:00Z", "client_id": clientID,
+		"key_id":          keyID,
 		"rotation_period": 300.0, "last_vault_rotation": "2026-11-24T09:00:00Z",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -77,7 +78,8 @@ func TestTokenUnconfigured(t *testing.T) {
 			t.Errorf("in the wrong order: %s", text)
 		}
 	}
-	m.fails(400, logical.ReadOperation, "clients/acme/token", nil, "write to redox/clients/acme/keys/generate", "redox/clients/acme/config")
+	m.fails(400, logical.ReadOperation, "clients/acme/token", nil, "write to redox/clients/acme/keys/generate",
+		"redox/clients/acme/config")
 	m.write("config", map[string]any{"client_id": clientID})
 	if text := m.fails(400, logical.ReadOperation, "token", nil, noKey); strings.Contains(text, noConfig) {
 		t.Errorf("asks for what is there: %s", text)
@@ -138,7 +140,8 @@ func TestTokenGivenUp(t *testing.T) {
 
 func TestTokenLifetimes(t *testing.T) {
 	const warning = "five minutes are assumed"
-	for fault, warns := range map[redoxtest.Fault]bool{redoxtest.FaultStringExpires: false, redoxtest.FaultNoExpires: true} {
+	for fault, warns := range map[redoxtest.Fault]bool{redoxtest.FaultStringExpires: false,
+		redoxtest.FaultNoExpires: true} {
 		t.Run(string(fault), func(t *testing.T) {
 			m := newMount(t)
 			m.ready("", nil)
@@ -161,7 +164,8 @@ func TestTokenLifetimes(t *testing.T) {
 // for all readers.
 func TestComeBack(t *testing.T) {
 	for _, test := range []struct{ left, earliest, latest int64 }{
-		{300, 230, 240}, {3600, 3420, 3540}, {60, 46, 48}, {30, 23, 24}, {29, 24, 24}, {5, 4, 4}, {2, 2, 2}, {1, 1, 1}, {0, 1, 1},
+		{300, 230, 240}, {3600, 3420, 3540}, {60, 46, 48}, {30, 23, 24}, {29, 24, 24}, {5, 4, 4}, {2, 2, 2}, {1, 1, 1}, {0,
+			1, 1},
 	} {
 		seen := map[int64]bool{}
 		for range 2000 {
@@ -210,11 +214,14 @@ func TestReuse(t *testing.T) {
 	m := reusing(t)
 	first := m.read("token")
 	last := m.later(224500 * time.Millisecond)
-	if last["access_token"] != first["access_token"] || last["last_vault_rotation"] != first["last_vault_rotation"] || last["expires_at"] != first["expires_at"] {
+	if last["access_token"] != first["access_token"] || last["last_vault_rotation"] != first["last_vault_rotation"] ||
+		last["expires_at"] != first["expires_at"] {
 		t.Error("another token")
 	}
-	if last["expires_in"] != 75.0 || last["rotation_period"] != 75.0 || last["ttl"].(float64) < 16 || last["ttl"].(float64) > 26 {
-		t.Errorf("of 300 s 224.5 have passed: expires_in %v, rotation_period %v, ttl %v", last["expires_in"], last["rotation_period"], last["ttl"])
+	if last["expires_in"] != 75.0 || last["rotation_period"] != 75.0 || last["ttl"].(float64) < 16 ||
+		last["ttl"].(float64) > 26 {
+		t.Errorf("of 300 s 224.5 have passed: expires_in %v, rotation_period %v, ttl %v", last["expires_in"],
+			last["rotation_period"], last["ttl"])
 	}
 	if n := m.asked(); n != 1 {
 		t.Fatalf("%d requests for one token", n)
@@ -256,18 +263,33 @@ func TestReuseReaderGivesUp(t *testing.T) {
 // What shaped a token changes, or may have: it is not handed out again.
 func TestReuseEnds(t *testing.T) {
 	for name, change := range map[string]func(m *mount){
-		"the config is written":   func(m *mount) { m.write("config", map[string]any{"max_retries": 1}) },
-		"the config is patched":   func(m *mount) { m.must(logical.PatchOperation, "config", map[string]any{"scope": nil}) },
-		"another key signs":       func(m *mount) { m.write("keys/"+m.read("keys")["pending"].(string)+"/activate", nil) },
-		"the config is made anew": func(m *mount) { m.must(logical.DeleteOperation, "config", nil); m.write("config", m.settings()) },
+		"the config is written": func(m *mount) { m.write("config", map[string]any{"max_retries": 1}) },
+		"the config is patched": func(m *mount) { m.must(logical.PatchOperation, "config", map[string]any{"scope": nil}) },
+		"another key signs":     func(m *mount) { m.write("keys/"+m.read("keys")["pending"].(string)+"/activate", nil) },
+		"the config is made anew": func(m *mount) {
+			m.must(logical.DeleteOperation, "config", nil)
+			m.write("config",
+				m.settings())
+		},
 		"the client is made anew": func(m *mount) {
 			m.must(logical.DeleteOperation, "config", nil)
 			m.ready("", map[string]any{"reuse_tokens": true})
 		},
-		"Vault tells of the config":  func(m *mount) { m.backend.InvalidateKey(m.t.Context(), configKey(defaultClient)) },
-		"a key is deleted":           func(m *mount) { m.must(logical.DeleteOperation, "keys/"+m.read("keys")["pending"].(string), nil) },
-		"another node writes a key":  func(m *mount) { m.elsewhere(); m.backend.InvalidateKey(m.t.Context(), keyringKey(defaultClient)) },
-		"another key has its name":   func(m *mount) { m.renamed(); m.backend.InvalidateKey(m.t.Context(), keyringKey(defaultClient)) },
+		"Vault tells of the config": func(m *mount) { m.backend.InvalidateKey(m.t.Context(), configKey(defaultClient)) },
+		"a key is deleted": func(m *mount) {
+			m.must(logical.DeleteOperation,
+				"keys/"+m.read("keys")["pending"].(string), nil)
+		},
+		"another node writes a key": func(m *mount) {
+			m.elsewhere()
+			m.backend.InvalidateKey(m.t.Context(),
+				keyringKey(defaultClient))
+		},
+		"another key has its name": func(m *mount) {
+			m.renamed()
+			m.backend.InvalidateKey(m.t.Context(),
+				keyringKey(defaultClient))
+		},
 		"another node, without word": func(m *mount) { m.elsewhere(); m.pass(rereadAfter) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -337,7 +359,8 @@ func TestReuseOfAClientThatIsGone(t *testing.T) {
 	}
 	// As a read does that had found the client just before.
 	late := errors.New("too late")
-	if _, err := m.backend.tokens.Get(t.Context(), "acme", "its fingerprint", func(context.Context, bool) (*issued, error) { return nil, late }); !errors.Is(err, late) {
+	if _, err := m.backend.tokens.Get(t.Context(), "acme", "its fingerprint",
+		func(context.Context, bool) (*issued, error) { return nil, late }); !errors.Is(err, late) {
 		t.Fatal(err)
 	}
 	if _, err := m.backend.connections.of("acme", ""); err != nil {
@@ -413,7 +436,8 @@ func TestReuseRidesOutAnOutage(t *testing.T) {
 		if left > time.Minute && warned != "" {
 			t.Errorf("before the margin it warns: %s", warned)
 		}
-		if left <= time.Minute && !strings.Contains(warned, "near its end, and there is no newer one: the token endpoint answered HTTP 503: Redox may be in trouble") {
+		if left <= time.Minute && !strings.Contains(warned,
+			"near its end, and there is no newer one: the token endpoint answered HTTP 503: Redox may be in trouble") {
 			t.Errorf("in the margin it warns: %s", warned)
 		}
 		if ttl := resp.Data["ttl"].(float64); left <= time.Minute && (ttl < 1 || ttl > 5 || ttl > max(1, left.Seconds()/2)) {

@@ -54,6 +54,9 @@ func publishTo(ctx context.Context, r *request, c *config) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
 }
 
+// change applies the outcome of a step to the ring as it is now stored.
+type change func(ring *keyring.Ring, now time.Time) error
+
 // publish brings Redox's list of the client's public keys up to date, and returns
 // the change that notes in the ring how that went.
 func (e *engine) publish(ctx context.Context, r *request, s *state) change {

@@ -23,7 +23,8 @@ func (m *mount) platformReady(more map[string]any) (keyID string) {
 		m.t.Fatal(err)
 	}
 	m.sandbox.RegisterUser(userID, true)
-	m.write("clients/platform/config", map[string]any{"client_id": userID, "token_url": m.sandbox.TokenURL(), "manages": "default=" + clientID})
+	m.write("clients/platform/config", map[string]any{"client_id": userID, "token_url": m.sandbox.TokenURL(),
+		"manages": "default=" + clientID})
 	settings := map[string]any{"platform_client": "platform", "retire_after": "1h"}
 	for name, value := range more {
 		settings[name] = value
@@ -58,7 +59,11 @@ func (m *mount) publication() string {
 func TestPublish(t *testing.T) {
 	m := newMount(t)
 	active := m.platformReady(map[string]any{"rotation_period": "24h"})
-	const other = `{"kid":"other","kty":"RSA","e":"AQAB","n":"` + "sXchDaQebHnPiGvyDOAT4saGEUetSyo9MKLOoWFsueri23bOdgWp4Dy1WlUzewbgBHod5pcM9H95GQRV3JDXboIRROSBigeC5yjU1hGzHHyXss8UDprecbAYxknTcQkhslANGRUZmdTOQ5qTRsLAt6BTYuyvVRdhS8exSZEy_c4gs_7svlJJQ4H9_NxsiIoLwAEk7-Q3UXERGYw_75IDrGA84-lA_-Ct4eTlXHBIY2EaV7t7LjJaynVJCpkv4LKjTTAumiGUIuQhrNhZLuF_RJLqHpM2kgWFLU7-VTdL1VbC2tejvcI2BlMkEpk1BzBZI0KQB0GaDWFLN-aEAw3vRw" + `","x-note":"of somebody"}`
+	const other = `{"kid":"other","kty":"RSA","e":"AQAB","n":"` +
+		"sXchDaQebHnPiGvyDOAT4saGEUetSyo9MKLOoWFsueri23bOdgWp4Dy1WlUzewbgBHod5pcM9H95GQRV3JDXboIRROSBigeC5yjU1hGzHHyXss" +
+		"8UDprecbAYxknTcQkhslANGRUZmdTOQ5qTRsLAt6BTYuyvVRdhS8exSZEy_c4gs_7svlJJQ4H9_NxsiIoLwAEk7-Q3UXERGYw_75IDrGA84-l" +
+		"A_-Ct4eTlXHBIY2EaV7t7LjJaynVJCpkv4LKjTTAumiGUIuQhrNhZLuF_RJLqHpM2kgWFLU7-VTdL1VbC2tejvcI2BlMkEpk1BzBZI0KQB0G" +
+		"aDWFLN-aEAw3vRw" + `","x-note":"of somebody"}`
 	set := m.read("keys")["jwks"].(string)
 	if err := m.sandbox.Register(clientID, []byte(strings.Replace(set, "[", "["+other+",", 1))); err != nil {
 		t.Fatal(err)
@@ -82,7 +87,8 @@ func TestPublish(t *testing.T) {
 		if got, want := m.listed(), "other "+active+" "+next; got != want {
 			t.Errorf("Redox lists %s, want %s", got, want)
 		}
-		if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "under way: key "+next+" is published at Redox since "+m.now.UTC().Format(time.RFC3339)+" and is proved from ") {
+		if text := m.read("keys")["rotation"].(string); !strings.Contains(text,
+			"under way: key "+next+" is published at Redox since "+m.now.UTC().Format(time.RFC3339)+" and is proved from ") {
 			t.Errorf("keys says %q", text)
 		}
 		m.pass(15*time.Minute - time.Second)
@@ -91,7 +97,8 @@ func TestPublish(t *testing.T) {
 		m.pass(time.Second)
 		m.rotate()
 		m.signs(next)
-		if text, want := m.read("keys")["rotation"].(string), "; key "+active+" is deleted at "+m.now.Add(time.Hour).UTC().Format(time.RFC3339); !strings.HasSuffix(text, want) {
+		if text, want := m.read("keys")["rotation"].(string),
+			"; key "+active+" is deleted at "+m.now.Add(time.Hour).UTC().Format(time.RFC3339); !strings.HasSuffix(text, want) {
 			t.Errorf("keys says %q, want %q", text, want)
 		}
 		m.pass(time.Hour)
@@ -119,7 +126,8 @@ func TestPublishMerges(t *testing.T) {
 	m.signs(next)
 	m.pass(time.Hour)
 	m.rotate()
-	if got := m.publication(); !strings.Contains(got, "Redox took the update and lists the deleted key "+old+" still: remove it in the dashboard") {
+	if got := m.publication(); !strings.Contains(got,
+		"Redox took the update and lists the deleted key "+old+" still: remove it in the dashboard") {
 		t.Errorf("publication: %s", got)
 	}
 	m.register(clientID, m.read("keys")["jwks"].(string))
@@ -151,7 +159,8 @@ func TestPublishOnlyForOwner(t *testing.T) {
 			m.register(victim, before)
 			listed := m.sandbox.JWKS(victim)
 			m.write("clients/mallory/keys/generate", nil)
-			m.write("clients/mallory/config", map[string]any{"client_id": victim, "token_url": m.sandbox.TokenURL(), "platform_client": "platform"})
+			m.write("clients/mallory/config", map[string]any{"client_id": victim, "token_url": m.sandbox.TokenURL(),
+				"platform_client": "platform"})
 			m.rotate()
 			if got := m.sandbox.JWKS(victim); got != listed {
 				t.Errorf("Redox lists %s", got)
@@ -175,7 +184,8 @@ func TestPublishOnlyForOwner(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.register(victim, `{"keys":[]}`)
-		m.write("clients/mallory/config", map[string]any{"client_id": victim, "token_url": his.TokenURL(), "platform_client": "platform"})
+		m.write("clients/mallory/config", map[string]any{"client_id": victim, "token_url": his.TokenURL(),
+			"platform_client": "platform"})
 		m.read("clients/mallory/token")
 		sent := len(his.Assertions())
 		m.rotate()

@@ -25,21 +25,29 @@ var publishTroubles = map[string]struct {
 	"the platform client does not manage it": {
 		func(m *mount) { m.write("clients/platform/config", map[string]any{"manages": "acme=" + clientID}) },
 		"the config of client platform, the platform client, does not list default=" + clientID + " in manages",
-		func(m *mount) { m.write("clients/platform/config", map[string]any{"manages": "default=" + clientID}) }, time.Nanosecond,
+		func(m *mount) {
+			m.write("clients/platform/config", map[string]any{"manages": "default=" +
+				clientID})
+		}, time.Nanosecond,
 	},
 	"there is no platform client": {
 		func(m *mount) { m.must(logical.DeleteOperation, "clients/platform/config", nil) },
 		"the config of client platform, the platform client, does not list default=" + clientID + " in manages",
 		func(m *mount) {
-			m.write("clients/platform/config", map[string]any{"client_id": userID, "token_url": m.sandbox.TokenURL(), "manages": "default=" + clientID})
+			m.write("clients/platform/config", map[string]any{"client_id": userID, "token_url": m.sandbox.TokenURL(),
+				"manages": "default=" + clientID})
 		}, time.Nanosecond,
 	},
 	"the platform client asks elsewhere": {
 		func(m *mount) {
-			m.write("clients/platform/config", map[string]any{"token_url": strings.Replace(m.sandbox.TokenURL(), "127.0.0.1", "localhost", 1)})
+			m.write("clients/platform/config", map[string]any{"token_url": strings.Replace(m.sandbox.TokenURL(), "127.0.0.1",
+				"localhost", 1)})
 		},
 		"token URL and audience must be those of client platform",
-		func(m *mount) { m.write("clients/platform/config", map[string]any{"token_url": m.sandbox.TokenURL()}) }, time.Nanosecond,
+		func(m *mount) {
+			m.write("clients/platform/config",
+				map[string]any{"token_url": m.sandbox.TokenURL()})
+		}, time.Nanosecond,
 	},
 	"the platform client has another audience": {
 		func(m *mount) {
@@ -50,7 +58,8 @@ var publishTroubles = map[string]struct {
 	},
 	"the platform client has no key": {
 		func(m *mount) {
-			m.must(logical.DeleteOperation, "clients/platform/keys/"+m.read("clients/platform/keys")["active"].(string), map[string]any{"force": true})
+			m.must(logical.DeleteOperation, "clients/platform/keys/"+m.read("clients/platform/keys")["active"].(string),
+				map[string]any{"force": true})
 		},
 		"client platform, the platform client, has no key",
 		func(m *mount) {
@@ -69,7 +78,8 @@ var publishTroubles = map[string]struct {
 	},
 	"the API key is not to be seen": {
 		func(m *mount) { m.sandbox.Hide(clientID, true) },
-		"the Platform API answered HTTP 404: the user to whom the platform client's API key belongs sees no OAuth API key with client ID " + clientID,
+		"the Platform API answered HTTP 404: the user to whom the platform client's API key belongs sees no OAuth API " +
+			"key with client ID " + clientID,
 		func(m *mount) { m.sandbox.Hide(clientID, false) }, 0,
 	},
 	"somebody has set a JWKS URL": {
@@ -134,8 +144,10 @@ var publishTroubles = map[string]struct {
 	"another key has its ID": {
 		func(m *mount) {
 			next := m.read("keys")["pending"].(string)
-			other := strings.Replace(m.read("clients/platform/keys")["jwks"].(string), m.read("clients/platform/keys")["active"].(string), next, 1)
-			m.register(clientID, strings.Replace(m.read("keys")["jwks"].(string), m.jwk(next), other[len(`{"keys":[`):len(other)-2], 1))
+			other := strings.Replace(m.read("clients/platform/keys")["jwks"].(string),
+				m.read("clients/platform/keys")["active"].(string), next, 1)
+			m.register(clientID, strings.Replace(m.read("keys")["jwks"].(string), m.jwk(next),
+				other[len(`{"keys":[`):len(other)-2], 1))
 		},
 		"Redox lists another key under the ID ",
 		func(m *mount) { m.register(clientID, m.read("keys")["jwks"].(string)) }, 0,
@@ -191,7 +203,8 @@ func TestPublishTrouble(t *testing.T) {
 			m.pass(15 * time.Minute)
 			m.rotate()
 			m.signs(next)
-			if resp, err := m.request(t.Context(), logical.ReadOperation, "check", nil); err != nil || strings.Contains(fmt.Sprint(resp.Warnings), "public keys") {
+			if resp, err := m.request(t.Context(), logical.ReadOperation, "check", nil); err != nil ||
+				strings.Contains(fmt.Sprint(resp.Warnings), "public keys") {
 				t.Errorf("check: %v, %v", resp, err)
 			}
 		})
@@ -221,7 +234,8 @@ func TestPublishSurvivesStorage(t *testing.T) {
 		storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 		m := newMountOn(t, storage, systemView(0))
 		old := m.platformReady(nil)
-		m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072b.pem")}) // generating one for each round takes long
+		// Generating one for each round takes long.
+		m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072b.pem")})
 		m.write("keys/rotate", nil)
 		storage.countdown = at
 		for range 8 {
@@ -260,14 +274,17 @@ func TestPublishRetry(t *testing.T) {
 	m.platformReady(map[string]any{"max_retries": 0})
 	m.sandbox.SetFault(redoxtest.FaultUnavailable, 3)
 	m.rotate()
-	if got := m.publication(); !strings.Contains(got, "not up to date: proving the active key: the token endpoint answered HTTP 503; tried at ") {
+	if got := m.publication(); !strings.Contains(got,
+		"not up to date: proving the active key: the token endpoint answered HTTP 503; tried at ") {
 		t.Errorf("publication: %s", got)
 	}
 	m.sandbox.SetFault("", 0)
 	m.register(clientID, `{"keys":[]}`)
 	m.pass(time.Minute)
 	m.rotate()
-	if got := m.publication(); !strings.Contains(got, "not up to date: Redox has to know the active key before the engine may publish others beside it, so that one is pasted once: Redox refused") {
+	if got := m.publication(); !strings.Contains(got,
+		"not up to date: Redox has to know the active key before the engine may publish others beside it, so that one "+
+			"is pasted once: Redox refused") {
 		t.Errorf("publication: %s", got)
 	}
 	m.publish("")

@@ -61,7 +61,7 @@ func (r *rechecks) take(client string) recheck {
 	return why
 }
 
-// forget ends all that is known of a client.
+// forget deletes what is noted of a client.
 func (r *rechecks) forget(client string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

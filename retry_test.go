@@ -16,7 +16,8 @@ import (
 
 // A passing failure is not seen by the reader.
 func TestTokenRetries(t *testing.T) {
-	for _, f := range []redoxtest.Fault{redoxtest.FaultReset, redoxtest.FaultUnavailable, redoxtest.FaultTruncate, redoxtest.FaultNoToken} {
+	for _, f := range []redoxtest.Fault{redoxtest.FaultReset, redoxtest.FaultUnavailable, redoxtest.FaultTruncate,
+		redoxtest.FaultNoToken} {
 		t.Run(string(f), func(t *testing.T) {
 			m := newMount(t)
 			m.ready("", nil)

@@ -91,8 +91,9 @@ func (e *engine) step(ctx context.Context, s logical.Storage, client string) (ne
 	return e.now(), e.finish(ctx, r, decided, step, apply)
 }
 
-// decide settles the ring and returns its next step. decided is the state that led
-// to it, nil without a config or without a key: then there is no step.
+// decide brings the ring up to date with the config and the time, and returns its
+// next step. decided is the state that the step was chosen from. It is nil when
+// there is no config or no key: then there is no step.
 func (e *engine) decide(ctx context.Context, r *request) (decided *state, step keyring.Step, err error) {
 	recheck := e.rechecks.take(r.client)
 	err = e.update(ctx, r, func(s *state) error {
@@ -127,9 +128,6 @@ func settle(ctx context.Context, r *request, s *state, now time.Time) error {
 	s.Ring.PublishTo(to)
 	return nil
 }
-
-// change applies the outcome of a step to the ring as it is now stored.
-type change func(ring *keyring.Ring, now time.Time) error
 
 // prepare does the slow part of a step, without the lock, and returns the change
 // to apply to the ring.

@@ -77,20 +77,23 @@ func TestRotatePasted(t *testing.T) {
 	old := m.ready("", nil)
 	begun := m.write("keys/rotate", nil)
 	next := begun["key_id"].(string)
-	if begun["state"] != "pending" || begun["key_bits"] != 2048.0 || !strings.Contains(begun["next"].(string), "press Save Changes; key "+next+" then signs by itself") {
+	if begun["state"] != "pending" || begun["key_bits"] != 2048.0 ||
+		!strings.Contains(begun["next"].(string), "press Save Changes; key "+next+" then signs by itself") {
 		t.Errorf("begun: %v", begun)
 	}
 	if wait := m.rotate(); wait != time.Minute {
 		t.Errorf("after a refusal it waits %v", wait)
 	}
 	text := m.read("keys")["rotation"].(string)
-	for _, part := range []string{"under way: give Redox the public half", "failed: Redox refused the token request", "Public key not found", "the next is at "} {
+	for _, part := range []string{"under way: give Redox the public half", "failed: Redox refused the token request",
+		"Public key not found", "the next is at "} {
 		if !strings.Contains(text, part) {
 			t.Errorf("keys says %q, want %q", text, part)
 		}
 	}
 	resp, err := m.request(t.Context(), logical.ReadOperation, "check", nil)
-	if err != nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "the rotation to key "+next+" does not get on: give Redox the public half") {
+	if err != nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0],
+		"the rotation to key "+next+" does not get on: give Redox the public half") {
 		t.Errorf("check: %v, %v", resp, err)
 	}
 	m.signs(old)
@@ -141,7 +144,8 @@ func TestRotateNeedsNobody(t *testing.T) {
 // no key signs before its window is over.
 func TestRotateFetched(t *testing.T) {
 	m := newMount(t)
-	active := any(m.ready("", map[string]any{"public_jwks": true, "rotation_period": "24h", "publish_window": "15m", "retire_after": "1h"}))
+	active := any(m.ready("", map[string]any{"public_jwks": true, "rotation_period": "24h", "publish_window": "15m",
+		"retire_after": "1h"}))
 	for round := range 5 {
 		m.pass(m.rotate())
 		if wait := m.rotate(); wait != 15*time.Minute {
@@ -149,7 +153,9 @@ func TestRotateFetched(t *testing.T) {
 		}
 		m.signs(active)
 		next := m.read("keys")["pending"]
-		if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "under way: key "+next.(string)+" is published at redox/jwks since "+m.now.UTC().Format(time.RFC3339)+" and is proved from ") {
+		if text := m.read("keys")["rotation"].(string); !strings.Contains(text,
+			"under way: key "+next.(string)+" is published at redox/jwks since "+m.now.UTC().Format(time.RFC3339)+" and is "+
+				"proved from ") {
 			t.Errorf("keys says %q", text)
 		}
 		m.publish("") // Redox fetches

@@ -181,8 +181,8 @@ func (e *entries) lock(client string) (unlock func()) {
 	return lock.Unlock
 }
 
-// write writes an entry, and tells memory and onWrite, however that ended: a
-// write that failed may have been carried out.
+// write writes an entry, then drops the client's view and calls onWrite. It does so
+// after a failed write as well: that one may have reached storage.
 func (e *entries) write(client string, w written, do func() error) error {
 	defer e.onWrite(client, w)
 	defer e.views.forget(client)

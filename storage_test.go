@@ -181,7 +181,8 @@ func TestGoldenStorage(t *testing.T) {
 	m.write("keys/import", map[string]any{"private_key": testdata(t, "pkcs8.pem"), "key_id": "first"})
 	m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "second"})
 	m.write("keys/second/activate", map[string]any{"force": true})
-	m.write("config", map[string]any{"client_id": clientID, "region": "ca", "scope": "a b", "assertion_ttl": "1m", "max_retries": 0, "reuse_tokens": true,
+	m.write("config", map[string]any{"client_id": clientID, "region": "ca", "scope": "a b", "assertion_ttl": "1m",
+		"max_retries": 0, "reuse_tokens": true,
 		"platform_client": "platform", "manages": "acme=another"})
 	m.rotate()
 	third := m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072b.pem"), "key_id": "third"})
@@ -198,7 +199,8 @@ func TestGoldenStorage(t *testing.T) {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(string(want), value); diff != "" {
-			t.Errorf("%s is stored in another form: raise store.Version, keep the old files, and run with -update (-want +got):\n%s", key, diff)
+			t.Errorf("%s is stored in another form: raise store.Version, keep the old files, and run with -update (-want "+
+				"+got):\n%s", key, diff)
 		}
 	}
 
@@ -213,7 +215,8 @@ func TestGoldenStorage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := old.storage.Put(t.Context(), &logical.StorageEntry{Key: "clients/default/" + entry, Value: raw}); err != nil {
+			if err := old.storage.Put(t.Context(), &logical.StorageEntry{Key: "clients/default/" + entry,
+				Value: raw}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -238,7 +241,8 @@ func TestNewerStorage(t *testing.T) {
 	}
 	before := snapshot(t, m.storage)
 	for _, o := range everyOperation(t, "") {
-		if o.path == "clients" || strings.HasPrefix(o.path, "clients/") || o.op == logical.DeleteOperation && o.path == "config" {
+		if o.path == "clients" || strings.HasPrefix(o.path, "clients/") || o.op == logical.DeleteOperation &&
+			o.path == "config" {
 			continue
 		}
 		m.fails(500, o.op, o.path, o.data, "stored by a newer plugin (schema version 2, this one knows 1)")
@@ -255,10 +259,11 @@ func TestDamagedStorage(t *testing.T) {
 		entry, old, new string
 		path, want      string
 	}{
-		"private key": {"keyring", `"private_key":"MII`, `"private_key":"AAA`, "token", "the stored private key first cannot be read"},
-		"public key":  {"keyring", `"e":"AQAB"`, `"e":"!"`, "keys/first", "decoding the public half of key first"},
-		"CA":          {"config", `"ca_pem":""`, `"ca_pem":"x"`, "token", "no CERTIFICATE block that can be read"},
-		"JSON":        {"config", `{"version"`, `[`, "config", "not the JSON this plugin writes"},
+		"private key": {"keyring", `"private_key":"MII`, `"private_key":"AAA`, "token",
+			"the stored private key first cannot be read"},
+		"public key": {"keyring", `"e":"AQAB"`, `"e":"!"`, "keys/first", "decoding the public half of key first"},
+		"CA":         {"config", `"ca_pem":""`, `"ca_pem":"x"`, "token", "no CERTIFICATE block that can be read"},
+		"JSON":       {"config", `{"version"`, `[`, "config", "not the JSON this plugin writes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMount(t)

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -18,6 +19,19 @@ const (
 	hour = 60 * 60
 	year = 365 * 24 * hour
 )
+
+// defaultClient is the client of the bare paths.
+const defaultClient = "default"
+
+var clientName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$`)
+
+// isClientName reports whether a further client may be called so.
+func isClientName(name string) bool {
+	return name != defaultClient && clientName.MatchString(name) && !strings.Contains(name, "..")
+}
+
+// isClient reports whether name can be that of a client, the default one included.
+func isClient(name string) bool { return name == defaultClient || isClientName(name) }
 
 // unless returns nil when the rule holds, else a user error that says the rule.
 func unless(holds bool, rule string, args ...any) error {
@@ -59,7 +73,8 @@ func checkPeriod(period, publishWindow, retireAfter int64) error {
 func checkPlatformClient(name string, publicJWKS bool) error {
 	switch {
 	case name != "" && !isClient(name):
-		return invalid("platform_client must be the name of a client, or default for that of the bare paths")
+		return invalid("platform_client must be the name of a client: that in clients/<name>/, or default for the " +
+			"client of paths such as token")
 	case name != "" && publicJWKS:
 		return invalid("platform_client and public_jwks exclude each other: where there is a JWKS URL, Redox looks at no " +
 			"other keys")
@@ -85,7 +100,8 @@ func checkManages(list []string) error {
 	return nil
 }
 
-// managedNames returns the names in a list of name=client ID.
+// managedNames returns the name of each entry in the list. An entry has the form
+// name=client ID.
 func managedNames(list []string) []string {
 	names := make([]string, 0, len(list))
 	for _, entry := range list {
@@ -209,7 +225,7 @@ func certificateBlocks(text string) ([]pasted.Block, error) {
 		return nil, invalid("ca_pem must be PEM, and is binary: convert it " +
 			"(openssl x509 -inform DER -in ca.der -out ca.pem)")
 	case len(blocks) == 0 && clean != "":
-		return nil, invalid("ca_pem must be PEM, and holds no CERTIFICATE block: give it as a file, ca_pem=@ca.pem")
+		return nil, invalid("ca_pem must be PEM: no CERTIFICATE block was found in it: give the file, ca_pem=@ca.pem")
 	}
 	for _, block := range blocks {
 		switch block.Label {

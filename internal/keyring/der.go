@@ -199,7 +199,8 @@ func readPKCS8(der []byte) (numbers, error) {
 	case "1.3.101.112", "1.3.101.113":
 		return numbers{}, ruleError("it is a private key of another kind (Ed25519 or Ed448): Redox's RS384 needs an RSA key")
 	}
-	return numbers{}, ruleError("it is a private key of another kind (such as RSA-PSS): Redox's RS384 needs a plain RSA key")
+	return numbers{}, ruleError("it is a private key of another kind (such as RSA-PSS): Redox's RS384 needs a plain " +
+		"RSA key")
 }
 
 // readPKCS1 reads PKCS#1 (RFC 8017 appendix A.1.2), in which each number but n

@@ -55,7 +55,8 @@ func oneValue(text string) (json.RawMessage, error) {
 	switch {
 	case errors.As(err, &syntax):
 		line, column := place(text, int(syntax.Offset)-1)
-		return nil, ruleError("the JSON is damaged at line %d, column %d: mend it there, or export the key again", line, column)
+		return nil, ruleError("the JSON is damaged at line %d, column %d: mend it there, or export the key again", line,
+			column)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, ruleError("the JSON is cut short: it ends before its last brace; copy it whole")
 	case err != nil:

@@ -64,7 +64,7 @@ func readJWK(j jwk) (found, error) {
 	return got, nil
 }
 
-// checkPurpose checks what a JWK says that it is for.
+// checkPurpose checks the purpose that a JWK declares: alg, use and key_ops.
 func (j jwk) checkPurpose() error {
 	kty, err := j.text("kty")
 	switch {
@@ -109,7 +109,8 @@ func (j jwk) checkOperations() error {
 			return ruleError("its key_ops has to be a list of strings")
 		}
 		if !slices.Contains(operations, "sign") {
-			return ruleError("its key_ops has no sign: it was not made for signing; remove key_ops if the key is meant for Redox")
+			return ruleError("its key_ops has no sign: it was not made for signing; remove key_ops if the key is meant for " +
+				"Redox")
 		}
 	}
 	return nil

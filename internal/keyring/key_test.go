@@ -147,7 +147,8 @@ func TestDamagedKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, der := range map[string][]byte{"cannot be read": []byte("secret"), "is not an RSA key": ec.Bytes} {
-		if _, err := (&keyring.Key{ID: "k", PKCS8: der}).Private(); err == nil || err.Error() != "the stored private key k "+want {
+		if _, err := (&keyring.Key{ID: "k", PKCS8: der}).Private(); err == nil ||
+			err.Error() != "the stored private key k "+want {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}

@@ -49,7 +49,8 @@ func TestNumbers(t *testing.T) {
 	short, long := prime(1016), prime(1032)
 	// e divides p-1, so no d belongs to it.
 	divides := prime(1010)
-	for divides = sum(times(divides, times(two, e)), big.NewInt(1)); !divides.ProbablyPrime(20); divides = sum(divides, times(two, e)) {
+	for divides = sum(times(divides, times(two, e)), big.NewInt(1)); !divides.ProbablyPrime(20); divides = sum(divides,
+		times(two, e)) {
 	}
 	other := prime(divides.BitLen())
 	for name, test := range map[string]struct {

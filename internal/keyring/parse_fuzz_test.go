@@ -16,7 +16,8 @@ func quotesNothing(t *testing.T, text string, err error) {
 	if strings.Contains(err.Error(), "did you mean private_key=@") || strings.Contains(err.Error(), "may be meant") {
 		return // the names of a file and of a member are shown
 	}
-	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \r\n\t\"\\-{}[]:,", r) }) {
+	for _, word := range strings.FieldsFunc(text,
+		func(r rune) bool { return strings.ContainsRune(" \r\n\t\"\\-{}[]:,", r) }) {
 		for i := 0; i+17 <= len(word); i++ {
 			if strings.Contains(err.Error(), word[i:i+17]) {
 				t.Fatalf("the error quotes the input: %q", err)
@@ -29,7 +30,8 @@ func quotesNothing(t *testing.T, text string, err error) {
 // what is taken signs, and is the same after a round trip.
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{
-		"pkcs8.pem", "pkcs1.pem", "public.pem", "ec-pkcs8.pem", "ec-sec1.pem", "encrypted-pkcs1.pem", "three-primes-pkcs1.pem", "rsa1024.pem",
+		"pkcs8.pem", "pkcs1.pem", "public.pem", "ec-pkcs8.pem", "ec-sec1.pem", "encrypted-pkcs1.pem",
+		"three-primes-pkcs1.pem", "rsa1024.pem",
 	} {
 		f.Add(file(f, name), "")
 	}

@@ -179,7 +179,8 @@ func TestParseRefuses(t *testing.T) {
 		"three primes, PKCS#1":      {file(t, "three-primes-pkcs1.pem"), "3 primes"},
 		"a key and one encrypted":   {pkcs8 + file(t, "encrypted-pkcs8.pem"), "two private keys"},
 		"three keys":                {pkcs8 + pkcs8 + file(t, "pkcs1.pem"), "3 private keys"},
-		"a key after a damaged one": {strings.Replace(pkcs8, "-----END", "----END", 1) + file(t, "rsa3072.pem"), "dashes of the END line"},
+		"a key after a damaged one": {strings.Replace(pkcs8, "-----END", "----END", 1) + file(t, "rsa3072.pem"),
+			"dashes of the END line"},
 		"a key after half a one":    {pkcs8[:800] + "\n" + file(t, "rsa3072.pem"), "END line is missing"},
 		"no dashes":                 {strings.ReplaceAll(pkcs8, "-----", ""), "dashes of the BEGIN line"},
 		"a BEGIN line alone":        {"-----BEGIN nothing", "its BEGIN line is damaged"},
@@ -207,15 +208,20 @@ func TestParseRefuses(t *testing.T) {
 		"JWK, d a number":           {member("d", 7), "its member d has to be a string"},
 		"JWK, decimal q":            {member("q", strings.Repeat("7", 309)), "its member q is in hexadecimal or decimal"},
 		"JWK, negative e":           {member("e", -65537), "its member e has to be a string"},
-		"JWK, wrong d":              {privateJWK(t, map[string]any{"d": "AQAB", "p": nil, "q": nil}), "its d does not belong to its n and e"},
-		"set of none":               {`{"keys":[]}`, "has no private key"},
-		"set that is none":          {`{"keys":7}`, "no kty, so it is no JWK"},
-		"array of something":        {`[{"a":1}]`, "no kty, so it is no JWK"},
-		"Postman environment":       {`{"values":[{"key":"id","value":"x"},{"key":"redox_key","value":` + strconv.Quote(pkcs8) + `}]}`, "its variable redox_key may be meant"},
-		"JWK in an environment":     {`{"values":[{"key":"jwk","value":` + strconv.Quote(named) + `}]}`, "its variable jwk may be meant"},
-		"Kubernetes Secret":         {`{"kind":"Secret","data":{"tls.key":"` + base(pkcs8) + `"}}`, "its member tls.key may be meant"},
-		"a public JWK beside":       {`{"a":{"kty":"RSA","n":"AQAB"},"b":` + named + `}`, "its member b may be meant"},
-		"a member not to be shown":  {`{"` + strings.Repeat("a", 33) + `":` + strconv.Quote(pkcs8) + `}`, "one of its members holds a key"},
+		"JWK, wrong d": {privateJWK(t, map[string]any{"d": "AQAB", "p": nil, "q": nil}),
+			"its d does not belong to its n and e"},
+		"set of none":        {`{"keys":[]}`, "has no private key"},
+		"set that is none":   {`{"keys":7}`, "no kty, so it is no JWK"},
+		"array of something": {`[{"a":1}]`, "no kty, so it is no JWK"},
+		"Postman environment": {`{"values":[{"key":"id","value":"x"},{"key":"redox_key","value":` +
+			strconv.Quote(pkcs8) + `}]}`, "its variable redox_key may be meant"},
+		"JWK in an environment": {`{"values":[{"key":"jwk","value":` + strconv.Quote(named) + `}]}`,
+			"its variable jwk may be meant"},
+		"Kubernetes Secret": {`{"kind":"Secret","data":{"tls.key":"` + base(pkcs8) + `"}}`,
+			"its member tls.key may be meant"},
+		"a public JWK beside": {`{"a":{"kty":"RSA","n":"AQAB"},"b":` + named + `}`, "its member b may be meant"},
+		"a member not to be shown": {`{"` + strings.Repeat("a", 33) + `":` + strconv.Quote(pkcs8) + `}`,
+			"one of its members holds a key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k, _, err := keyring.Parse(test.text, "", noon)
@@ -238,13 +244,15 @@ func TestParseRefusesAnotherKid(t *testing.T) {
 }
 
 func TestParseID(t *testing.T) {
-	for _, good := range []string{"a", "-", "a.b", "A_9:@~=+-", "...", strings.Repeat("x", 128), "generates", string(thumbprint(t))} {
+	for _, good := range []string{"a", "-", "a.b", "A_9:@~=+-", "...", strings.Repeat("x", 128), "generates",
+		string(thumbprint(t))} {
 		if id, err := keyring.ParseID(good); err != nil || string(id) != good {
 			t.Errorf("ParseID(%q) = %q, %v", good, id, err)
 		}
 	}
 	for _, bad := range []string{
-		"", ".", "..", "generate", "import", "rotate", "a b", "a/b", "a%2Fb", "a\nb", "a\n", "ключ", "a\x00", "а", // the last is Cyrillic
+		// The last is Cyrillic.
+		"", ".", "..", "generate", "import", "rotate", "a b", "a/b", "a%2Fb", "a\nb", "a\n", "ключ", "a\x00", "а",
 		strings.Repeat("x", 129), "a?b", "a#b", "a*b", `a"b`, "<a>",
 	} {
 		if id, err := keyring.ParseID(bad); err == nil || id != "" {

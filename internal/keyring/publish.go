@@ -54,10 +54,11 @@ func (r *Ring) removed(k *Key) {
 	}
 }
 
-// PublishTo sets whose list the engine keeps and by whose authority, and reports
-// whether that changed the ring. After a change, what was proved or published
-// before does not count. Deleted keys are still to be taken off, as the list may
-// be the same one. Where the engine keeps no list, PublishTo does nothing.
+// PublishTo sets where the engine publishes the keys: to names, opaquely, the API
+// key whose list it is and the platform client by whose authority. It reports
+// whether that changed the ring. After a change, each key counts as not published
+// and not proved there. Deleted keys stay noted, to be taken off: the new list may
+// be the old one. PublishTo does nothing when the engine does not publish keys.
 func (r *Ring) PublishTo(to string) (changed bool) {
 	if r.Publication == nil || r.Publication.To == to {
 		return false
@@ -106,8 +107,9 @@ func (r *Ring) fingerprint() string {
 }
 
 // Merge returns the list that Redox should have, given the one it has: missing keys
-// of the ring are added, deleted ones left out, and all others stay as they are. changed is false when the list needs no update. It is an
-// error when the list has another key under the ID of one of the ring's.
+// of the ring are added, deleted ones left out, and all others stay as they are.
+// changed is false when the list needs no update. It is an error when the list has
+// another key under the ID of one of the ring's.
 func (r *Ring) Merge(list []json.RawMessage) (merged []json.RawMessage, added []ID, changed bool, err error) {
 	missing := map[ID]*Key{}
 	for _, k := range r.Keys {
@@ -213,8 +215,8 @@ func (r *Ring) gone(listed Public) *Public {
 	return nil
 }
 
-// number returns the bytes of a number however it is padded, in letters or in
-// zeros; text that is no number is returned as it is.
+// number decodes a base64url number to its bytes, without base64 padding and
+// without leading zero bytes. Text that is no number is returned as it is.
 func number(text string) string {
 	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(text, "="))
 	if err != nil {

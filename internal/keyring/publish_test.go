@@ -44,14 +44,20 @@ func TestMerge(t *testing.T) {
 		added      string
 		changed    bool
 	}{
-		"empty":                 {nil, []string{ours("a"), ours("p")}, "a p", true},
-		"one is missing":        {[]string{jwk("a", "n-of-a")}, []string{jwk("a", "n-of-a"), ours("p")}, "p", true},
-		"all there":             {[]string{jwk("p", "n-of-p"), jwk("a", "n-of-a")}, []string{jwk("p", "n-of-p"), jwk("a", "n-of-a")}, "", false},
-		"others stay as is":     {[]string{other, noKey, odd, jwk("a", "n-of-a"), jwk("p", "n-of-p")}, []string{other, noKey, odd, jwk("a", "n-of-a"), jwk("p", "n-of-p")}, "", false},
-		"the deleted one goes":  {[]string{jwk("g", "n-of-g"), other, jwk("a", "n-of-a"), jwk("p", "n-of-p")}, []string{other, jwk("a", "n-of-a"), jwk("p", "n-of-p")}, "", true},
-		"another called g":      {[]string{jwk("g", "other"), jwk("a", "n-of-a"), jwk("p", "n-of-p")}, []string{jwk("g", "other"), jwk("a", "n-of-a"), jwk("p", "n-of-p")}, "", false},
-		"a is padded":           {[]string{jwk("a", "n-of-a=="), jwk("p", "n-of-p")}, []string{jwk("a", "n-of-a=="), jwk("p", "n-of-p")}, "", false},
-		"ours under another ID": {[]string{jwk("z", "n-of-a"), jwk("a", "n-of-a"), jwk("p", "n-of-p")}, []string{jwk("z", "n-of-a"), jwk("a", "n-of-a"), jwk("p", "n-of-p")}, "", false},
+		"empty":          {nil, []string{ours("a"), ours("p")}, "a p", true},
+		"one is missing": {[]string{jwk("a", "n-of-a")}, []string{jwk("a", "n-of-a"), ours("p")}, "p", true},
+		"all there": {[]string{jwk("p", "n-of-p"), jwk("a", "n-of-a")},
+			[]string{jwk("p", "n-of-p"), jwk("a", "n-of-a")}, "", false},
+		"others stay as is": {[]string{other, noKey, odd, jwk("a", "n-of-a"), jwk("p", "n-of-p")},
+			[]string{other, noKey, odd, jwk("a", "n-of-a"), jwk("p", "n-of-p")}, "", false},
+		"the deleted one goes": {[]string{jwk("g", "n-of-g"), other, jwk("a", "n-of-a"), jwk("p", "n-of-p")},
+			[]string{other, jwk("a", "n-of-a"), jwk("p", "n-of-p")}, "", true},
+		"another called g": {[]string{jwk("g", "other"), jwk("a", "n-of-a"), jwk("p", "n-of-p")},
+			[]string{jwk("g", "other"), jwk("a", "n-of-a"), jwk("p", "n-of-p")}, "", false},
+		"a is padded": {[]string{jwk("a", "n-of-a=="), jwk("p", "n-of-p")},
+			[]string{jwk("a", "n-of-a=="), jwk("p", "n-of-p")}, "", false},
+		"ours under another ID": {[]string{jwk("z", "n-of-a"), jwk("a", "n-of-a"), jwk("p", "n-of-p")},
+			[]string{jwk("z", "n-of-a"), jwk("a", "n-of-a"), jwk("p", "n-of-p")}, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := published()
@@ -61,7 +67,8 @@ func TestMerge(t *testing.T) {
 			for _, raw := range got {
 				texts = append(texts, string(raw))
 			}
-			if err != nil || !slices.Equal(texts, test.want) || strings.Trim(fmt.Sprint(added), "[]") != test.added || changed != test.changed {
+			if err != nil || !slices.Equal(texts, test.want) || strings.Trim(fmt.Sprint(added), "[]") != test.added ||
+				changed != test.changed {
 				t.Errorf("added %v, changed %v, %v:\n%s", added, changed, err, strings.Join(texts, "\n"))
 			}
 			if dump(r) != before {
@@ -79,7 +86,8 @@ func TestMerge(t *testing.T) {
 func TestSameNumbers(t *testing.T) {
 	r := activeAnd(nil)
 	r.Keys[0].N, r.Publication = "gAAB", &keyring.Publication{}
-	for n, same := range map[string]bool{"gAAB": true, "AIAAAQ": true, "AIAAAQ==": true, "gAAC": false, "": false, "!": false} {
+	for n, same := range map[string]bool{"gAAB": true, "AIAAAQ": true, "AIAAAQ==": true, "gAAC": false, "": false,
+		"!": false} {
 		_, added, _, err := r.Merge(listing(jwk("a", n)))
 		if got := err == nil && len(added) == 0; got != same {
 			t.Errorf("%q is the same: %v, %v", n, got, err)
@@ -100,15 +108,19 @@ func TestListed(t *testing.T) {
 		gone        int
 		foreign     string
 	}{
-		"all, the first time":       {all, nil, time.Time{}, at, "", time.Hour, 0, "[]"},
-		"all, as before":            {all, nil, noon, noon, "", time.Hour, 0, "[]"},
-		"all, added again":          {all, []keyring.ID{"a", "p", "gone"}, noon, at, "", time.Hour, 0, "[]"},
-		"with others":               {append(all, jwk("x", "y"), `{"kid":"no key ID"}`), nil, noon, noon, "", time.Hour, 0, "[x]"},
-		"without p":                 {all[:1], nil, noon, time.Time{}, "does not list p yet", time.Minute, 0, "[]"},
-		"another key called p":      {append(all[:1:1], jwk("p", "other")), nil, noon, time.Time{}, "does not list p yet", time.Minute, 0, "[p]"},
-		"without both":              {nil, nil, noon, time.Time{}, "does not list a, p yet", time.Minute, 0, "[]"},
-		"with the deleted one":      {append(all, jwk("g", "n-of-g==")), nil, noon, noon, "lists the deleted key g still", time.Minute, 1, "[]"},
-		"deleted there, missing p":  {append(all[:1:1], jwk("g", "n-of-g")), nil, noon, time.Time{}, "does not list p yet", time.Minute, 1, "[]"},
+		"all, the first time": {all, nil, time.Time{}, at, "", time.Hour, 0, "[]"},
+		"all, as before":      {all, nil, noon, noon, "", time.Hour, 0, "[]"},
+		"all, added again":    {all, []keyring.ID{"a", "p", "gone"}, noon, at, "", time.Hour, 0, "[]"},
+		"with others": {append(all, jwk("x", "y"), `{"kid":"no key ID"}`), nil, noon, noon, "", time.Hour, 0,
+			"[x]"},
+		"without p": {all[:1], nil, noon, time.Time{}, "does not list p yet", time.Minute, 0, "[]"},
+		"another key called p": {append(all[:1:1], jwk("p", "other")), nil, noon, time.Time{}, "does not list p yet",
+			time.Minute, 0, "[p]"},
+		"without both": {nil, nil, noon, time.Time{}, "does not list a, p yet", time.Minute, 0, "[]"},
+		"with the deleted one": {append(all, jwk("g", "n-of-g==")), nil, noon, noon, "lists the deleted key g still",
+			time.Minute, 1, "[]"},
+		"deleted there, missing p": {append(all[:1:1], jwk("g", "n-of-g")), nil, noon, time.Time{}, "does not list p yet",
+			time.Minute, 1, "[]"},
 		"another by a deleted name": {append(all, jwk("g", "other")), nil, noon, noon, "", time.Hour, 0, "[g]"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -121,7 +133,8 @@ func TestListed(t *testing.T) {
 			if got := r.Get("p").PublishedAt; !got.Equal(test.publishedAt) {
 				t.Errorf("published at %v", got)
 			}
-			if !strings.Contains(p.Failure, test.failure) || (p.Failure == "") != (test.failure == "") || p.NextAt.Sub(at) != test.next || p.LastAt != at {
+			if !strings.Contains(p.Failure, test.failure) || (p.Failure == "") != (test.failure == "") ||
+				p.NextAt.Sub(at) != test.next || p.LastAt != at {
 				t.Errorf("%+v", p.Attempts)
 			}
 			if p.ReadAt.Equal(at) != (test.failure == "") || len(r.Gone) != test.gone || fmt.Sprint(p.Foreign) != test.foreign {
@@ -153,7 +166,8 @@ func TestAim(t *testing.T) {
 	if r.PublishTo("redox") || !r.Publication.Proved {
 		t.Error("the same again changes the ring")
 	}
-	if !r.PublishTo("another") || r.Publication.Proved || len(r.Gone) != 1 || r.Publication.To != "another" || !r.Get("p").PublishedAt.IsZero() {
+	if !r.PublishTo("another") || r.Publication.Proved || len(r.Gone) != 1 || r.Publication.To != "another" ||
+		!r.Get("p").PublishedAt.IsZero() {
 		t.Errorf("%+v", r.Publication)
 	}
 	if r = activeAnd(nil); r.PublishTo("redox") || r.Publication != nil {
@@ -189,7 +203,8 @@ func TestOutOfDate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := r.Remove("k30", false); err == nil || !strings.Contains(err.Error(), "32 deleted keys are on Redox's list still") || r.Get("k30") == nil || len(r.Gone) != 32 {
+	if err := r.Remove("k30", false); err == nil || !strings.Contains(err.Error(),
+		"32 deleted keys are on Redox's list still") || r.Get("k30") == nil || len(r.Gone) != 32 {
 		t.Errorf("with 32 deleted keys: %v", err)
 	}
 	var foreign []string

@@ -104,34 +104,61 @@ func TestNext(t *testing.T) {
 		after  time.Duration // noon
 		want   string        // action, key, and when to look again after noon
 	}{
-		"empty":                            {&keyring.Ring{}, pasted, 0, "wait"},
-		"no period":                        {activeAnd(nil), keyring.Policy{Publishing: keyring.Manual}, 1000 * day, "wait"},
-		"not due":                          {activeAnd(nil), pasted, 90*day - 1, "wait until 2160h0m0s"},
-		"due":                              {activeAnd(nil), pasted, 90 * day, "add"},
-		"due, and full":                    {full, keyring.Policy{Period: time.Hour, RetireAfter: 99 * day, Publishing: keyring.Manual}, day, "wait until 2376h0m0s"},
-		"pending by hand, not due":         {activeAnd(key("p", func(*keyring.Key) {})), pasted, day, "wait until 2160h0m0s"},
-		"pending by hand, no period":       {activeAnd(key("p", func(*keyring.Key) {})), keyring.Policy{Publishing: keyring.Manual}, 1000 * day, "wait"},
-		"pending by hand, due":             {activeAnd(key("p", func(*keyring.Key) {})), pasted, 90 * day, "prove p"},
-		"rotating, pasted":                 {activeAnd(key("p", rotating)), pasted, 0, "prove p"},
-		"rotating, refused, too early":     {activeAnd(key("p", func(k *keyring.Key) { k.Rotating, k.Proofs.NextAt = true, noon.Add(time.Hour) })), pasted, time.Hour - 1, "wait until 1h0m0s"},
-		"rotating, refused, again":         {activeAnd(key("p", func(k *keyring.Key) { k.Rotating, k.Proofs.NextAt = true, noon.Add(time.Hour) })), pasted, time.Hour, "prove p"},
-		"rotating, fetched, in the window": {activeAnd(key("p", func(k *keyring.Key) { k.Rotating, k.PublishedAt = true, noon })), fetched, 15*time.Minute - 1, "wait until 15m0s"},
-		"rotating, fetched, after it":      {activeAnd(key("p", func(k *keyring.Key) { k.Rotating, k.PublishedAt = true, noon })), fetched, 15 * time.Minute, "prove p"},
-		"rotating, pasted, in the window":  {activeAnd(key("p", func(k *keyring.Key) { k.Rotating, k.PublishedAt = true, noon })), pasted, 0, "prove p"},
+		"empty":     {&keyring.Ring{}, pasted, 0, "wait"},
+		"no period": {activeAnd(nil), keyring.Policy{Publishing: keyring.Manual}, 1000 * day, "wait"},
+		"not due":   {activeAnd(nil), pasted, 90*day - 1, "wait until 2160h0m0s"},
+		"due":       {activeAnd(nil), pasted, 90 * day, "add"},
+		"due, and full": {full, keyring.Policy{Period: time.Hour, RetireAfter: 99 * day,
+			Publishing: keyring.Manual}, day, "wait until 2376h0m0s"},
+		"pending by hand, not due": {activeAnd(key("p", func(*keyring.Key) {})), pasted, day, "wait until 2160h0m0s"},
+		"pending by hand, no period": {activeAnd(key("p", func(*keyring.Key) {})),
+			keyring.Policy{Publishing: keyring.Manual}, 1000 * day, "wait"},
+		"pending by hand, due": {activeAnd(key("p", func(*keyring.Key) {})), pasted, 90 * day, "prove p"},
+		"rotating, pasted":     {activeAnd(key("p", rotating)), pasted, 0, "prove p"},
+		"rotating, refused, too early": {activeAnd(key("p", func(k *keyring.Key) {
+			k.Rotating, k.Proofs.NextAt = true,
+				noon.Add(time.Hour)
+		})), pasted, time.Hour - 1, "wait until 1h0m0s"},
+		"rotating, refused, again": {activeAnd(key("p", func(k *keyring.Key) {
+			k.Rotating, k.Proofs.NextAt = true,
+				noon.Add(time.Hour)
+		})), pasted, time.Hour, "prove p"},
+		"rotating, fetched, in the window": {activeAnd(key("p", func(k *keyring.Key) {
+			k.Rotating, k.PublishedAt = true,
+				noon
+		})), fetched, 15*time.Minute - 1, "wait until 15m0s"},
+		"rotating, fetched, after it": {activeAnd(key("p", func(k *keyring.Key) {
+			k.Rotating, k.PublishedAt = true,
+				noon
+		})), fetched, 15 * time.Minute, "prove p"},
+		"rotating, pasted, in the window": {activeAnd(key("p", func(k *keyring.Key) {
+			k.Rotating, k.PublishedAt = true,
+				noon
+		})), pasted, 0, "prove p"},
 		"rotating, refused before the window ended": {activeAnd(key("p", func(k *keyring.Key) {
 			k.Rotating, k.PublishedAt, k.Proofs.NextAt = true, noon, noon.Add(time.Minute)
 		})), fetched, 2 * time.Minute, "wait until 15m0s"},
-		"pushed, list not looked at":      {published(), pushed, 0, "publish"},
-		"pushed, ring without a key":      {&keyring.Ring{Publication: &keyring.Publication{}}, pushed, 0, "wait"},
-		"pushed, refused":                 {listedAt(nil, 0, time.Minute), pushed, 0, "wait until 1m0s"},
-		"pushed, refused, again":          {listedAt(nil, 0, time.Minute), pushed, time.Minute, "publish"},
-		"pushed, rotating, not listed":    {listedAt(rotating, 0, time.Hour), pushed, time.Minute, "wait until 1h0m0s"},
-		"pushed, rotating, in the window": {listedAt(rotating, 1, time.Hour), pushed, 15 * time.Minute, "wait until 15m0.000000001s"},
-		"pushed, rotating, after it":      {listedAt(rotating, 1, time.Hour), pushed, 15*time.Minute + 1, "prove p"},
-		"pushed, rotating, list due":      {listedAt(rotating, 1, time.Hour), pushed, time.Hour, "publish"},
-		"retiring, early":                 {activeAnd(key("r", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon })), pasted, day - 1, "wait until 24h0m0s"},
-		"retiring, ended":                 {activeAnd(key("r", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon })), pasted, day, "drop r"},
-		"retiring, ended, no period": {activeAnd(key("r", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon })),
+		"pushed, list not looked at":   {published(), pushed, 0, "publish"},
+		"pushed, ring without a key":   {&keyring.Ring{Publication: &keyring.Publication{}}, pushed, 0, "wait"},
+		"pushed, refused":              {listedAt(nil, 0, time.Minute), pushed, 0, "wait until 1m0s"},
+		"pushed, refused, again":       {listedAt(nil, 0, time.Minute), pushed, time.Minute, "publish"},
+		"pushed, rotating, not listed": {listedAt(rotating, 0, time.Hour), pushed, time.Minute, "wait until 1h0m0s"},
+		"pushed, rotating, in the window": {listedAt(rotating, 1, time.Hour), pushed, 15 * time.Minute,
+			"wait until 15m0.000000001s"},
+		"pushed, rotating, after it": {listedAt(rotating, 1, time.Hour), pushed, 15*time.Minute + 1, "prove p"},
+		"pushed, rotating, list due": {listedAt(rotating, 1, time.Hour), pushed, time.Hour, "publish"},
+		"retiring, early": {activeAnd(key("r", func(k *keyring.Key) {
+			k.State,
+				k.RetiredAt = keyring.Retiring, noon
+		})), pasted, day - 1, "wait until 24h0m0s"},
+		"retiring, ended": {activeAnd(key("r", func(k *keyring.Key) {
+			k.State,
+				k.RetiredAt = keyring.Retiring, noon
+		})), pasted, day, "drop r"},
+		"retiring, ended, no period": {activeAnd(key("r", func(k *keyring.Key) {
+			k.State, k.RetiredAt = keyring.Retiring,
+				noon
+		})),
 			keyring.Policy{RetireAfter: time.Hour, Publishing: keyring.Manual}, time.Hour, "drop r"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -162,19 +189,36 @@ func TestSettle(t *testing.T) {
 		change bool
 		check  func(*keyring.Key) bool
 	}{
-		"published by being fetched": {fetched, key("p", func(*keyring.Key) {}), true, func(k *keyring.Key) bool { return k.PublishedAt.Equal(later) }},
-		"published before":           {fetched, key("p", func(k *keyring.Key) { k.PublishedAt = noon }), false, func(k *keyring.Key) bool { return k.PublishedAt.Equal(noon) }},
-		"no longer fetched":          {pasted, key("p", func(k *keyring.Key) { k.PublishedAt = noon }), true, func(k *keyring.Key) bool { return k.PublishedAt.IsZero() }},
-		"pasted":                     {pasted, key("p", func(*keyring.Key) {}), false, func(k *keyring.Key) bool { return k.PublishedAt.IsZero() }},
-		"published in the future":    {fetched, key("p", func(k *keyring.Key) { k.PublishedAt = later.Add(1) }), true, func(k *keyring.Key) bool { return k.PublishedAt.Equal(later) }},
-		"retired in the future": {pasted, key("p", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, later.Add(day) }), true,
+		"published by being fetched": {fetched, key("p", func(*keyring.Key) {}), true,
+			func(k *keyring.Key) bool { return k.PublishedAt.Equal(later) }},
+		"published before": {fetched, key("p", func(k *keyring.Key) { k.PublishedAt = noon }), false,
+			func(k *keyring.Key) bool { return k.PublishedAt.Equal(noon) }},
+		"no longer fetched": {pasted, key("p", func(k *keyring.Key) { k.PublishedAt = noon }), true,
+			func(k *keyring.Key) bool { return k.PublishedAt.IsZero() }},
+		"pasted": {pasted, key("p", func(*keyring.Key) {}), false,
+			func(k *keyring.Key) bool { return k.PublishedAt.IsZero() }},
+		"published in the future": {fetched, key("p", func(k *keyring.Key) { k.PublishedAt = later.Add(1) }), true,
+			func(k *keyring.Key) bool { return k.PublishedAt.Equal(later) }},
+		"retired in the future": {pasted, key("p", func(k *keyring.Key) {
+			k.State, k.RetiredAt = keyring.Retiring,
+				later.Add(day)
+		}), true,
 			func(k *keyring.Key) bool { return k.RetiredAt.Equal(later) }},
-		"made in the future":       {pasted, key("p", func(k *keyring.Key) { k.CreatedAt = later.Add(day) }), true, func(k *keyring.Key) bool { return k.CreatedAt.Equal(later) }},
-		"next proof too far":       {pasted, key("p", func(k *keyring.Key) { k.Proofs.NextAt = later.Add(day) }), true, func(k *keyring.Key) bool { return k.Proofs.NextAt.Equal(later.Add(time.Hour)) }},
-		"next proof in reach":      {pasted, key("p", func(k *keyring.Key) { k.Proofs.NextAt = later.Add(time.Hour) }), false, func(k *keyring.Key) bool { return k.Proofs.NextAt.Equal(later.Add(time.Hour)) }},
-		"last proof in the future": {pasted, key("p", func(k *keyring.Key) { k.Proofs.LastAt = later.Add(1) }), true, func(k *keyring.Key) bool { return k.Proofs.LastAt.Equal(later) }},
-		"pushed, was fetched":      {pushed, key("p", func(k *keyring.Key) { k.PublishedAt = noon }), true, func(k *keyring.Key) bool { return k.PublishedAt.IsZero() }},
-		"a retiring key fetch":     {fetched, key("p", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon }), false, func(k *keyring.Key) bool { return k.PublishedAt.IsZero() }},
+		"made in the future": {pasted, key("p", func(k *keyring.Key) { k.CreatedAt = later.Add(day) }), true,
+			func(k *keyring.Key) bool { return k.CreatedAt.Equal(later) }},
+		"next proof too far": {pasted, key("p", func(k *keyring.Key) { k.Proofs.NextAt = later.Add(day) }), true,
+			func(k *keyring.Key) bool { return k.Proofs.NextAt.Equal(later.Add(time.Hour)) }},
+		"next proof in reach": {pasted, key("p", func(k *keyring.Key) { k.Proofs.NextAt = later.Add(time.Hour) }),
+			false, func(k *keyring.Key) bool { return k.Proofs.NextAt.Equal(later.Add(time.Hour)) }},
+		"last proof in the future": {pasted, key("p", func(k *keyring.Key) { k.Proofs.LastAt = later.Add(1) }), true,
+			func(k *keyring.Key) bool { return k.Proofs.LastAt.Equal(later) }},
+		"pushed, was fetched": {pushed, key("p", func(k *keyring.Key) { k.PublishedAt = noon }), true,
+			func(k *keyring.Key) bool { return k.PublishedAt.IsZero() }},
+		"a retiring key fetch": {fetched, key("p",
+			func(k *keyring.Key) {
+				k.State, k.RetiredAt = keyring.Retiring,
+					noon
+			}), false, func(k *keyring.Key) bool { return k.PublishedAt.IsZero() }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := activeAnd(test.key)
@@ -195,7 +239,8 @@ func TestSettleWays(t *testing.T) {
 	if !r.Settle(pushed, noon) || !r.Publication.NextAt.Equal(noon.Add(time.Hour)) || !r.Get("p").PublishedAt.Equal(noon) {
 		t.Errorf("still pushed: %+v", r.Publication)
 	}
-	if !r.Settle(fetched, noon.Add(time.Hour)) || r.Publication != nil || !r.Get("p").PublishedAt.Equal(noon.Add(time.Hour)) {
+	if !r.Settle(fetched, noon.Add(time.Hour)) || r.Publication != nil ||
+		!r.Get("p").PublishedAt.Equal(noon.Add(time.Hour)) {
 		t.Errorf("fetched now: %+v", r.Get("p"))
 	}
 	if !r.Settle(pushed, noon) || r.Publication == nil || !r.Get("p").PublishedAt.IsZero() {
@@ -213,7 +258,8 @@ func TestProofs(t *testing.T) {
 	k := r.Get("p")
 	for i, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
 		k.Proofs.Refused("no", noon)
-		if wait := k.Proofs.NextAt.Sub(noon); wait != want*time.Minute || k.Proofs.Refusals != i+1 || k.Proofs.Failure != "no" || k.Proofs.LastAt != noon {
+		if wait := k.Proofs.NextAt.Sub(noon); wait != want*time.Minute || k.Proofs.Refusals != i+1 ||
+			k.Proofs.Failure != "no" || k.Proofs.LastAt != noon {
 			t.Errorf("after refusal %d: %v, %+v", i+1, wait, k)
 		}
 	}

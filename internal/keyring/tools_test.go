@@ -48,20 +48,27 @@ open("public", "wb").write(key.public_key().public_bytes(Encoding.PEM, PublicFor
 open("private", "w").write(repr(key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())))
 `
 
-const keystore = `keytool -genkeypair -alias redox -keyalg RSA -keysize 2048 -dname CN=x -storetype PKCS12 -keystore key.p12 -storepass changeit
+const keystore = `keytool -genkeypair -alias redox -keyalg RSA -keysize 2048 -dname CN=x -storetype PKCS12 \
+	-keystore key.p12 -storepass changeit
 `
 
 // Each tool makes a private key and, by itself, its public half.
 func TestKeysOfTools(t *testing.T) {
 	for name, test := range map[string]struct{ script, file, content string }{
-		"OpenSSL, PKCS#8":    {"openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out private\nopenssl pkey -in private -pubout -out public", "none", ""},
-		"OpenSSL, PKCS#1":    {"openssl genrsa -traditional -out private 2048\nopenssl rsa -in private -pubout -out public", "none", ""},
-		"OpenSSL, text":      {"openssl genrsa -out key 3072\nopenssl rsa -in key -text -out private\nopenssl rsa -in key -pubout -out public", "none", ""},
-		"ssh-keygen":         {"ssh-keygen -q -t rsa -b 2048 -m PEM -N '' -f private\nssh-keygen -e -m PKCS8 -f private.pub > public", "none", ""},
-		"ssh-keygen, PKCS#8": {"ssh-keygen -q -t rsa -b 3072 -m PKCS8 -N '' -f private\nssh-keygen -e -m PKCS8 -f private.pub > public", "none", ""},
-		"Node":               {"node make.js", "make.js", node},
-		"Python":             {"python3 make.py", "make.py", python},
-		"keytool":            {keystore + "openssl pkcs12 -in key.p12 -nodes -passin pass:changeit -out private\nopenssl pkey -in private -pubout -out public", "none", ""},
+		"OpenSSL, PKCS#8": {"openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out private\nopenssl pkey " +
+			"-in private -pubout -out public", "none", ""},
+		"OpenSSL, PKCS#1": {"openssl genrsa -traditional -out private 2048\nopenssl rsa -in private " +
+			"-pubout -out public", "none", ""},
+		"OpenSSL, text": {"openssl genrsa -out key 3072\nopenssl rsa -in key -text -out private\nopenssl rsa -in " +
+			"key -pubout -out public", "none", ""},
+		"ssh-keygen": {"ssh-keygen -q -t rsa -b 2048 -m PEM -N '' -f private\nssh-keygen -e -m PKCS8 -f " +
+			"private.pub > public", "none", ""},
+		"ssh-keygen, PKCS#8": {"ssh-keygen -q -t rsa -b 3072 -m PKCS8 -N '' -f private\nssh-keygen -e -m PKCS8 -f " +
+			"private.pub > public", "none", ""},
+		"Node":   {"node make.js", "make.js", node},
+		"Python": {"python3 make.py", "make.py", python},
+		"keytool": {keystore + "openssl pkcs12 -in key.p12 -nodes -passin pass:changeit -out " +
+			"private\nopenssl pkey -in private -pubout -out public", "none", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -95,11 +102,12 @@ func parseFile(t *testing.T, path string) *keyring.Key {
 func TestCommandsOfRefusals(t *testing.T) {
 	commands := regexp.MustCompile(`\(((?:iconv|install|ssh-keygen|openssl|keytool|jq) [^()]+|jq .+)\)`)
 	for name, test := range map[string]struct{ input, output, key, store string }{
-		"cases/007":           {input: "key.pem", output: "utf8.pem"},
-		"cases/071":           {input: "key", output: "key.pem"},
-		"cases/075":           {input: "key", output: "key.pem"},
-		"cases/076":           {input: "key.p12", output: "key.pem", key: " -passin pass:changeit"},
-		"cases/077":           {input: "key.jks", output: "key.pem", key: " -passin pass:changeit", store: " -srcstorepass changeit -deststorepass changeit"},
+		"cases/007": {input: "key.pem", output: "utf8.pem"},
+		"cases/071": {input: "key", output: "key.pem"},
+		"cases/075": {input: "key", output: "key.pem"},
+		"cases/076": {input: "key.p12", output: "key.pem", key: " -passin pass:changeit"},
+		"cases/077": {input: "key.jks", output: "key.pem", key: " -passin pass:changeit",
+			store: " -srcstorepass changeit -deststorepass changeit"},
 		"cases/079":           {input: "key.der", output: "key.pem"},
 		"cases/080":           {input: "key.der", output: "key.pem"},
 		"cases/081":           {input: "key.blob", output: "key.pem"},

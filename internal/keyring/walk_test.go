@@ -32,10 +32,12 @@ func newWalk(t *testing.T, seed uint64, way keyring.Publishing) *walk {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 1))
 	p := keyring.Policy{
-		Window: time.Duration(random.IntN(60)) * time.Minute, RetireAfter: 5*time.Minute + time.Duration(random.IntN(100))*time.Minute, Publishing: way,
+		Window: time.Duration(random.IntN(60)) * time.Minute, RetireAfter: 5*time.Minute +
+			time.Duration(random.IntN(100))*time.Minute, Publishing: way,
 	}
 	p.Period = max(p.Window+time.Minute, (p.RetireAfter+p.Window)/6)
-	w := &walk{t: t, name: fmt.Sprint(way, ", seed ", seed), random: random, policy: p, ring: &keyring.Ring{}, now: noon, since: map[keyring.ID]time.Time{}}
+	w := &walk{t: t, name: fmt.Sprint(way, ", seed ", seed), random: random, policy: p, ring: &keyring.Ring{},
+		now: noon, since: map[keyring.ID]time.Time{}}
 	w.add(false)
 	return w
 }
@@ -61,7 +63,8 @@ func (w *walk) prove(k *keyring.Key) {
 	switch published := w.since[k.ID]; {
 	case w.policy.Publishing == keyring.JWKSURL && w.now.Sub(k.PublishedAt) < w.policy.Window:
 		w.fail("%s signs after %v", k.ID, w.now.Sub(k.PublishedAt))
-	case w.policy.Publishing == keyring.PlatformAPI && (k.PublishedAt.IsZero() || published.IsZero() || w.now.Sub(published) < w.policy.Window):
+	case w.policy.Publishing == keyring.PlatformAPI && (k.PublishedAt.IsZero() || published.IsZero() ||
+		w.now.Sub(published) < w.policy.Window):
 		w.fail("%s signs %v after Redox listed it", k.ID, w.now.Sub(published))
 	}
 	switch w.random.IntN(3) {
@@ -176,7 +179,8 @@ func (w *walk) step() {
 	case keyring.Wait:
 		w.wait(s.At)
 	}
-	if active, pending := len(w.ring.In(keyring.Active)), len(w.ring.In(keyring.Pending)); active != 1 || pending > 1 || len(w.ring.Keys) > keyring.MaxKeys {
+	if active, pending := len(w.ring.In(keyring.Active)), len(w.ring.In(keyring.Pending)); active != 1 || pending > 1 ||
+		len(w.ring.Keys) > keyring.MaxKeys {
 		w.fail("the ring holds %s", states(w.ring))
 	}
 	if next := w.ring.Next(w.policy, w.now); next.Same(s) && s.Action != keyring.Wait {

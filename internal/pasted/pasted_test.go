@@ -58,7 +58,8 @@ func TestClean(t *testing.T) {
 }
 
 func TestIsUTF16(t *testing.T) {
-	for text, want := range map[string]bool{"a\x00b\x00": true, "\x00a\x00b": true, "\ufffd\ufffda\x00b\x00c\x00": true, "abc\x00": false, "": false} {
+	for text, want := range map[string]bool{"a\x00b\x00": true, "\x00a\x00b": true, "\ufffd\ufffda\x00b\x00c\x00": true,
+		"abc\x00": false, "": false} {
 		if pasted.IsUTF16(text) != want {
 			t.Errorf("%q: %v", text, !want)
 		}
@@ -66,7 +67,8 @@ func TestIsUTF16(t *testing.T) {
 }
 
 func TestIsJSON(t *testing.T) {
-	for text, want := range map[string]bool{`{`: true, "[\n {": true, `[["`: true, `["a"`: true, `[`: false, `[a`: false, ``: false, `"a"`: false, `a{`: false} {
+	for text, want := range map[string]bool{`{`: true, "[\n {": true, `[["`: true, `["a"`: true, `[`: false,
+		`[a`: false, ``: false, `"a"`: false, `a{`: false} {
 		if pasted.IsJSON(text) != want {
 			t.Errorf("%q: %v", text, !want)
 		}
@@ -74,7 +76,8 @@ func TestIsJSON(t *testing.T) {
 }
 
 func TestBase64(t *testing.T) {
-	for text, want := range map[string]string{"YT8+": "a?>", "YT8-": "a?>", "_w==": "\xff", "/w": "\xff", " Y\nWI\t=": "ab"} {
+	for text, want := range map[string]string{"YT8+": "a?>", "YT8-": "a?>", "_w==": "\xff", "/w": "\xff",
+		" Y\nWI\t=": "ab"} {
 		if got, is := pasted.Base64(text); !is || string(got) != want {
 			t.Errorf("%q: %q, %v", text, got, is)
 		}
@@ -88,8 +91,10 @@ func TestBase64(t *testing.T) {
 
 func TestFileName(t *testing.T) {
 	for text, want := range map[string]string{
-		"key.pem": "f=@key.pem?", "KEY.PEM": "f=@KEY.PEM?", "AuthKey_1.p8": "f=@AuthKey_1.p8?", "./key": "f=@./key?", "/run/secrets/key": "f=@/run/secrets/key?",
-		`C:\keys\id_rsa`: `f=@C:\keys\id_rsa?`, `\\host\share\key`: `f=@\\host\share\key?`, "file:///a/b.pem": "f=@/a/b.pem?",
+		"key.pem": "f=@key.pem?", "KEY.PEM": "f=@KEY.PEM?", "AuthKey_1.p8": "f=@AuthKey_1.p8?", "./key": "f=@./key?",
+		"/run/secrets/key": "f=@/run/secrets/key?",
+		`C:\keys\id_rsa`:   `f=@C:\keys\id_rsa?`, `\\host\share\key`: `f=@\\host\share\key?`,
+		"file:///a/b.pem":   "f=@/a/b.pem?",
 		"private key.pem\n": `f=@"private key.pem"? The quotes`, "~/key.pem": "f=@~/key.pem? Write $HOME",
 		"@key.pem": "@ before a file's name is the vault command's", `"key.pem"`: "f=@key.pem?",
 		strings.Repeat("a", 124) + ".pem": "f=@aaa",
@@ -99,7 +104,8 @@ func TestFileName(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", "my key", "id_rsa", "e3b0c442-98fc-4c14-9afb-f4c8996fb924", "a\nkey.pem", "key\x7f.pem", "ends here. Now", "key.", ".pem", "3.14", "@", "user@host",
+		"", "my key", "id_rsa", "e3b0c442-98fc-4c14-9afb-f4c8996fb924", "a\nkey.pem", "key\x7f.pem", "ends here. Now",
+		"key.", ".pem", "3.14", "@", "user@host",
 		"/" + strings.Repeat("a", 41), "/abc+def=", "a/b", strings.Repeat("a", 125) + ".pem", "key.abcdefghijk", "\xff.pem",
 	} {
 		if got := pasted.FileName("f", text); got != "" {

@@ -65,10 +65,12 @@ func damage(keyword, label string) error {
 		"-----" + upper + " …-----")
 }
 
-// joint is where a string literal of several lines is put together.
+// joint matches the break between two parts of a string literal that stands on
+// several lines, such as " + and the next ".
 var joint = regexp.MustCompile(`["']\s*[+.]?\s*\n\s*[+.]?\s*["']`)
 
-// separators are what has come in place of line ends, or is left of them.
+// separators turns what damaged pastes have in place of line ends back into line
+// ends.
 var separators = strings.NewReplacer(",", "\n", ";", "\n", "|", "\n", "^M", "\n", "=3D", "=")
 
 // body decodes what stands between BEGIN and END; raw is nil when it is no

@@ -43,8 +43,8 @@ func (t *Token) Left(now time.Time) time.Duration {
 	return min(ends.Sub(now), ends.Round(0).Sub(now.Round(0)))
 }
 
-// Margin returns the end of the token's life, in which nobody should rely on it:
-// a minute, or a fifth of a shorter life.
+// Margin returns how long before its end nobody should rely on the token any more:
+// a minute, or a fifth of its life when that is less.
 func (t *Token) Margin() time.Duration { return min(time.Minute, t.Lifetime/5) }
 
 // Exchange trades one signed assertion for an access token at tokenURL (RFC

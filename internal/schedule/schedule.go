@@ -20,13 +20,14 @@ type Work struct {
 	// List returns the names of all clients.
 	List func(ctx context.Context) ([]string, error)
 
-	// Step takes a client one step on. It returns when the next step is due, zero
-	// when nothing waits for a time.
+	// Step does one step for a client. next is the time at which the following step
+	// is due, zero when no time is set for it.
 	Step func(ctx context.Context, client string) (next time.Time, err error)
 }
 
-// Schedule runs the steps of each client, one after the other. What a step does
-// next must be stored by the step, so that it may be stopped anywhere.
+// Schedule runs the steps of each client one after the other, and the clients side
+// by side. A step must store what comes next before it returns: then the schedule
+// can be stopped at any point.
 type Schedule struct {
 	now func() time.Time
 

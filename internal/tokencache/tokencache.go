@@ -26,7 +26,7 @@ type Token interface {
 
 	// Left returns how much of its life the token has; negative when it has ended.
 	Left(now time.Time) time.Duration
-	// Margin returns the end of its life in which nobody should rely on it.
+	// Margin returns how long before its end nobody should rely on it any more.
 	Margin() time.Duration
 }
 
@@ -36,8 +36,8 @@ var (
 	ErrGaveUp = errors.New("the reader gave up while it waited for a token")
 )
 
-// Fetch requests a token. again is true when the call before it failed as well.
-// Its context ends with the cache, not with a reader.
+// Fetch requests a token. again is true when the call before this one failed. ctx
+// ends when the cache is closed, not when a reader gives up.
 type Fetch[T Token] func(ctx context.Context, again bool) (T, error)
 
 // Options are the parts of a [Cache] that its caller has.
@@ -139,7 +139,7 @@ func (c *Cache[T]) look(key, fingerprint string, fetch Fetch[T]) (got Got[T], wa
 			c.callLocked(e, fetch)
 		}
 		return Got[T]{Token: e.token}, nil, false
-	case e.err != nil && c.passing(e.err) && !rested:
+	case !rested && c.passing(e.err):
 		return Got[T]{Token: e.token, Trouble: e.err}, nil, false
 	}
 	waitFor, began = c.callLocked(e, fetch)
