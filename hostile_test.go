@@ -84,7 +84,8 @@ func hostileURLs() []hostile {
 	}
 	return append(all, each("config", "audience", "must name the host of the token URL",
 		"https://evil.example/v2/auth/token", "https://api.redoxengine.com.evil.example/", "https://evilredoxengine.com/",
-		"https://api.redoxengine.com:8443/")...)
+		"https://api.redoxengine.com:8443/", "https://evil.example;.redoxengine.com/", "https://*.redoxengine.com/",
+		"https://.redoxengine.com/", "https://api.redoxengine.com./", "https://www.redoxengine.com/")...)
 }
 
 func hostileNumbers() []hostile {

@@ -70,6 +70,23 @@ func TestActivateKey(t *testing.T) {
 	})
 }
 
+// A key that was active needs no proof; one that is not active any more when it is
+// to be written does.
+func TestActivateOfAKeyThatWasActive(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	active := m.ready("", nil)
+	next := m.write("keys/generate", nil)["key_id"].(string)
+	storage.got = func() {
+		storage.got = nil // at the first read of the ring
+		m.write("keys/"+next+"/activate", map[string]any{"force": true})
+	}
+	m.fails(400, logical.UpdateOperation, "keys/"+active+"/activate", nil, "another key has become active")
+	if got := m.read("keys")["active"]; got != next {
+		t.Errorf("key %v is active without a proof", got)
+	}
+}
+
 func TestActivateWithoutConfig(t *testing.T) {
 	m := newMount(t)
 	m.write("keys/generate", nil)

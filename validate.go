@@ -132,7 +132,11 @@ func checkAudience(tokenURL, audience string) error {
 		"audience must name the host of the token URL (%s), or both must be Redox's", at)
 }
 
-func isRedox(host string) bool { return strings.HasSuffix(host, ".redoxengine.com") }
+// isRedox reports whether host is one of Redox's two. Names are compared whole: a
+// suffix would let a host of somebody else's pass, such as *.redoxengine.com.
+func isRedox(host string) bool {
+	return host == "api.redoxengine.com" || host == "api.ca.redoxengine.com"
+}
 
 var defaultPorts = map[string]uint64{"http": 80, "https": 443}
 
