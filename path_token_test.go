@@ -189,19 +189,19 @@ func reusing(t *testing.T) *mount {
 	return m
 }
 
-// landed waits until no request for the shelf is under way.
-func (m *mount) landed() { m.backend.tokens.Wait() }
+// settled waits until no call of the token cache is under way.
+func (m *mount) settled() { m.backend.tokens.Wait() }
 
 // later reads the token after so long, and waits for what that began.
 func (m *mount) later(d time.Duration) map[string]any {
 	m.t.Helper()
-	m.landed()
+	m.settled()
 	m.pass(d)
 	got := m.read("token")
 	if !m.sandbox.Live(got["access_token"].(string)) {
 		m.t.Error("Redox does not accept the token")
 	}
-	m.landed()
+	m.settled()
 	return got
 }
 
@@ -366,7 +366,7 @@ func TestReuseOfAClientThatIsGone(t *testing.T) {
 	if _, err := m.backend.connections.of("acme", ""); err != nil {
 		t.Fatal(err)
 	}
-	m.landed()
+	m.settled()
 	m.backend.startRotation(m.storage)
 	waitFor(t, "the look at the clients", func() bool {
 		m.backend.connections.mu.Lock()
@@ -423,7 +423,7 @@ func TestReuseRidesOutAnOutage(t *testing.T) {
 	first := m.read("token")["access_token"]
 	m.sandbox.SetFault(redoxtest.FaultUnavailable, -1)
 	for _, left := range []time.Duration{74 * time.Second, 60 * time.Second, time.Second} {
-		m.landed()
+		m.settled()
 		m.pass(300*time.Second - left - m.ahead)
 		resp, err := m.request(t.Context(), logical.ReadOperation, "token", nil)
 		if err != nil || resp.IsError() {
