@@ -78,7 +78,7 @@ type call[T Token] struct {
 
 // New returns an empty cache.
 func New[T Token](o Options) *Cache[T] {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:gosec // Close cancels it
 	return &Cache[T]{now: o.Now, passing: o.Passing, ctx: ctx, cancel: cancel, entries: map[string]*entry[T]{}}
 }
 
