@@ -48,7 +48,7 @@ func (e *tokenError) advice() string {
 	case redoxapi.Unavailable, redoxapi.Unusable:
 		return "Redox may be in trouble (https://status.redoxengine.com): try again"
 	case redoxapi.NotRedox:
-		return fmt.Sprintf("check token_url in %sconfig and what stands between Vault and Redox", e.paths)
+		return fmt.Sprintf("check token_url in %sconfig and any proxy or firewall between Vault and Redox", e.paths)
 	}
 	return ""
 }

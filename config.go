@@ -220,8 +220,8 @@ func (c *config) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// merge stores the given fields, null meaning the default, and checks the whole.
-// The values went through checkInput.
+// merge stores the given fields (null: the default), then checks the whole config.
+// The values must have passed checkInput.
 func (c *config) merge(given map[string]any) error {
 	for _, s := range settings {
 		if value, is := given[s.name]; is {

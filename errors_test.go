@@ -15,7 +15,7 @@ import (
 func TestTokenErrors(t *testing.T) {
 	const (
 		status   = ": Redox may be in trouble (https://status.redoxengine.com): try again"
-		tokenURL = ": check token_url in redox/config and what stands between Vault and Redox"
+		tokenURL = ": check token_url in redox/config and any proxy or firewall between Vault and Redox"
 		proxies  = "; proxy settings come from the environment of the Vault server (HTTPS_PROXY, NO_PROXY)"
 	)
 	for _, test := range []struct {

@@ -46,8 +46,8 @@ func (l *mountLog) mountPoint() string {
 	return ""
 }
 
-// of returns the log for what is done for a client, in a request or, when its ID
-// is empty, in a rotation.
+// of returns the log for work on a client. requestID is empty when the work is a
+// rotation.
 func (l *mountLog) of(client, requestID string) hclog.Logger {
 	log := l.logger().With("mount", l.mountPoint(), "client", client)
 	if requestID == "" {

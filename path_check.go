@@ -79,7 +79,7 @@ func (e *engine) readCheck(ctx context.Context, r *request) (*logical.Response, 
 	// clock_leeway makes up for a clock ahead by a few seconds; behind, an assertion
 	// may be minutes old.
 	if ahead := t.Skew.Ahead; t.Skew.Known && (ahead > 5*time.Second || ahead < -time.Minute) {
-		resp.AddWarning(t.Skew.String() + ": mend it before Redox refuses")
+		resp.AddWarning(t.Skew.String() + ": correct it before Redox refuses the assertions")
 	}
 	return resp, nil
 }

@@ -142,11 +142,12 @@ func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response
 		}
 		switch {
 		case now.N != k.N:
-			return invalid("another key has the ID %s since the proof began: activate %s again", k.ID, k.ID)
+			return invalid("key %s was not activated: another key has its ID now; activate %s again", k.ID, k.ID)
 		case proved == nil && !forced(r) && now.State != keyring.Active:
-			return invalid("another key has become active since the request began: activate %s again", k.ID)
+			return invalid("key %s was not activated: another key has become active meanwhile; activate %s again", k.ID, k.ID)
 		case proved != nil && !s.sameIdentity(proved):
-			return invalid("the config changed while the engine proved key %s: activate %s again", k.ID, k.ID)
+			return invalid("key %s was not activated: the config changed while it was tried at Redox; activate %s again",
+				k.ID, k.ID)
 		}
 		changed = now.State != keyring.Active
 		return s.Ring.Activate(k.ID, e.now())

@@ -81,7 +81,7 @@ func TestActivateOfAKeyThatWasActive(t *testing.T) {
 		storage.got = nil // at the first read of the ring
 		m.write("keys/"+next+"/activate", map[string]any{"force": true})
 	}
-	m.fails(400, logical.UpdateOperation, "keys/"+active+"/activate", nil, "another key has become active")
+	m.fails(400, logical.UpdateOperation, "keys/"+active+"/activate", nil, "another key has become active meanwhile")
 	if got := m.read("keys")["active"]; got != next {
 		t.Errorf("key %v is active without a proof", got)
 	}
@@ -105,17 +105,17 @@ func TestActivateOvertaken(t *testing.T) {
 	}{
 		"the config points elsewhere": {func(m *mount, _ string) {
 			m.write("config", map[string]any{"client_id": "another"})
-		}, 400, "the config changed while the engine proved key "},
+		}, 400, "the config changed while it was tried at Redox"},
 		"the config is gone": {func(m *mount, _ string) {
 			m.must(logical.DeleteOperation, "config", nil)
-		}, 400, "the config changed while the engine proved key "},
+		}, 400, "the config changed while it was tried at Redox"},
 		"the key is gone": {func(m *mount, pending string) {
 			m.must(logical.DeleteOperation, "keys/"+pending, nil)
 		}, 404, "there is no key "},
 		"the key is another": {func(m *mount, pending string) {
 			m.must(logical.DeleteOperation, "keys/"+pending, nil)
 			m.write("keys/import", map[string]any{"private_key": testdata(m.t, "pkcs8.pem"), "key_id": pending})
-		}, 400, "another key has the ID "},
+		}, 400, "another key has its ID now"},
 		"a setting that does not matter": {func(m *mount, _ string) {
 			m.write("config", map[string]any{"max_retries": 1})
 		}, 200, ""},

@@ -158,8 +158,8 @@ func (e *engine) platform(ctx context.Context, r *request, name string) (*redoxa
 	return c.conn.api.Platform(v.config.tokenURL(), t.Value)
 }
 
-// noteFailure notes why Redox refused something, or could not be asked. An error
-// that is neither about Redox nor about the settings is returned.
+// noteFailure notes in a why Redox refused a request, why it was not reached, or
+// what is wrong in the settings, and returns nil. It returns any other error.
 func noteFailure(a *keyring.Attempts, err error, now time.Time) error {
 	var (
 		rule     keyring.Rule

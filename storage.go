@@ -189,7 +189,8 @@ func (e *entries) write(client string, w written, do func() error) error {
 	return do()
 }
 
-// encoded is a state as update compares it.
+// encoded is a state in its stored form. update compares two of them, to see what
+// has changed.
 type encoded struct {
 	config, ring []byte // nil for absent
 	active       string // which key signs

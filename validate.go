@@ -132,8 +132,9 @@ func checkAudience(tokenURL, audience string) error {
 		"audience must name the host of the token URL (%s), or both must be Redox's", at)
 }
 
-// isRedox reports whether host is one of Redox's two. Names are compared whole: a
-// suffix would let a host of somebody else's pass, such as *.redoxengine.com.
+// isRedox reports whether host is one of the two hosts of Redox's API. It compares
+// whole names: a comparison of endings would accept names that are not Redox's,
+// such as evil.example;.redoxengine.com.
 func isRedox(host string) bool {
 	return host == "api.redoxengine.com" || host == "api.ca.redoxengine.com"
 }

@@ -8,10 +8,10 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// rereadAfter is how long a view is used without another look at storage. Memory
-// learns of every change, by a write here or by Vault's Invalidate. This is for
-// the one that it does not learn of: that of somebody who repairs storage by
-// hand, or of a write that was given up and carried out all the same.
+// rereadAfter is how long a view is used without another look at storage. A view
+// is dropped at every write here and at Vault's Invalidate. The limit is for changes
+// without either: somebody repairs storage by hand, or a write that failed reaches
+// storage later.
 const rereadAfter = 10 * time.Second
 
 // view is a client as it was stored. Many read it at once, so nothing changes it.

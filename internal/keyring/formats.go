@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// What is said of formats that the engine knows by sight and does not read.
+// Messages about formats that the engine recognises and cannot read.
 const (
 	fromPKCS12 = "it is PKCS#12 (.p12, .pfx), which is binary: take the private key out " + outOfPKCS12
 	fromJKS    = "it is a Java keystore, which is binary: make PKCS#12 of it (keytool -importkeystore " +

@@ -46,7 +46,7 @@ func readJSON(text string) (found, error) {
 	return readJWK(private[0])
 }
 
-// oneValue returns the one JSON value that text is.
+// oneValue returns text as a JSON value. More than one value, or none, is an error.
 func oneValue(text string) (json.RawMessage, error) {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	var raw json.RawMessage

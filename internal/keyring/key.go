@@ -81,8 +81,8 @@ type Key struct {
 	ActivatedAt time.Time `json:"activated_at,omitzero"`
 	RetiredAt   time.Time `json:"retired_at,omitzero"`
 
-	// Of a pending key alone: whether it becomes active by itself, since when
-	// Redox can know it, and how its proofs went so far.
+	// Only for a pending key: whether it becomes active by itself, since when Redox
+	// can know it, and how its proofs went so far.
 	Rotating    bool      `json:"rotating,omitzero"`
 	PublishedAt time.Time `json:"published_at,omitzero"`
 	Proofs      Attempts  `json:"proofs,omitzero"`

@@ -109,7 +109,7 @@ func (r *Ring) fingerprint() string {
 // Merge returns the list that Redox should have, given the one it has: missing keys
 // of the ring are added, deleted ones left out, and all others stay as they are.
 // changed is false when the list needs no update. It is an error when the list has
-// another key under the ID of one of the ring's.
+// a different key with the ID of a key of the ring.
 func (r *Ring) Merge(list []json.RawMessage) (merged []json.RawMessage, added []ID, changed bool, err error) {
 	missing := map[ID]*Key{}
 	for _, k := range r.Keys {

@@ -82,8 +82,8 @@ var quotes = [][2]string{
 	{"“", "”"}, {"„", "“"}, {"‘", "’"}, {"«", "»"},
 }
 
-// unquote decodes a JSON string, or removes a pair of quotes, and a comma or
-// semicolon after it.
+// unquote removes a comma or semicolon at the end, then the quotes around the text.
+// The escapes of a JSON string are decoded.
 func unquote(text string) string {
 	text = strings.TrimRight(text, ";,")
 	var decoded string

@@ -79,9 +79,9 @@ func (k *apiKey) show(id string) map[string]any {
 	return shown
 }
 
-// environmentKeyLocked returns the OAuth API key id. It returns nil if there is
-// none, if it is a user-level key, or if it belongs to another organization: the
-// Platform API manages neither.
+// environmentKeyLocked returns the OAuth API key with that ID. It returns nil if
+// there is none, or if the Platform API does not manage it: a user-level key, or one
+// of another organization.
 func (s *Sandbox) environmentKeyLocked(id string) *apiKey {
 	if k := s.apiKeys[id]; k != nil && !k.user && !k.hidden {
 		return k
