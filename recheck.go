@@ -1,6 +1,7 @@
 package redox
 
 import (
+	"maps"
 	"sync"
 	"time"
 )
@@ -59,6 +60,15 @@ func (r *rechecks) take(client string) recheck {
 	why := r.due[client]
 	delete(r.due, client)
 	return why
+}
+
+// keep deletes what is noted of all but these clients.
+func (r *rechecks) keep(clients map[string]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	gone := func(client string) bool { return !clients[client] }
+	maps.DeleteFunc(r.asked, func(client string, _ time.Time) bool { return gone(client) })
+	maps.DeleteFunc(r.due, func(client string, _ recheck) bool { return gone(client) })
 }
 
 // forget deletes what is noted of a client.

@@ -66,6 +66,7 @@ func (e *engine) listClients(ctx context.Context, s logical.Storage) ([]string, 
 	}
 	e.tokens.Keep(there)
 	e.connections.keep(there)
+	e.rechecks.keep(there)
 	return names, nil
 }
 

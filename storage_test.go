@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/helper/pathmanager"
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -276,5 +277,91 @@ func TestDamagedStorage(t *testing.T) {
 			}
 			m.fails(500, logical.ReadOperation, test.path, nil, test.want, "request-1")
 		})
+	}
+}
+
+// While storage holds up a write of one client, another client is written.
+func TestWritesOfClientsSideBySide(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	if locksutil.LockIndexForKey("acme") == locksutil.LockIndexForKey("zeta") {
+		t.Fatal("the two share a lock: choose other names")
+	}
+	held, release := make(chan struct{}), make(chan struct{})
+	storage.put = func(ctx context.Context, entry *logical.StorageEntry) error {
+		if entry.Key == configKey("acme") {
+			close(held)
+			<-release
+		}
+		return storage.Storage.Put(ctx, entry)
+	}
+	done := make(chan map[string]any)
+	go func() { done <- m.write("clients/acme/config", map[string]any{"client_id": clientID}) }()
+	<-held
+	m.write("clients/zeta/config", map[string]any{"client_id": clientID})
+	close(release)
+	<-done
+}
+
+// readsOf counts the reads of each client's entries.
+type readsOf struct {
+	logical.Storage
+
+	mu    sync.Mutex
+	reads map[string]int
+}
+
+func (s *readsOf) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	s.mu.Lock()
+	s.reads[strings.Split(key, "/")[1]]++
+	s.mu.Unlock()
+	return s.Storage.Get(ctx, key)
+}
+
+func (s *readsOf) of(client string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reads[client]
+}
+
+// A write wakes the worker of its client, and of a platform client those of the
+// clients that it manages, or managed before. All others sleep on.
+func TestAWriteWakes(t *testing.T) {
+	storage := &readsOf{Storage: &logical.InmemStorage{}, reads: map[string]int{}}
+	m := newMountOn(t, storage, systemView(0))
+	for _, client := range []string{"platform", "managed", "other"} {
+		m.write("clients/"+client+"/config", map[string]any{"client_id": client})
+	}
+	m.start()
+	waitFor(t, "a worker for each client", func() bool { return m.backend.schedule.Workers() == 3 })
+	// quiet returns the counts once no worker has read for a while.
+	quiet := func() map[string]int {
+		counts := map[string]int{}
+		waitFor(t, "the workers to sleep", func() bool {
+			same := true
+			for _, client := range []string{"platform", "managed", "other"} {
+				n := storage.of(client)
+				same, counts[client] = same && n == counts[client], n
+			}
+			time.Sleep(20 * time.Millisecond)
+			return same
+		})
+		return counts
+	}
+	for _, test := range []struct {
+		manages string
+		wakes   bool
+	}{{"", false}, {"managed=managed", true}, {"", true}} {
+		before := quiet()
+		m.write("clients/platform/config", map[string]any{"manages": test.manages, "max_retries": before["platform"] % 5})
+		// Two reads are of the write itself, two of the worker.
+		waitFor(t, "the client's own worker", func() bool { return storage.of("platform") >= before["platform"]+4 })
+		if test.wakes {
+			waitFor(t, "the managed client's worker", func() bool { return storage.of("managed") > before["managed"] })
+		}
+		after := quiet()
+		if after["other"] != before["other"] || !test.wakes && after["managed"] != before["managed"] {
+			t.Errorf("with manages=%q: reads before %v, after %v", test.manages, before, after)
+		}
 	}
 }
