@@ -91,7 +91,7 @@ func (c *client) requestWith(ctx context.Context, v *view, k *keyring.Key) (*iss
 	if err != nil {
 		return nil, err
 	}
-	t, err := c.request(ctx, k, private, c.conn.reads)
+	t, err := c.requestToken(ctx, k, private, c.conn.reads)
 	if err != nil {
 		return nil, err
 	}
@@ -109,13 +109,13 @@ func (c *client) prove(ctx context.Context, k *keyring.Key) (*redoxapi.Token, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, seconds(c.config.RequestTimeout))
 	defer cancel()
-	return c.request(ctx, k, private, c.conn.proofs)
+	return c.requestToken(ctx, k, private, c.conn.proofs)
 }
 
-// request requests a token, signing with k, which is private. A passing failure
+// requestToken requests a token, signing with k, which is private. A passing failure
 // is tried again, each time with a new assertion, until ctx ends. Its error is a
 // [*tokenError] unless no request could be made.
-func (c *client) request(
+func (c *client) requestToken(
 	ctx context.Context, k *keyring.Key, private *rsa.PrivateKey, from slots,
 ) (*redoxapi.Token, error) {
 	for tries := int64(0); ; tries++ {

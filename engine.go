@@ -38,7 +38,7 @@ func newEngine() *engine {
 	}
 	clock := func() time.Time { return e.now() }
 	e.entries = newEntries(clock)
-	e.entries.onWrite, e.entries.views.onKeep = e.written, e.metrics.begin
+	e.entries.onWrite, e.entries.views.onPut = e.written, e.metrics.begin
 	e.connections = newConnections(clock)
 	e.schedule = schedule.New(clock)
 	e.tokens = tokencache.New[*issued](tokencache.Options{Now: clock, Passing: isUpstream})

@@ -222,7 +222,7 @@ func (e *entries) view(ctx context.Context, s logical.Storage, client string) (*
 		return v, nil
 	}
 	v, err := e.readView(ctx, s, client)
-	e.views.keep(client, place, v)
+	e.views.put(client, place, v)
 	return v, err
 }
 

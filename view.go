@@ -46,7 +46,7 @@ func (v *view) signer(k *keyring.Key) (*rsa.PrivateKey, error) {
 // read of storage is a call to Vault's process. A function that writes reads
 // storage, and not this.
 type views struct {
-	onKeep func(client string) // called under mu with a client that has a config
+	onPut func(client string) // called under mu with a client that has a config
 
 	mu     sync.Mutex // guards places; nothing is read or written under it
 	places map[string]*place
@@ -69,16 +69,16 @@ func (s *views) place(client string) (*place, *view) {
 	return s.places[client], s.places[client].view
 }
 
-// keep keeps v, nil for none, unless the client has changed since at was its
+// put stores v, nil for none, unless the client has changed since at was its
 // place: then v may be from before.
-func (s *views) keep(client string, at *place, v *view) {
+func (s *views) put(client string, at *place, v *view) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.places[client] != at:
 	case v != nil && v.config != nil:
 		at.view = v
-		s.onKeep(client)
+		s.onPut(client)
 	case at.view == nil:
 		delete(s.places, client) // requests for names that do not exist must not fill the memory
 	}

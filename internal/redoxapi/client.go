@@ -105,8 +105,8 @@ func rootsOnly(caPEM string) (*tls.Config, error) {
 // end with their request.
 func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
 
-// answer is a whole HTTP answer, as far as it matters here.
-type answer struct {
+// httpAnswer is a whole HTTP answer, as far as it matters here.
+type httpAnswer struct {
 	status     int
 	body       []byte
 	skew       Skew
@@ -115,7 +115,7 @@ type answer struct {
 
 // send makes one request and reads the whole answer. Its error is an
 // [*UpstreamError].
-func (c *Client) send(req *http.Request) (*answer, error) {
+func (c *Client) send(req *http.Request) (*httpAnswer, error) {
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.userAgent)
 	connected := false
@@ -130,7 +130,7 @@ func (c *Client) send(req *http.Request) (*answer, error) {
 	return got, err
 }
 
-func (c *Client) receive(req *http.Request) (*answer, error) {
+func (c *Client) receive(req *http.Request) (*httpAnswer, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, connectionError(req.URL.Host, err)
@@ -148,7 +148,7 @@ func (c *Client) receive(req *http.Request) (*answer, error) {
 	if len(raw) > maxBody {
 		return nil, &UpstreamError{Kind: Unusable, What: "the answer is larger than 1 MiB"}
 	}
-	return &answer{
+	return &httpAnswer{
 		status: resp.StatusCode, body: raw, skew: measureSkew(resp.Header, c.now()), retryAfter: readRetryAfter(resp.Header),
 	}, nil
 }

@@ -38,7 +38,7 @@ type APIKey struct {
 // Read returns the API key of a client ID. The error is a [*PlatformError] when
 // Redox refused, else an [*UpstreamError].
 func (p *Platform) Read(ctx context.Context, clientID string) (*APIKey, error) {
-	raw, err := p.request(ctx, http.MethodGet, clientID, nil)
+	raw, err := p.send(ctx, http.MethodGet, clientID, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -55,11 +55,11 @@ func (p *Platform) Update(ctx context.Context, clientID string, keys []json.RawM
 	if err := encoder.Encode(map[string]any{"jwkSet": map[string]any{"keys": keys}}); err != nil {
 		return &UpstreamError{Kind: Unusable, What: "the Platform API lists what is no JSON"}
 	}
-	_, err := p.request(ctx, http.MethodPatch, clientID, body.Bytes())
+	_, err := p.send(ctx, http.MethodPatch, clientID, body.Bytes())
 	return err
 }
 
-func (p *Platform) request(ctx context.Context, method, clientID string, body []byte) ([]byte, error) {
+func (p *Platform) send(ctx context.Context, method, clientID string, body []byte) ([]byte, error) {
 	var content io.Reader
 	if body != nil {
 		content = bytes.NewReader(body)
