@@ -22,7 +22,7 @@ type client struct {
 	paths   string // for advice: redox/ or redox/clients/acme/
 	config  *config
 	conn    *connection
-	metrics *metrics
+	metrics *metrics // nil: nothing is counted
 	now     func() time.Time
 	log     hclog.Logger
 }
@@ -52,16 +52,14 @@ func complete(paths string, c *config, ring *keyring.Ring) error {
 }
 
 // issue requests a token to hand out, with a key of v's ring. Redox is many
-// machines, and some learn of a new key later than the one that proved it: so for
-// retire_after after a switch, a refusal because the key is unknown is tried once
-// more with the key that signed before.
+// machines, and some learn of a new key later than the one that proved it; and
+// somebody may have activated a key that Redox does not know: so a refusal because
+// the key is unknown is tried once more with the newest key of before that Redox
+// accepted with the config as it is.
 func (c *client) issue(ctx context.Context, v *view) (t *issued, unknownKey bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, seconds(c.config.RequestTimeout))
 	defer cancel()
-	first, second := v.ring.Active(), v.ring.NewestRetiring()
-	if second != nil && !c.now().Before(first.ActivatedAt.Add(seconds(c.config.RetireAfter))) {
-		second = nil
-	}
+	first, second := v.ring.Active(), v.ring.NewestAccepted(v.where)
 	if second != nil && c.conn.isUnknown(first.ID, c.now()) {
 		first, second = second, first
 	}
@@ -127,7 +125,7 @@ func (c *client) requestToken(
 		if !errors.As(err, &up) || !up.Transient() || tries >= c.config.MaxRetries || !pause(ctx, tries, up.RetryAfter) {
 			return nil, &tokenError{err: err, config: c.config, keyID: k.ID, origin: k.Origin, paths: c.paths}
 		}
-		c.metrics.retries.WithLabelValues(c.name).Inc()
+		c.metrics.retried(c.name)
 	}
 }
 

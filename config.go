@@ -280,8 +280,7 @@ func (c *config) attemptTimeout() time.Duration {
 
 func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
 
-// identity returns by what Redox finds the public key, and where: a proof of a
-// key holds for a config of the same identity.
+// identity returns by what Redox finds the public key, and where.
 func (c *config) identity() string { return c.ClientID + " " + c.tokenURL() + " " + c.audience() }
 
 // policy returns the settings that control rotation.

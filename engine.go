@@ -23,6 +23,7 @@ type engine struct {
 	entries     *entries
 	connections *connections
 	rechecks    *rechecks
+	failures    *failures
 	tokens      *tokencache.Cache[*issued]
 	schedule    *schedule.Schedule
 
@@ -34,7 +35,8 @@ type engine struct {
 
 func newEngine() *engine {
 	e := &engine{
-		now: time.Now, log: newMountLog(), metrics: newMetrics(), rechecks: newRechecks(), generating: make(chan struct{}, 1),
+		now: time.Now, log: newMountLog(), metrics: newMetrics(), rechecks: newRechecks(), failures: newFailures(),
+		generating: make(chan struct{}, 1),
 	}
 	clock := func() time.Time { return e.now() }
 	e.entries = newEntries(clock)
@@ -63,6 +65,7 @@ func (e *engine) forget(client string) {
 	e.tokens.Drop(client)
 	e.connections.forget(client)
 	e.rechecks.forget(client)
+	e.failures.note(client, nil, e.now())
 }
 
 // request is one call of an endpoint, for one client.
@@ -114,6 +117,9 @@ func (e *engine) issue(ctx context.Context, r *request, name string, v *view) (*
 	t, unknownKey, err := c.issue(ctx, v)
 	if unknownKey && v.config.PlatformClient != "" && e.rechecks.ask(name, e.now()) {
 		e.schedule.Wake(name)
+	}
+	if err == nil && t.keyID == v.ring.Active().ID {
+		e.accepted(name, v.config, v.ring.Active())
 	}
 	return t, err
 }

@@ -116,8 +116,18 @@ func outcomeOf(err error) string {
 	return outcomeUnavailable
 }
 
+// retried notes that a token request is made again.
+func (m *metrics) retried(client string) {
+	if m != nil {
+		m.retries.WithLabelValues(client).Inc()
+	}
+}
+
 // answered notes one attempt at the token endpoint.
 func (m *metrics) answered(client string, took time.Duration, t *redoxapi.Token, err error) {
+	if m == nil {
+		return
+	}
 	m.requests.WithLabelValues(client).Observe(took.Seconds())
 	var refused *redoxapi.Error
 	switch {

@@ -48,7 +48,8 @@ func (e *engine) readCheck(ctx context.Context, r *request) (*logical.Response, 
 	if err != nil {
 		return nil, err
 	}
-	clock := "unknown"
+	e.accepted(r.client, c, k)
+	status, clock := e.statusOf(r, s), "unknown"
 	if t.Skew.Known {
 		clock = t.Skew.Ahead.String()
 	}
@@ -59,13 +60,10 @@ func (e *engine) readCheck(ctx context.Context, r *request) (*logical.Response, 
 		"expires_in": int64(t.Lifetime / time.Second),
 		"clock_skew": clock,
 		"took":       e.now().Sub(began).Round(time.Millisecond).String(),
-		"rotation":   rotationStatus(r.paths, c, ring),
+		"rotation":   status.rotation(),
 
-		"publication": publicationStatus(r.paths, c, ring),
+		"publication": status.publication(),
 	}}
-	if next := ring.Pending(); next != nil && next.Proofs.Refusals > 0 {
-		resp.AddWarning("the rotation to key " + string(next.ID) + " does not get on: " + waitsFor(r.paths, c, next))
-	}
 	if p := ring.Publication; p != nil {
 		foreign := []string{}
 		for _, id := range p.Foreign {
@@ -73,8 +71,8 @@ func (e *engine) readCheck(ctx context.Context, r *request) (*logical.Response, 
 		}
 		resp.Data["foreign_keys"] = foreign
 	}
-	if p := ring.Publication; p != nil && p.Failure != "" {
-		resp.AddWarning("the public keys at Redox are " + publicationStatus(r.paths, c, ring))
+	for _, warning := range status.warnings() {
+		resp.AddWarning(warning)
 	}
 	// clock_leeway makes up for a clock ahead by a few seconds; behind, an assertion
 	// may be minutes old.

@@ -54,7 +54,8 @@ func (e *engine) readConfig(ctx context.Context, r *request) (*logical.Response,
 }
 
 func (e *engine) writeConfig(ctx context.Context, r *request) (*logical.Response, error) {
-	var c *config
+	var before *config
+	var now status
 	err := e.update(ctx, r, func(s *state) error {
 		if s.Config == nil {
 			if r.Operation == logical.PatchOperation {
@@ -62,9 +63,12 @@ func (e *engine) writeConfig(ctx context.Context, r *request) (*logical.Response
 			}
 			initial := defaultConfig()
 			s.Config = &initial
+		} else {
+			stored := *s.Config
+			before = &stored
 		}
-		c = s.Config
-		return c.merge(r.fields.Raw)
+		now = e.statusOf(r, s)
+		return s.Config.merge(r.fields.Raw)
 	})
 	if err != nil {
 		return nil, err
@@ -73,7 +77,11 @@ func (e *engine) writeConfig(ctx context.Context, r *request) (*logical.Response
 	e.rechecks.add(r.client, recheck{mended: true})
 	e.schedule.Wake(r.client)
 	e.log.of(r.client, r.ID).Info("config written", "fields", slices.Sorted(maps.Keys(r.Data)))
+	c := now.config
 	resp := &logical.Response{Data: c.show()}
+	if text := now.movedFrom(before); text != "" {
+		resp.AddWarning(text)
+	}
 	if _, given := r.fields.Raw["region"]; given && c.TokenURL != "" {
 		resp.AddWarning("region has no effect while token_url is set: write token_url=\"\" to use the region's")
 	}

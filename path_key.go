@@ -95,7 +95,7 @@ func (e *engine) readKey(ctx context.Context, r *request) (*logical.Response, er
 	if err != nil {
 		return nil, fmt.Errorf("encoding key %s: %w", k.ID, err)
 	}
-	data := showKeyWithID(k, s.Config)
+	data := showKeyWithID(k, s.Config, s.Ring)
 	data["public_key"] = public
 	data["jwk"] = string(jwk)
 	return &logical.Response{Data: data}, nil
@@ -145,9 +145,12 @@ func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response
 			return invalid("key %s was not activated: another key has its ID now; activate %s again", k.ID, k.ID)
 		case proved == nil && !forced(r) && now.State != keyring.Active:
 			return invalid("key %s was not activated: another key has become active meanwhile; activate %s again", k.ID, k.ID)
-		case proved != nil && !s.sameIdentity(proved):
+		case proved != nil && !s.pointsAs(proved):
 			return invalid("key %s was not activated: the config changed while it was tried at Redox; activate %s again",
 				k.ID, k.ID)
+		}
+		if proved != nil {
+			now.Accept(proved.where())
 		}
 		changed = now.State != keyring.Active
 		return s.Ring.Activate(k.ID, e.now())
@@ -158,7 +161,7 @@ func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response
 	if changed {
 		e.log.of(r.client, r.ID).Info("signing key changed", "key_id", k.ID, "proved", proved != nil)
 	}
-	return &logical.Response{Data: showKeyWithID(now, nil)}, nil
+	return &logical.Response{Data: showKeyWithID(now, nil, nil)}, nil
 }
 
 // proveKey requests a token with k, and returns the config that it was proved with.

@@ -44,7 +44,9 @@ func (e *engine) pathKeys() []*framework.Path {
 			"active":   shown(framework.TypeString, "Key that signs"),
 			"pending":  shown(framework.TypeString, "Key that waits to be activated, empty for none"),
 			"retiring": shown(framework.TypeStringSlice, "Keys that signed before and are still published"),
-			"jwks":     shown(framework.TypeString, "Public JWK Set as JSON text, for Redox's dashboard"),
+			"kept": shown(framework.TypeStringSlice, "Retiring keys past their time that the engine does not delete by "+
+				"itself: rotation says why"),
+			"jwks": shown(framework.TypeString, "Public JWK Set as JSON text, for Redox's dashboard"),
 			"rotation": shown(framework.TypeString, "What a rotation waits for, or when the next one begins, and when "+
 				"replaced keys are deleted"),
 
@@ -103,14 +105,20 @@ func (e *engine) readKeys(ctx context.Context, r *request) (*logical.Response, e
 	if k := s.Ring.Pending(); k != nil {
 		pending = string(k.ID)
 	}
+	status := e.statusOf(r, s)
+	kept := []*keyring.Key{}
+	if s.Config != nil {
+		kept = s.Ring.Kept(s.Config.policy(), e.now())
+	}
 	return &logical.Response{Data: map[string]any{
 		"active":   string(s.Ring.Active().ID),
 		"pending":  pending,
 		"retiring": keyIDs(s.Ring.In(keyring.Retiring)),
 		"jwks":     jwks,
-		"rotation": rotationStatus(r.paths, s.Config, s.Ring),
+		"kept":     keyIDs(kept),
+		"rotation": status.rotation(),
 
-		"publication": publicationStatus(r.paths, s.Config, s.Ring),
+		"publication": status.publication(),
 	}}, nil
 }
 
@@ -121,7 +129,7 @@ func (e *engine) listKeys(ctx context.Context, r *request) (*logical.Response, e
 	}
 	info := map[string]any{}
 	for _, k := range s.Ring.Keys {
-		info[string(k.ID)] = showKey(k, s.Config)
+		info[string(k.ID)] = showKey(k, s.Config, s.Ring)
 	}
 	return logical.ListResponseWithInfo(keyIDs(s.Ring.Keys), info), nil
 }
@@ -185,7 +193,7 @@ func (e *engine) addKey(ctx context.Context, r *request, k *keyring.Key) (*logic
 	if isNew {
 		e.log.of(r.client, r.ID).Info("key added", "key_id", k.ID, "state", k.State, "origin", k.Origin)
 	}
-	data := showKeyWithID(k, nil)
+	data := showKeyWithID(k, nil, nil)
 	data["next"] = afterAdding(r.paths, c, k)
 	return &logical.Response{Data: data}, nil
 }

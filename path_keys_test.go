@@ -76,7 +76,8 @@ func TestReadKeys(t *testing.T) {
 	delete(got, "jwks")
 	waits := "key " + third.(string) + " waits for a write to redox/keys/" + third.(string) +
 		"/activate, or to redox/keys/rotate"
-	want := map[string]any{"active": second, "pending": third, "retiring": []any{first}, "rotation": waits,
+	want := map[string]any{"active": second, "pending": third, "retiring": []any{first}, "kept": []any{},
+		"rotation":    waits,
 		"publication": "by hand: paste jwks into Redox's dashboard and press Save Changes"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

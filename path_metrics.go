@@ -66,7 +66,7 @@ func (e *engine) readMetrics(ctx context.Context, r *request) (*logical.Response
 // and the requests in flight. Times are in seconds since 1970, 0 for never.
 type gauges struct {
 	*prometheus.Registry
-	unreadable, inFlight, created, active, due, window, proof, refusals, published *prometheus.GaugeVec
+	unreadable, inFlight, created, active, due, window, proof, refusals, published, kept, overdue *prometheus.GaugeVec
 }
 
 func newGauges() *gauges {
@@ -95,6 +95,11 @@ func newGauges() *gauges {
 		"How often Redox has refused the pending key so far.", labelClient, labelKeyID)
 	g.published = gauge("redox_publication_failed",
 		"With platform_client: 1 when the public keys at Redox are not up to date.", labelClient)
+	g.kept = gauge("redox_key_kept",
+		"1 for a replaced key past its time that the engine does not delete by itself: keys says why.",
+		labelClient, labelKeyID)
+	g.overdue = gauge("redox_rotation_overdue",
+		"1 when the rotation should have begun five minutes ago, or its last step on this node failed.", labelClient)
 	return g
 }
 
@@ -126,8 +131,13 @@ func (e *engine) lookUp(ctx context.Context, r *request) (*gauges, error) {
 		if at := v.ring.Due(v.config.policy()); !at.IsZero() {
 			g.due.WithLabelValues(client).Set(unix(at))
 		}
+		for _, k := range v.ring.Kept(v.config.policy(), e.now()) {
+			g.kept.WithLabelValues(client, string(k.ID)).Set(1)
+		}
+		s := status{config: v.config, ring: v.ring, now: e.now(), failed: e.failures.of(client)}
+		g.overdue.WithLabelValues(client).Set(one(s.overdue() != "" || s.failed.text != ""))
 		if p := v.ring.Publication; p != nil {
-			g.published.WithLabelValues(client).Set(map[bool]float64{true: 1}[p.Failure != ""])
+			g.published.WithLabelValues(client).Set(one(p.Failure != ""))
 		}
 	}
 	return g, nil
@@ -144,6 +154,13 @@ func (g *gauges) noteKeys(client string, ring *keyring.Ring) {
 			g.refusals.WithLabelValues(client, string(k.ID)).Set(float64(k.Proofs.Refusals))
 		}
 	}
+}
+
+func one(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 func unix(t time.Time) float64 {

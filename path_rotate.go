@@ -71,7 +71,7 @@ func (e *engine) beginRotation(ctx context.Context, r *request, k *keyring.Key) 
 		return nil, err
 	}
 	e.log.of(r.client, r.ID).Info("rotation begins", "key_id", k.ID)
-	data := showKeyWithID(k, c)
+	data := showKeyWithID(k, nil, nil)
 	data["next"] = waitsFor(r.paths, c, k)
 	if c.policy().Publishing != keyring.Manual {
 		data["next"] = "nothing: " + waitsFor(r.paths, c, k)

@@ -10,18 +10,20 @@ import (
 // the same client: many reads fail for one reason.
 const recheckAfter = 10 * time.Second
 
-// rechecks notes for which clients Redox's list of keys is to be read again
-// before that is due. The client's worker does it.
+// rechecks notes what requests saw that a client's worker has to act on: that
+// Redox's list of keys is to be read again before that is due, and that Redox
+// accepted a key.
 type rechecks struct {
 	mu    sync.Mutex // guards both; nothing waits under it
 	asked map[string]time.Time
 	due   map[string]recheck
 }
 
-// recheck says why the list is to be read again.
+// recheck says why the list is to be read again, and which key was accepted.
 type recheck struct {
 	unknownKey bool // Redox did not know a key that it listed
 	mended     bool // somebody has written the config, and may have mended why it failed
+	accepted   acceptance
 }
 
 func newRechecks() *rechecks {
@@ -50,7 +52,10 @@ func (r *rechecks) add(client string, why recheck) {
 
 func (r *rechecks) addLocked(client string, why recheck) {
 	known := r.due[client]
-	r.due[client] = recheck{known.unknownKey || why.unknownKey, known.mended || why.mended}
+	if why.accepted.id == "" || why.accepted.n == known.accepted.n { // where it was accepted first
+		why.accepted = known.accepted
+	}
+	r.due[client] = recheck{known.unknownKey || why.unknownKey, known.mended || why.mended, why.accepted}
 }
 
 // take returns what was noted of a client, and forgets it.

@@ -43,7 +43,10 @@ func (e *engine) safely(ctx context.Context, client string, do func() error) (er
 		if p := recover(); p != nil {
 			e.log.of(client, "").Error("panic in a rotation: please report this",
 				"panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-			err = errors.New("panic in a rotation")
+			err = errors.New("panic in a rotation: please report this")
+		}
+		if client != "" && ctx.Err() == nil {
+			e.failures.note(client, err, e.now())
 		}
 	}()
 	err = do()
@@ -67,6 +70,7 @@ func (e *engine) listClients(ctx context.Context, s logical.Storage) ([]string, 
 	e.tokens.Keep(there)
 	e.connections.keep(there)
 	e.rechecks.keep(there)
+	e.failures.keep(there)
 	return names, nil
 }
 
@@ -107,6 +111,7 @@ func (e *engine) decide(ctx context.Context, r *request) (decided *state, step k
 		if recheck.mended {
 			s.Ring.Retry()
 		}
+		recheck.accepted.noteIn(s.Ring)
 		if recheck.unknownKey {
 			s.Ring.Recheck(e.now())
 		}
@@ -151,8 +156,18 @@ func (e *engine) prepare(ctx context.Context, r *request, decided *state, step k
 	case keyring.Publish:
 		return e.publish(ctx, r, decided), ctx.Err()
 	}
-	_, err := e.prove(ctx, r, decided.Config, step.Key)
-	return func(ring *keyring.Ring, now time.Time) error { return noteProof(ring, step.Key.ID, err, now) }, ctx.Err()
+	c, err := e.clientNamed(r, r.client, decided.Config)
+	if err != nil {
+		return nil, err
+	}
+	if step.Action == keyring.Accept {
+		c.metrics = nil // Redox may not know the first key yet, and nobody asked for this request
+	}
+	_, err = c.prove(ctx, step.Key)
+	where := decided.Config.where()
+	return func(ring *keyring.Ring, now time.Time) error {
+		return noteProof(ring.Get(step.Key.ID), ring, where, err, now)
+	}, ctx.Err()
 }
 
 // generateSuccessor makes one key at a time, so that many rings that are due at
@@ -167,12 +182,14 @@ func (e *engine) generateSuccessor(ctx context.Context, active *keyring.Key) (*k
 	return keyring.Generate(successorBits(active.Bits), e.now())
 }
 
-// noteProof notes how the proof of a key went. A proved key becomes active.
-func noteProof(ring *keyring.Ring, id keyring.ID, err error, now time.Time) error {
-	if err == nil {
-		return ring.Activate(id, now)
+// noteProof notes how the proof of a key of the ring went, with settings of the
+// fingerprint where. A proved key becomes active.
+func noteProof(k *keyring.Key, ring *keyring.Ring, where string, err error, now time.Time) error {
+	if err != nil {
+		return noteFailure(&k.Proofs, err, now)
 	}
-	return noteFailure(&ring.Get(id).Proofs, err, now)
+	k.Accept(where)
+	return ring.Activate(k.ID, now)
 }
 
 // finish writes the outcome of a step, unless the state that led to it has changed
@@ -180,7 +197,7 @@ func noteProof(ring *keyring.Ring, id keyring.ID, err error, now time.Time) erro
 func (e *engine) finish(ctx context.Context, r *request, decided *state, step keyring.Step, apply change) error {
 	var done *keyring.Ring
 	err := e.update(ctx, r, func(s *state) error {
-		if !s.sameIdentity(decided.Config) {
+		if !s.pointsAs(decided.Config) {
 			return nil
 		}
 		now := e.now()
@@ -203,13 +220,6 @@ func (e *engine) finish(ctx context.Context, r *request, decided *state, step ke
 	return err
 }
 
-// sameIdentity reports whether Redox finds the public key as it did with the config
-// c: by the same client ID, at the same URL and audience. Then a proof made with c
-// still holds.
-func (s *state) sameIdentity(c *config) bool {
-	return s.Config != nil && s.Config.identity() == c.identity()
-}
-
 // report logs the outcome of a step, once it is stored.
 func (e *engine) report(r *request, step keyring.Step, ring *keyring.Ring) {
 	log := e.log.of(r.client, "")
@@ -222,6 +232,13 @@ func (e *engine) report(r *request, step keyring.Step, ring *keyring.Ring) {
 		if p := ring.Publication; p.Failure != "" {
 			log.Warn("the public keys at Redox are not up to date",
 				"reason", p.Failure, "refusals", p.Refusals, "next_at", p.NextAt)
+		}
+	case keyring.Accept:
+		if k := ring.Get(step.Key.ID); k.Accepted != "" {
+			log.Info("Redox accepted the signing key for the first time", "key_id", k.ID)
+		} else {
+			log.Debug("Redox has not accepted the signing key yet", "key_id", k.ID, "reason", k.Proofs.Failure,
+				"next_at", k.Proofs.NextAt)
 		}
 	case keyring.Prove:
 		k := ring.Get(step.Key.ID)

@@ -1,6 +1,9 @@
 package redox
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -8,28 +11,136 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// What a person is told about a ring stands here. paths is where the client's
-// paths begin: redox/ or redox/clients/acme/. A config may be nil.
+// status is what a person is told about a client.
+type status struct {
+	paths  string        // where the client's paths begin: redox/ or redox/clients/acme/
+	config *config       // may be nil
+	ring   *keyring.Ring // has a key
+	now    time.Time
+	failed failure // of the last step on this node
+}
 
-// rotationStatus says in a sentence what comes next for the ring, and when each
-// replaced key is deleted.
-func rotationStatus(paths string, c *config, ring *keyring.Ring) string {
-	text := nextRotation(paths, c, ring)
-	for _, k := range ring.In(keyring.Retiring) {
-		if at := publishedUntil(c, k); at != "" {
+func (e *engine) statusOf(r *request, s *state) status {
+	return status{r.paths, s.Config, s.Ring, e.now(), e.failures.of(r.client)}
+}
+
+// rotation says in a sentence what comes next for the ring, and when each replaced
+// key is deleted, or why it is kept.
+func (s status) rotation() string {
+	text := s.nextRotation()
+	for _, k := range s.ring.In(keyring.Retiring) {
+		if at := publishedUntil(s.config, s.ring, k); at != "" {
 			text += "; key " + string(k.ID) + " is deleted at " + at
 		}
+	}
+	for _, k := range s.ring.In(keyring.Retiring) {
+		if s.config != nil && s.ring.Keeps(k) {
+			text += "; " + s.keeps(k)
+		}
+	}
+	if s.failed.text != "" && s.overdue() == "" {
+		text += "; " + s.lastFailure()
 	}
 	return text
 }
 
-func nextRotation(paths string, c *config, ring *keyring.Ring) string {
-	k := ring.Pending()
+// keeps says why the engine does not delete the retiring key k by itself, and how
+// to.
+func (s status) keeps(k *keyring.Key) string {
+	active := s.ring.Active()
+	why := "Redox accepted it with another client_id, token_url, audience or ca_pem than key " + string(active.ID) +
+		", which signs"
+	switch {
+	case active.Accepted == "":
+		why = "it was not seen yet that Redox accepts key " + string(active.ID) + ", which signs"
+	case k.Accepted == "":
+		why = "it was never seen that Redox accepted it, so the engine cannot tell whether key " + string(active.ID) +
+			" replaces it"
+	}
+	return "key " + string(k.ID) + " is kept, as " + why + ": if nobody needs it, vault delete " + s.paths + "keys/" +
+		string(k.ID)
+}
+
+func (s status) lastFailure() string {
+	return "the last step failed at " + timestamp(s.failed.at) + " and is tried again each minute: " + s.failed.text
+}
+
+// overdue says why a rotation that should have begun has not. It is empty while
+// that is less than five minutes.
+func (s status) overdue() string {
+	if s.config == nil || s.ring.Pending() != nil {
+		return ""
+	}
+	due := s.ring.Due(s.config.policy())
+	if due.IsZero() || s.now.Before(due.Add(overdueAfter)) {
+		return ""
+	}
+	why := "no step has failed on this node since its plugin started"
+	switch {
+	case s.failed.text != "":
+		why = s.lastFailure()
+	case len(s.ring.Keys) >= keyring.MaxKeys:
+		why = fmt.Sprintf("the ring is full with %d keys: delete a retiring one", keyring.MaxKeys)
+	}
+	return "the rotation is overdue since " + timestamp(due) + ": " + why
+}
+
+// movedFrom says what a change of the config means for the keys that Redox accepted
+// with the settings before, empty for nothing. before is nil when there was none.
+func (s status) movedFrom(before *config) string {
+	k, c := s.ring.Active(), s.config
+	if k == nil || k.Accepted == "" || k.Accepted == c.where() || before != nil && before.where() == c.where() {
+		return ""
+	}
+	var fields []string
+	for name, same := range map[string]bool{
+		"client_id": before != nil && before.ClientID == c.ClientID,
+		"token_url": before != nil && before.tokenURL() == c.tokenURL(),
+		"audience":  before != nil && before.audience() == c.audience(),
+		"ca_pem":    before != nil && before.CAPEM == c.CAPEM,
+	} {
+		if !same {
+			fields = append(fields, name)
+		}
+	}
+	slices.Sort(fields)
+	text := strings.Join(fields, ", ")
+	if before == nil {
+		text = "client_id, token_url, audience or ca_pem"
+	}
+	return text + " differs from when Redox accepted key " + string(k.ID) + ", which signs: the engine will not delete " +
+		"that key by itself, as a key that is accepted with the new settings may not be known where this one is; " +
+		"with the old settings reads of token go on as before"
+}
+
+// warnings returns the problems that do not stop tokens yet, but will.
+func (s status) warnings() (list []string) {
+	if next := s.ring.Pending(); next != nil && next.Proofs.Refusals > 0 {
+		list = append(list, "the rotation to key "+string(next.ID)+" does not get on: "+waitsFor(s.paths, s.config, next))
+	}
+	if text := s.overdue(); text != "" {
+		list = append(list, text)
+	} else if s.failed.text != "" {
+		list = append(list, "the rotation does not get on: "+s.lastFailure())
+	}
+	for _, k := range s.ring.Kept(s.config.policy(), s.now) {
+		list = append(list, s.keeps(k))
+	}
+	if p := s.ring.Publication; p != nil && p.Failure != "" {
+		list = append(list, "the public keys at Redox are "+s.publication())
+	}
+	return list
+}
+
+func (s status) nextRotation() string {
+	k, c, paths := s.ring.Pending(), s.config, s.paths
 	if c == nil {
 		c = &config{}
 	}
-	due := ring.Due(c.policy())
+	due := s.ring.Due(c.policy())
 	switch {
+	case s.overdue() != "":
+		return s.overdue()
 	case k != nil && k.Rotating:
 		return "under way: " + waitsFor(paths, c, k)
 	case k != nil && due.IsZero():
@@ -72,15 +183,14 @@ func pasteKeys(paths string) string {
 	return "give Redox the public half (vault read -field=jwks " + paths + "keys) in the dashboard and press Save Changes"
 }
 
-// publicationStatus says how Redox learns the ring's public keys, and whether it
-// has.
-func publicationStatus(paths string, c *config, ring *keyring.Ring) string {
-	p := ring.Publication
+// publication says how Redox learns the ring's public keys, and whether it has.
+func (s status) publication() string {
+	p, c := s.ring.Publication, s.config
 	switch {
 	case c == nil || c.policy().Publishing == keyring.Manual:
 		return "by hand: paste jwks into Redox's dashboard and press Save Changes"
 	case c.PublicJWKS:
-		return "Redox fetches " + paths + "jwks"
+		return "Redox fetches " + s.paths + "jwks"
 	case p == nil || p.LastAt.IsZero():
 		return "about to begin"
 	case p.Failure != "" && p.NextAt.IsZero():
@@ -111,7 +221,7 @@ func afterAdding(paths string, c *config, k *keyring.Key) string {
 
 // showKey names each public field by hand, so that nothing else can slip out.
 // Without a config, nil, nothing is deleted by itself.
-func showKey(k *keyring.Key, c *config) map[string]any {
+func showKey(k *keyring.Key, c *config, ring *keyring.Ring) map[string]any {
 	return map[string]any{
 		"state":           string(k.State),
 		"origin":          string(k.Origin),
@@ -119,13 +229,13 @@ func showKey(k *keyring.Key, c *config) map[string]any {
 		"created_at":      k.CreatedAt.Format(time.RFC3339),
 		"activated_at":    timestamp(k.ActivatedAt),
 		"retired_at":      timestamp(k.RetiredAt),
-		"published_until": publishedUntil(c, k),
+		"published_until": publishedUntil(c, ring, k),
 	}
 }
 
 // showKeyWithID is showKey, with its ID.
-func showKeyWithID(k *keyring.Key, c *config) map[string]any {
-	data := showKey(k, c)
+func showKeyWithID(k *keyring.Key, c *config, ring *keyring.Ring) map[string]any {
+	data := showKey(k, c, ring)
 	data[fieldKeyID] = string(k.ID)
 	return data
 }
@@ -150,8 +260,8 @@ func keyFields(more schemas) schemas {
 }
 
 // publishedUntil returns when a replaced key is deleted by itself, empty for never.
-func publishedUntil(c *config, k *keyring.Key) string {
-	if c == nil || k.State != keyring.Retiring {
+func publishedUntil(c *config, ring *keyring.Ring, k *keyring.Key) string {
+	if c == nil || k.State != keyring.Retiring || ring.Keeps(k) {
 		return ""
 	}
 	return timestamp(k.RetiredAt.Add(seconds(c.RetireAfter)))

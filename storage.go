@@ -247,6 +247,7 @@ func (e *entries) readView(ctx context.Context, s logical.Storage, client string
 	if err != nil {
 		return nil, err
 	}
+	v.where = v.config.where()
 	if encoded.active != "" {
 		v.fingerprint = string(encoded.config) + " " + encoded.active
 	}

@@ -185,11 +185,19 @@ func TestGoldenStorage(t *testing.T) {
 	m.write("config", map[string]any{"client_id": clientID, "region": "ca", "scope": "a b", "assertion_ttl": "1m",
 		"max_retries": 0, "reuse_tokens": true,
 		"platform_client": "platform", "manages": "acme=another"})
+	err := m.backend.update(t.Context(), &request{Request: &logical.Request{Storage: m.storage}, client: "default"},
+		func(s *state) error {
+			s.Ring.Active().Accept(s.Config.where())
+			return nil
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
 	m.rotate()
 	third := m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072b.pem"), "key_id": "third"})
 	m.must(logical.DeleteOperation, "keys/"+third["key_id"].(string), nil)
 	for key, value := range snapshot(t, m.storage) {
-		file := filepath.Join("testdata", "storage", "v1-reuse", filepath.Base(key)+".json")
+		file := filepath.Join("testdata", "storage", "v1-acceptance", filepath.Base(key)+".json")
 		if *update {
 			if err := os.WriteFile(file, []byte(value), 0o600); err != nil {
 				t.Fatal(err)

@@ -20,6 +20,7 @@ type view struct {
 	ring        *keyring.Ring
 	jwks        []byte // nil unless config has public_jwks
 	fingerprint string // of all that shapes a token; empty when there is no key
+	where       string // of what Redox accepts a key by, see config.where
 	readAt      time.Time
 
 	mu      sync.Mutex // guards private

@@ -81,11 +81,17 @@ type Key struct {
 	ActivatedAt time.Time `json:"activated_at,omitzero"`
 	RetiredAt   time.Time `json:"retired_at,omitzero"`
 
-	// Only for a pending key: whether it becomes active by itself, since when Redox
-	// can know it, and how its proofs went so far.
+	// Accepted is a fingerprint of the settings with which Redox first accepted the
+	// key, empty for not yet.
+	Accepted string `json:"accepted,omitzero"`
+
+	// Only for a pending key: whether it becomes active by itself, and since when
+	// Redox can know it.
 	Rotating    bool      `json:"rotating,omitzero"`
 	PublishedAt time.Time `json:"published_at,omitzero"`
-	Proofs      Attempts  `json:"proofs,omitzero"`
+
+	// How the token requests went that were to show whether Redox accepts the key.
+	Proofs Attempts `json:"proofs,omitzero"`
 
 	Bits  int    `json:"bits"`
 	N     string `json:"n"`           // modulus, base64url as in a JWK

@@ -70,18 +70,6 @@ func (r *Ring) first(state State) *Key {
 	return nil
 }
 
-// NewestRetiring returns the key that signed before the active one, nil when
-// there is none.
-func (r *Ring) NewestRetiring() *Key {
-	var newest *Key
-	for _, k := range r.In(Retiring) {
-		if newest == nil || k.RetiredAt.After(newest.RetiredAt) {
-			newest = k
-		}
-	}
-	return newest
-}
-
 // CanAdd returns why the ring accepts no further key, and nil when it does. Callers
 // ask before they generate a key, which is slow.
 func (r *Ring) CanAdd() error {
@@ -114,7 +102,7 @@ func (r *Ring) Add(k *Key, now time.Time) (in *Key, added bool, err error) {
 	}
 	k.State = Pending
 	if r.Active() == nil {
-		k.State, k.ActivatedAt = Active, now.UTC()
+		k.State, k.ActivatedAt, k.Proofs.NextAt = Active, now.UTC(), now.UTC()
 	}
 	r.Keys = append(r.Keys, k)
 	r.added(k)
@@ -144,7 +132,7 @@ func (r *Ring) Activate(id ID, now time.Time) error {
 		return nil
 	}
 	if old := r.Active(); old != nil {
-		old.State, old.RetiredAt = Retiring, now.UTC()
+		old.State, old.RetiredAt, old.Proofs = Retiring, now.UTC(), Attempts{}
 	}
 	k.State, k.ActivatedAt, k.RetiredAt = Active, now.UTC(), time.Time{}
 	k.Rotating, k.PublishedAt, k.Proofs = false, time.Time{}, Attempts{}

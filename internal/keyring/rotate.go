@@ -28,8 +28,11 @@ type Action string
 const (
 	Wait  Action = "wait"
 	Add   Action = "add"   // generate a key and put it into the ring, rotating
-	Prove Action = "prove" // request a token with the key, then call Activate, or note in Proofs why not
+	Prove Action = "prove" // request a token with the key, then call Accept and Activate, or note in Proofs why not
 	Drop  Action = "drop"  // delete the key
+
+	// Accept: request a token with the active key, then call Accept, or note in Proofs why not.
+	Accept Action = "accept"
 
 	Publish Action = "publish" // merge the set into Redox's list, then call Listed, or note in Publication why not
 )
@@ -37,7 +40,7 @@ const (
 // Step is the next thing to do with a ring.
 type Step struct {
 	Action Action
-	Key    *Key      // of Prove and Drop
+	Key    *Key      // of Prove, Drop and Accept
 	Set    string    // of Publish: what to whom, opaque
 	At     time.Time // of Wait: when to look again; zero when time alone changes nothing
 }
@@ -56,6 +59,9 @@ func (s Step) Same(other Step) bool {
 func (r *Ring) Next(p Policy, now time.Time) Step {
 	var look time.Time
 	for _, k := range r.In(Retiring) {
+		if r.Keeps(k) {
+			continue
+		}
 		end := k.RetiredAt.Add(p.RetireAfter)
 		if !now.Before(end) {
 			return Step{Action: Drop, Key: k}
@@ -67,6 +73,12 @@ func (r *Ring) Next(p Policy, now time.Time) Step {
 			return Step{Action: Publish, Set: r.fingerprint()}
 		}
 		look = earlier(look, r.Publication.NextAt)
+	}
+	if k := r.unaccepted(p); k != nil {
+		if !now.Before(k.Proofs.NextAt) {
+			return Step{Action: Accept, Key: k}
+		}
+		look = earlier(look, k.Proofs.NextAt)
 	}
 	due := r.Due(p)
 	overdue := !due.IsZero() && !now.Before(due)

@@ -20,7 +20,7 @@ var (
 // activeAnd returns a ring whose key "a" signs since noon, and one more key.
 func activeAnd(k *keyring.Key) *keyring.Ring {
 	a := fake("a")
-	a.State, a.ActivatedAt = keyring.Active, noon
+	a.State, a.ActivatedAt, a.Accepted = keyring.Active, noon, "here"
 	r := &keyring.Ring{Keys: []*keyring.Key{a}}
 	if k != nil {
 		r.Keys = append(r.Keys, k)
@@ -86,6 +86,34 @@ func listedAt(change func(*keyring.Key), since, next time.Duration) *keyring.Rin
 	return r
 }
 
+var handOnly = keyring.Policy{RetireAfter: time.Hour, Publishing: keyring.Manual}
+
+// retired returns a ring whose key "r" was replaced at noon, by one that was
+// accepted here.
+func retired(accepted string) *keyring.Ring {
+	return activeAnd(key("r", func(k *keyring.Key) {
+		k.State, k.RetiredAt, k.Accepted = keyring.Retiring, noon, accepted
+	}))
+}
+
+// unaccepted returns a ring of a version that stored no acceptance.
+func unaccepted(k *keyring.Key) *keyring.Ring {
+	r := activeAnd(k)
+	r.Get("a").Accepted = ""
+	return r
+}
+
+// refusedAt returns a ring whose first key Redox refused at noon.
+func refusedAt(id keyring.ID) *keyring.Ring {
+	k := fake(id)
+	r := &keyring.Ring{}
+	if _, _, err := r.Add(k, noon); err != nil {
+		panic(err)
+	}
+	k.Proofs.Refused("no", noon)
+	return r
+}
+
 func dump(r *keyring.Ring) string {
 	var all []string
 	for _, k := range r.Keys {
@@ -97,6 +125,9 @@ func dump(r *keyring.Ring) string {
 // Every state of a ring, and what is to be done in it.
 func TestNext(t *testing.T) {
 	full := ring(t, "1", "2", "3", "4", "5", "6", "7", "8")
+	for _, k := range full.Keys {
+		k.Accept("here")
+	}
 	rotating := func(k *keyring.Key) { k.Rotating = true }
 	for name, test := range map[string]struct {
 		ring   *keyring.Ring
@@ -145,21 +176,20 @@ func TestNext(t *testing.T) {
 		"pushed, rotating, not listed": {listedAt(rotating, 0, time.Hour), pushed, time.Minute, "wait until 1h0m0s"},
 		"pushed, rotating, in the window": {listedAt(rotating, 1, time.Hour), pushed, 15 * time.Minute,
 			"wait until 15m0.000000001s"},
-		"pushed, rotating, after it": {listedAt(rotating, 1, time.Hour), pushed, 15*time.Minute + 1, "prove p"},
-		"pushed, rotating, list due": {listedAt(rotating, 1, time.Hour), pushed, time.Hour, "publish"},
-		"retiring, early": {activeAnd(key("r", func(k *keyring.Key) {
-			k.State,
-				k.RetiredAt = keyring.Retiring, noon
-		})), pasted, day - 1, "wait until 24h0m0s"},
-		"retiring, ended": {activeAnd(key("r", func(k *keyring.Key) {
-			k.State,
-				k.RetiredAt = keyring.Retiring, noon
-		})), pasted, day, "drop r"},
-		"retiring, ended, no period": {activeAnd(key("r", func(k *keyring.Key) {
-			k.State, k.RetiredAt = keyring.Retiring,
-				noon
-		})),
-			keyring.Policy{RetireAfter: time.Hour, Publishing: keyring.Manual}, time.Hour, "drop r"},
+		"pushed, rotating, after it":        {listedAt(rotating, 1, time.Hour), pushed, 15*time.Minute + 1, "prove p"},
+		"pushed, rotating, list due":        {listedAt(rotating, 1, time.Hour), pushed, time.Hour, "publish"},
+		"retiring, early":                   {retired("here"), pasted, day - 1, "wait until 24h0m0s"},
+		"retiring, ended":                   {retired("here"), pasted, day, "drop r"},
+		"retiring, ended, no period":        {retired("here"), handOnly, time.Hour, "drop r"},
+		"retiring, accepted elsewhere":      {retired("elsewhere"), handOnly, 1000 * day, "wait"},
+		"retiring, never accepted":          {retired(""), handOnly, 1000 * day, "wait"},
+		"retiring, elsewhere, and due":      {retired("elsewhere"), pasted, 90 * day, "add"},
+		"the first key":                     {ring(t, "a"), handOnly, 0, "accept a"},
+		"the first key, refused, too early": {refusedAt("a"), handOnly, time.Minute - 1, "wait until 1m0s"},
+		"the first key, refused, again":     {refusedAt("a"), handOnly, time.Minute, "accept a"},
+		"of before, no period":              {unaccepted(nil), handOnly, 0, "wait"},
+		"of before, with a period":          {unaccepted(nil), pasted, 0, "accept a"},
+		"of before, one retiring":           {unaccepted(retired("here").Get("r")), handOnly, 0, "accept a"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := dump(test.ring)
@@ -272,9 +302,6 @@ func TestProofs(t *testing.T) {
 	}
 	if k.Rotating || k.Proofs != (keyring.Attempts{}) || !k.PublishedAt.IsZero() {
 		t.Errorf("activated: %+v", k)
-	}
-	if r.NewestRetiring().ID != "a" || activeAnd(nil).NewestRetiring() != nil {
-		t.Errorf("newest retiring: %v", r.NewestRetiring())
 	}
 }
 

@@ -73,11 +73,21 @@ func (w *walk) prove(k *keyring.Key) {
 	case 1:
 		k.Proofs.Unanswered("silence", w.now)
 	default:
+		k.Accept("here")
 		if err := w.ring.Activate(k.ID, w.now); err != nil {
 			w.fail("%v", err)
 		}
 		w.rotations++
 	}
+}
+
+// accept has Redox refuse or take the active key.
+func (w *walk) accept(k *keyring.Key) {
+	if w.random.IntN(2) == 0 {
+		k.Proofs.Refused("no", w.now)
+		return
+	}
+	k.Accept("here")
 }
 
 // publish has Redox refuse, be silent, take the update and lose it, or keep it.
@@ -169,11 +179,16 @@ func (w *walk) step() {
 		if w.now.Sub(s.Key.RetiredAt) < w.policy.RetireAfter {
 			w.fail("%s leaves after %v", s.Key.ID, w.now.Sub(s.Key.RetiredAt))
 		}
+		if s.Key.Accepted != w.ring.Active().Accepted {
+			w.fail("%s leaves, and was accepted at %q", s.Key.ID, s.Key.Accepted)
+		}
 		if err := w.ring.Remove(s.Key.ID, false); err != nil {
 			w.fail("%v", err)
 		}
 	case keyring.Prove:
 		w.prove(s.Key)
+	case keyring.Accept:
+		w.accept(s.Key)
 	case keyring.Publish:
 		w.publish()
 	case keyring.Wait:

@@ -31,6 +31,7 @@ type Options struct {
 type Sandbox struct {
 	options  Options
 	url      string
+	address  string
 	server   *http.Server
 	stopping chan struct{} // closed by Close; ends stalled requests
 
@@ -76,6 +77,7 @@ func Start(o Options) (*Sandbox, error) {
 	s := &Sandbox{
 		options:  o,
 		url:      o.URL,
+		address:  listener.Addr().String(),
 		stopping: make(chan struct{}),
 		apiKeys:  map[string]*apiKey{},
 		seen:     map[string]time.Time{},
@@ -107,6 +109,10 @@ func (s *Sandbox) Close() {
 
 // URL returns the base URL of the sandbox, without a trailing slash.
 func (s *Sandbox) URL() string { return s.url }
+
+// Address returns the host and port that the sandbox listens on, which is not that
+// of URL when something stands in front of it.
+func (s *Sandbox) Address() string { return s.address }
 
 // TokenURL returns the URL of the token endpoint, which is also the audience that
 // assertions must have.

@@ -1,0 +1,50 @@
+package redox
+
+import (
+	"maps"
+	"sync"
+	"time"
+)
+
+// overdueAfter is how long after its time a rotation may begin before that counts
+// as trouble.
+const overdueAfter = 5 * time.Minute
+
+// failures keeps the error of each client's last step, while that failed.
+type failures struct {
+	mu   sync.Mutex // guards last; nothing waits under it
+	last map[string]failure
+}
+
+// failure is the error that a step of a rotation ended with on this node.
+type failure struct {
+	at   time.Time // zero: the last step did not fail
+	text string
+}
+
+func newFailures() *failures { return &failures{last: map[string]failure{}} }
+
+// note keeps how a step of the client ended at that time: err is nil if well.
+func (f *failures) note(client string, err error, at time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil {
+		delete(f.last, client)
+		return
+	}
+	f.last[client] = failure{at, err.Error()}
+}
+
+// of returns the failure of the client's last step.
+func (f *failures) of(client string) failure {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last[client]
+}
+
+// keep deletes what is noted of all but these clients.
+func (f *failures) keep(clients map[string]bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.last, func(client string, _ failure) bool { return !clients[client] })
+}

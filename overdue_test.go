@@ -1,0 +1,87 @@
+package redox
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+)
+
+// checked returns the warnings of check.
+func (m *mount) checked() string {
+	m.t.Helper()
+	resp, err := m.request(m.t.Context(), logical.ReadOperation, "check", nil)
+	if err != nil || resp.IsError() {
+		m.t.Fatal(resp, err)
+	}
+	return strings.Join(resp.Warnings, "\n")
+}
+
+// A step that fails for any reason is told of, with the reason, until one
+// succeeds; and so is a rotation that should have begun.
+func TestOverdue(t *testing.T) {
+	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("", map[string]any{"rotation_period": "24h"})
+	m.rotate()
+	due := m.now.Add(24 * time.Hour).UTC().Format(time.RFC3339)
+	const metric = "redox_rotation_overdue{client=default}"
+	fail := func() string {
+		storage.countdown = 0
+		m.rotateAll(t.Context())
+		storage.countdown = -1
+		return "the last step failed at " + m.now.UTC().Format(time.RFC3339) + " and is tried again each minute: "
+	}
+	state := func(overdue float64, want string) {
+		t.Helper()
+		m.expect(map[string]float64{metric: overdue})
+		warnings, rotation := m.checked(), m.read("keys")["rotation"].(string)
+		if want == "" && warnings != "" || !strings.Contains(warnings, want) || !strings.Contains(rotation, want) {
+			t.Errorf("check warns %q, keys says %q, want %q", warnings, rotation, want)
+		}
+	}
+	state(0, "")
+	state(1, fail()+"reading clients/default/config: the storage is gone")
+	m.rotateAll(t.Context())
+	state(0, "")
+
+	m.pass(24*time.Hour + overdueAfter - time.Second)
+	state(0, "")
+	m.pass(time.Second)
+	state(1, "the rotation is overdue since "+due+": no step has failed on this node since its plugin started")
+	state(1, "the rotation is overdue since "+due+": "+fail())
+	m.rotateAll(t.Context()) // begins
+	state(0, "")
+}
+
+// A full ring ends rotation, and that is told of.
+func TestOverdueFullRing(t *testing.T) {
+	ring := &keyring.Ring{Keys: []*keyring.Key{{State: keyring.Active, ActivatedAt: noon}}}
+	for range 7 {
+		ring.Keys = append(ring.Keys, &keyring.Key{State: keyring.Retiring})
+	}
+	s := status{config: &config{RotationPeriod: 24 * hour}, ring: ring, now: noon.Add(48 * time.Hour)}
+	if text := s.overdue(); !strings.HasSuffix(text, ": the ring is full with 8 keys: delete a retiring one") {
+		t.Errorf("overdue: %q", text)
+	}
+}
+
+// What is noted of a client goes with it.
+func TestFailuresForget(t *testing.T) {
+	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("clients/acme/", nil)
+	storage.countdown = 0
+	m.rotateAll(t.Context())
+	storage.countdown = -1
+	if m.backend.failures.of("acme").text == "" {
+		t.Error("the failure is not noted")
+	}
+	m.must(logical.DeleteOperation, "clients/acme", map[string]any{"force": true})
+	if f := m.backend.failures.of("acme"); f.text != "" {
+		t.Errorf("of a deleted client: %v", f)
+	}
+}
