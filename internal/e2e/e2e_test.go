@@ -172,6 +172,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"lose":           loseCmd,
 	"readme":         readmeCmd,
 	"proxy":          proxyCmd,
+	"attacker":       attackerCmd,
 
 	"agent":  agentCmd,
 	"agents": agentsCmd,

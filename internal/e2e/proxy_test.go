@@ -34,10 +34,11 @@ var redoxHosts = []string{"api.redoxengine.com", "api.ca.redoxengine.com"}
 // gateway is the forward proxy of a hospital. Redox is only reachable through
 // it, with a certificate of a private authority, as where TLS is inspected.
 type gateway struct {
-	front *httptest.Server // terminates TLS for the sandbox
+	redox *httptest.Server // terminates TLS for the sandbox
 	proxy *httptest.Server
 
-	mu     sync.Mutex // guards all below
+	mu     sync.Mutex       // guards all below
+	front  *httptest.Server // where the proxy leads: redox, or an attacker's
 	denies bool
 	asked  []string // since the log was printed last
 }
@@ -80,30 +81,38 @@ func startGateway(ts *testscript.TestScript, w *world) *gateway {
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), authority, 0o600))
 
-	g := &gateway{front: httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http",
+	g := &gateway{redox: httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http",
 		Host: "127.0.0.1:" + port}))}
-	g.front.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
-	g.front.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that do not trust it
-	g.front.StartTLS()
+	g.redox.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
+	g.redox.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that do not trust it
+	g.redox.StartTLS()
+	g.front = g.redox
 	g.proxy = httptest.NewServer(g)
 	ts.Defer(g.proxy.Close)
-	ts.Defer(g.front.CloseClientConnections)
+	ts.Defer(g.redox.CloseClientConnections)
 	ts.Setenv("PROXY", g.proxy.URL)
 	ts.Setenv("REDOX", w.sandbox.URL())
 	return g
+}
+
+// lead makes the proxy lead to the server, from the next connection on.
+func (g *gateway) lead(server *httptest.Server) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.front = server
 }
 
 // ServeHTTP is a forward proxy that tunnels to Redox only.
 func (g *gateway) ServeHTTP(answer http.ResponseWriter, r *http.Request) {
 	g.mu.Lock()
 	g.asked = append(g.asked, r.Method+" "+r.Host)
-	denied := g.denies
+	denied, front := g.denies, g.front
 	g.mu.Unlock()
 	if r.Method != http.MethodConnect || denied || r.Host != redoxHosts[0]+":443" && r.Host != redoxHosts[1]+":443" {
 		http.Error(answer, "not through here", http.StatusForbidden)
 		return
 	}
-	redox, err := new(net.Dialer).DialContext(context.WithoutCancel(r.Context()), "tcp", g.front.Listener.Addr().String())
+	redox, err := new(net.Dialer).DialContext(context.WithoutCancel(r.Context()), "tcp", front.Listener.Addr().String())
 	if err != nil {
 		http.Error(answer, "host not allowed", http.StatusBadGateway)
 		return

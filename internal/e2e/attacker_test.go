@@ -1,0 +1,44 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// anyToken is a token endpoint that answers anything with a token.
+func anyToken(w http.ResponseWriter, _ *http.Request) {
+	_, _ = io.WriteString(w, `{"access_token":"worthless","token_type":"Bearer","expires_in":300}`)
+}
+
+// attackerCmd gives somebody who may write config what he needs besides:
+//
+//	attacker server   a token endpoint of his own, at ATTACKER
+//	attacker network  his endpoint answers in Redox's place behind the proxy, with a certificate of attacker.pem
+//	attacker gone     Redox answers in its place again
+func attackerCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	switch args[0] {
+	case "server":
+		server := httptest.NewServer(http.HandlerFunc(anyToken))
+		ts.Defer(server.Close)
+		ts.Setenv("ATTACKER", server.URL)
+	case "network":
+		certificate, authority, err := certify(redoxHosts)
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs("attacker.pem"), authority, 0o600))
+		server := httptest.NewUnstartedServer(http.HandlerFunc(anyToken))
+		server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
+		server.StartTLS()
+		ts.Defer(server.Close)
+		w.gateway.lead(server)
+	case "gone":
+		w.gateway.lead(w.gateway.redox)
+	default:
+		ts.Fatalf("attacker has no command %s", args[0])
+	}
+}
