@@ -1,6 +1,6 @@
-// Package schedule carries on the work of many clients: a worker for each, as
-// each may wait for a server of its own, and one that knows which clients there
-// are. It knows nothing of what a step does, nor of storage or keys.
+// Package schedule carries on the work of many clients: it knows when each is due,
+// and runs a worker for each that is. It knows nothing of what a step does, nor of
+// storage or keys.
 package schedule
 
 import (
@@ -9,10 +9,27 @@ import (
 	"time"
 )
 
-// LookAgain is the longest time between two looks at the list of clients, or
-// between two steps of a client: after an error, and because a clock may have
-// been set.
-const LookAgain = time.Minute
+const (
+	// LookAgain is when a client is looked at again after an error, and how long the
+	// schedule sleeps at most: clocks jump, and machines are suspended.
+	LookAgain = time.Minute
+
+	// Steps that are due begin this far apart at least, and so do those of the first
+	// look at all clients: neither may take storage away from requests.
+	pace = 5 * time.Millisecond
+
+	// The safety net: so often one client is looked at, the one that was not for the
+	// longest time, if that is LookAgain or more. It finds what was changed without a
+	// word, such as an entry that somebody repaired by hand.
+	checkEvery = 2500 * time.Millisecond
+
+	// How often the list of clients is read.
+	listEvery = 10 * time.Minute
+
+	// The most workers at a time. A worker may wait for a server, or for a key to be
+	// generated.
+	maxWorkers = 128
+)
 
 // Work is what the schedule is to do. Both functions log their own errors and
 // recover from their own panics.
@@ -29,74 +46,78 @@ type Work struct {
 // by side. A step must store what comes next before it returns: then the schedule
 // can be stopped at any point.
 type Schedule struct {
-	now func() time.Time
+	now func() time.Time // of the times that Step returns
 
 	running sync.Mutex // held to start or stop; guards the two below
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when all goroutines have ended
 
-	mu      sync.Mutex // guards workers; nothing waits under it
-	list    wake       // of the one that lists the clients
-	workers map[string]*worker
-}
+	wake chan struct{} // ends the wait of the goroutine that begins workers; holds one signal
 
-type worker struct {
-	wake wake
-	stop context.CancelFunc
-}
-
-// wake is a channel that ends a wait early. It holds one signal at most.
-type wake chan struct{}
-
-func newWake() wake { return make(wake, 1) }
-
-func (w wake) send() {
-	select {
-	case w <- struct{}{}:
-	default:
-	}
-}
-
-// wait returns after d, after a signal, or when ctx ends.
-func (w wake) wait(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	case <-w:
-	}
+	mu      sync.Mutex // guards all below; nothing waits under it
+	clients *clients
+	listed  bool      // whether the list was read since Start
+	listAt  time.Time // when to read it again; by the clock of this process
 }
 
 // New returns a schedule that does not run. now is the clock of the times that
 // Step returns.
 func New(now func() time.Time) *Schedule {
-	return &Schedule{now: now, list: newWake(), workers: map[string]*worker{}}
+	return &Schedule{now: now, wake: make(chan struct{}, 1), clients: newClients()}
 }
 
-// Wake has the next step of a client run at once. Of a client without a worker
-// the list is read again.
-func (s *Schedule) Wake(client string) {
+func (s *Schedule) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Wake has the next step of a client run at once, also of one that is new.
+func (s *Schedule) Wake(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w := s.workers[client]; w != nil {
-		w.wake.send()
-		return
-	}
-	s.list.send()
+	s.clients.wake(s.clients.add(name, time.Now()))
+	s.signal()
 }
 
-// Relist has the list of clients read again at once: one was deleted.
-func (s *Schedule) Relist() { s.list.send() }
+// Plan sets when the next step of a client is due, zero for no time. While a step
+// runs it does nothing: that knows better.
+func (s *Schedule) Plan(name string, due time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.clients.known[name]; c != nil && c.stop == nil && !c.due.Equal(due) {
+		s.clients.plan(c, due)
+		s.signal()
+	}
+}
+
+// Forget ends the work for a client that was deleted.
+func (s *Schedule) Forget(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.clients.known[name]; c != nil {
+		s.clients.remove(c)
+	}
+}
 
 // Workers returns how many clients have a worker.
 func (s *Schedule) Workers() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.workers)
+	return s.clients.workers
 }
 
-// Start begins the work, unless it is under way.
+// Unread returns how many clients were not looked at yet. complete reports whether
+// the list of clients was read, and all were looked at.
+func (s *Schedule) Unread() (n int, complete bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.clients.unread, s.listed && s.clients.unread == 0
+}
+
+// Start begins the work. While it is under way, Start compares the due times with
+// the clock.
 func (s *Schedule) Start(work Work) {
 	s.running.Lock()
 	defer s.running.Unlock()
@@ -104,6 +125,7 @@ func (s *Schedule) Start(work Work) {
 		select {
 		case <-s.done:
 		default:
+			s.signal()
 			return
 		}
 	}
@@ -127,52 +149,85 @@ func (s *Schedule) Stop() {
 	}
 }
 
-// run keeps a worker for each client there is.
+// run begins a worker for each client that is to be looked at, until ctx ends.
 func (s *Schedule) run(ctx context.Context, work Work) {
 	var all sync.WaitGroup
-	defer all.Wait()
-	defer s.keep(nil, nil)
+	defer func() {
+		all.Wait()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.clients, s.listed, s.listAt = newClients(), false, time.Time{}
+	}()
 	for ctx.Err() == nil {
-		if clients, err := work.List(ctx); err == nil {
-			s.keep(clients, func(client string) *worker {
-				own, stop := context.WithCancel(ctx)
-				w := &worker{wake: newWake(), stop: stop}
-				all.Go(func() { s.runClient(own, client, w.wake, work) })
-				return w
-			})
+		timer := time.NewTimer(s.beginDue(ctx, work, &all))
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-s.wake:
 		}
-		s.list.wait(ctx, LookAgain)
+		timer.Stop()
 	}
 }
 
-// keep begins a worker for each client that has none, and stops those of clients
-// that are not in the list.
-func (s *Schedule) keep(clients []string, begin func(client string) *worker) {
+// beginDue begins what is to be done now, and returns how long there is nothing
+// more.
+func (s *Schedule) beginDue(ctx context.Context, work Work, all *sync.WaitGroup) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	there := map[string]bool{}
-	for _, client := range clients {
-		there[client] = true
-		if s.workers[client] == nil {
-			s.workers[client] = begin(client)
-		}
+	now, wall := time.Now(), s.now()
+	if !now.Before(s.listAt) {
+		s.listAt = now.Add(listEvery)
+		all.Go(func() { s.list(ctx, work, now) })
 	}
-	for client, w := range s.workers {
-		if !there[client] {
-			w.stop()
-			delete(s.workers, client)
-		}
+	for c := s.clients.pick(now, wall); c != nil; c = s.clients.pick(now, wall) {
+		own, stop := context.WithCancel(ctx)
+		s.clients.begin(c, stop, now)
+		all.Go(func() {
+			defer stop()
+			next, err := work.Step(own, c.name)
+			s.end(c, next, err)
+		})
 	}
+	return max(min(s.clients.idle(now, wall), s.listAt.Sub(now)), 0)
 }
 
-// runClient runs the steps of one client until ctx ends.
-func (s *Schedule) runClient(ctx context.Context, client string, wake wake, work Work) {
-	for ctx.Err() == nil {
-		wait := LookAgain
-		next, err := work.Step(ctx, client)
-		if err == nil && !next.IsZero() {
-			wait = min(wait, max(next.Sub(s.now()), 0))
+// end notes how a step of a client ended.
+func (s *Schedule) end(c *client, next time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		next = s.now().Add(LookAgain)
+	}
+	s.clients.end(c, next)
+	s.signal()
+}
+
+// list reads the list of clients, and forgets those that are not in it and were
+// there when it began. It is read again in a minute when it cannot be read, and
+// when it is empty: then another node may do the work.
+func (s *Schedule) list(ctx context.Context, work Work, began time.Time) {
+	names, err := work.List(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.signal()
+	if err != nil || len(names) == 0 {
+		s.listAt = began.Add(LookAgain)
+	}
+	if err != nil {
+		return
+	}
+	s.listed = true
+	there := make(map[string]bool, len(names))
+	for _, name := range names {
+		there[name] = true
+		s.clients.add(name, began)
+	}
+	for name, c := range s.clients.known {
+		if !there[name] && c.added.Before(began) {
+			s.clients.remove(c)
 		}
-		wake.wait(ctx, wait)
 	}
 }

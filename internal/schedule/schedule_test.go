@@ -3,6 +3,8 @@ package schedule
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -15,19 +17,19 @@ type world struct {
 	*Schedule
 	t *testing.T
 
-	mu      sync.Mutex
-	clients []string
-	err     error                                                   // of lists
-	step    map[string]func(ctx context.Context) (time.Time, error) // nothing to do where there is none
-	lists   []time.Duration                                         // when the list was read
-	steps   map[string][]time.Duration                              // when a client's step began
-	begun   time.Time                                               // zero of both
+	mu    sync.Mutex
+	names []string
+	err   error                                                   // of lists
+	step  map[string]func(ctx context.Context) (time.Time, error) // nothing to do where there is none
+	lists []time.Duration                                         // when the list was read
+	steps map[string][]time.Duration                              // when a client's step began
+	begun time.Time                                               // zero of both
 }
 
 func inWorld(t *testing.T, clients []string, do func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{Schedule: New(time.Now), t: t, clients: clients, begun: time.Now()}
+		w := &world{Schedule: New(time.Now), t: t, names: clients, begun: time.Now()}
 		w.step, w.steps = map[string]func(context.Context) (time.Time, error){}, map[string][]time.Duration{}
 		defer w.Stop()
 		do(w)
@@ -41,11 +43,11 @@ func (w *world) work() Work {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.lists = append(w.lists, time.Since(w.begun))
-			return slices.Clone(w.clients), w.err
+			return slices.Clone(w.names), w.err
 		},
 		Step: func(ctx context.Context, client string) (time.Time, error) {
 			w.mu.Lock()
-			w.steps[client] = append(w.steps[client], time.Since(w.begun))
+			w.steps[client] = append(w.steps[client], time.Since(w.begun).Round(time.Second))
 			step := w.step[client]
 			w.mu.Unlock()
 			if step == nil {
@@ -69,6 +71,16 @@ func (w *world) after(d time.Duration) {
 	synctest.Wait()
 }
 
+// count returns how many steps began.
+func (w *world) count() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, steps := range w.steps {
+		n += len(steps)
+	}
+	return n
+}
+
 // saw checks when the list was read and when each client's steps began.
 func (w *world) saw(lists []time.Duration, steps map[string][]time.Duration) {
 	w.t.Helper()
@@ -88,27 +100,122 @@ var errTest = errors.New("it fails")
 
 const second, minute = time.Second, time.Minute
 
-// A step runs when it is due, when a minute has passed, and after an error in a
-// minute, whatever time was told along with it.
+// A step runs when it is due, and after an error in a minute, whatever time was told
+// along with it.
 func TestWhenStepsRun(t *testing.T) {
-	inWorld(t, []string{"idle", "due", "later", "failing", "past"}, func(w *world) {
+	inWorld(t, []string{"due", "failing", "past"}, func(w *world) {
 		in := func(d time.Duration, err error) func(context.Context) (time.Time, error) {
 			return func(context.Context) (time.Time, error) { return time.Now().Add(d), err }
 		}
-		w.step["due"], w.step["later"], w.step["failing"] = in(40*second, nil), in(time.Hour, nil), in(second, errTest)
+		w.step["due"], w.step["failing"] = in(40*second, nil), in(second, errTest)
 		past := false
 		w.step["past"] = func(context.Context) (time.Time, error) {
 			if past = !past; past {
 				return time.Now().Add(-time.Hour), nil
 			}
-			return time.Time{}, nil
+			return time.Now().Add(time.Hour), nil
 		}
 		w.Start(w.work())
-		w.after(2*minute + second)
-		w.saw([]time.Duration{0, minute, 2 * minute}, map[string][]time.Duration{
-			"idle": {0, minute, 2 * minute}, "due": {0, 40 * second, 80 * second, 2 * minute}, "later": {0, minute, 2 * minute},
-			"failing": {0, minute, 2 * minute}, "past": {0, 0, minute, minute, 2 * minute, 2 * minute},
+		w.after(minute + 30*second)
+		w.saw([]time.Duration{0}, map[string][]time.Duration{
+			"due": {0, 40 * second, 80 * second}, "failing": {0, 60 * second}, "past": {0, 0, 60 * second, 60 * second},
 		})
+	})
+}
+
+// Clients for which no time is set are looked at in turn, one every two and a half
+// seconds, each once a minute at most.
+func TestSafetyNet(t *testing.T) {
+	for n, most := range map[int]int{1: 10, 24: 240, 100: 240, 1000: 240} {
+		names := make([]string, n)
+		for i := range names {
+			names[i] = fmt.Sprint(i)
+		}
+		inWorld(t, names, func(w *world) {
+			w.Start(w.work())
+			w.after(10 * second)
+			first := w.count()
+			w.after(minute)
+			before := w.count()
+			w.after(10 * minute)
+			if looked := w.count() - before; first != n || looked > most || looked < most-1 {
+				t.Errorf("of %d clients %d were looked at first, and in ten minutes %d, want %d", n, first, looked, most)
+			}
+			w.set(func() {
+				for name, steps := range w.steps {
+					if n >= 240 && len(steps) > 2 {
+						t.Errorf("of %d clients %s was looked at %d times", n, name, len(steps))
+					}
+				}
+			})
+		})
+	}
+}
+
+// The first look at all clients goes at a pace, in the order of the list; nobody
+// waits for it who is woken, and it is told when it has ended.
+func TestFirstLook(t *testing.T) {
+	names := make([]string, 10_000)
+	for i := range names {
+		names[i] = fmt.Sprint(i)
+	}
+	inWorld(t, names, func(w *world) {
+		if _, complete := w.Unread(); complete {
+			t.Error("before it has begun it is complete")
+		}
+		w.Start(w.work())
+		w.after(25 * second)
+		if unread, complete := w.Unread(); complete || unread < 4_900 || unread > 5_100 {
+			t.Errorf("after half the time %d clients are unread; complete %v", unread, complete)
+		}
+		w.set(func() { w.steps = map[string][]time.Duration{} })
+		w.Wake("new")
+		w.Wake("9999")
+		w.Wake("0")
+		w.after(0)
+		w.saw([]time.Duration{0}, map[string][]time.Duration{
+			"new": {25 * second}, "9999": {25 * second}, "0": {25 * second},
+		})
+		w.after(26 * second)
+		if unread, complete := w.Unread(); !complete || unread != 0 {
+			t.Errorf("at the end %d clients are unread; complete %v", unread, complete)
+		}
+	})
+}
+
+// Many steps that are due at one time begin one after the other, and only so many
+// run at a time; one that is woken is the next.
+func TestManyDue(t *testing.T) {
+	names := make([]string, 1000)
+	for i := range names {
+		names[i] = fmt.Sprint(i)
+	}
+	inWorld(t, append(names, "woken"), func(w *world) {
+		due := time.Now().Add(time.Hour)
+		for _, name := range names {
+			w.step[name] = func(context.Context) (time.Time, error) {
+				if time.Now().Before(due) {
+					return due, nil
+				}
+				time.Sleep(minute)
+				return time.Time{}, nil
+			}
+		}
+		w.Start(w.work())
+		w.after(time.Hour - second)
+		before := w.count()
+		w.after(2 * second)
+		if n, workers := w.count()-before, w.Workers(); n > 201 || n < 120 || workers > maxWorkers {
+			t.Errorf("in a second %d of the due steps began, and %d run", n, workers)
+		}
+		w.set(func() { w.steps["woken"] = nil })
+		w.Wake("woken")
+		w.after(minute)
+		w.saw(w.lists, map[string][]time.Duration{"woken": {time.Hour + minute}})
+		w.after(10 * minute)
+		if n := w.count() - before; n < 1000 {
+			t.Errorf("%d of the due steps ran", n)
+		}
 	})
 }
 
@@ -120,43 +227,90 @@ func TestSlowStep(t *testing.T) {
 			time.Sleep(100 * second)
 			return time.Time{}, nil
 		}
+		w.step["quick"] = func(context.Context) (time.Time, error) { return time.Now().Add(30 * second), nil }
 		w.Start(w.work())
-		w.after(90 * second)
+		w.after(80 * second)
 		for range 9 {
 			w.Wake("slow")
 		}
-		if n := w.Workers(); n != 2 {
+		if n := w.Workers(); n != 1 {
 			t.Errorf("%d workers", n)
 		}
-		w.after(171 * second)
-		everyMinute := []time.Duration{0, minute, 2 * minute, 3 * minute, 4 * minute}
-		w.saw(everyMinute, map[string][]time.Duration{"slow": {0, 100 * second, 260 * second}, "quick": everyMinute})
+		w.after(45 * second)
+		w.saw([]time.Duration{0}, map[string][]time.Duration{
+			"slow": {0, 100 * second}, "quick": {0, 30 * second, 60 * second, 90 * second, 120 * second},
+		})
 	})
 }
 
-// Wake runs a client's next step at once. For a client without a worker the list
-// is read, as it is by Relist.
+// Wake runs a client's next step at once, also of one that is new.
 func TestWake(t *testing.T) {
 	inWorld(t, []string{"old"}, func(w *world) {
 		w.Start(w.work())
 		w.after(10 * second)
 		w.Wake("old")
-		w.after(0)
-		w.saw([]time.Duration{0}, map[string][]time.Duration{"old": {0, 10 * second}})
-		w.set(func() { w.clients = []string{"old", "new"} })
-		w.after(10 * second)
 		w.Wake("new")
-		w.after(10 * second)
-		w.Relist()
 		w.after(0)
-		w.saw([]time.Duration{0, 20 * second, 30 * second}, map[string][]time.Duration{
-			"old": {0, 10 * second}, "new": {20 * second},
-		})
+		w.saw([]time.Duration{0}, map[string][]time.Duration{"old": {0, 10 * second}, "new": {10 * second}})
 	})
 }
 
-// A client that goes loses its worker: its step is told to end. When it comes
-// back it has another. A list that cannot be read changes nothing.
+// Plan sets the time of the next step, unless one runs.
+func TestPlan(t *testing.T) {
+	inWorld(t, []string{"a", "running"}, func(w *world) {
+		w.step["a"] = func(context.Context) (time.Time, error) { return time.Now().Add(time.Hour), nil }
+		w.step["running"] = func(context.Context) (time.Time, error) {
+			time.Sleep(20 * second)
+			return time.Now().Add(time.Hour), nil
+		}
+		w.Start(w.work())
+		w.after(10 * second)
+		for _, name := range []string{"a", "running", "unknown"} {
+			w.Plan(name, time.Now().Add(5*second))
+		}
+		w.after(30 * second)
+		w.saw([]time.Duration{0}, map[string][]time.Duration{"a": {0, 15 * second}, "running": {0}, "unknown": nil})
+		w.Plan("a", time.Time{})
+		w.after(10 * second)
+		w.saw([]time.Duration{0}, map[string][]time.Duration{"a": {0, 15 * second}})
+	})
+}
+
+// A wall clock that jumps is noticed within a minute, and at once by Start.
+func TestClockJumps(t *testing.T) {
+	for name, told := range map[string]bool{"within a minute": false, "at the periodic call": true} {
+		inWorld(t, []string{"a"}, func(w *world) {
+			var ahead time.Duration
+			wall := func() time.Time {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				return time.Now().Add(ahead)
+			}
+			w.Schedule.now = wall
+			w.step["a"] = func(context.Context) (time.Time, error) { return wall().Add(24 * time.Hour), nil }
+			w.Start(w.work())
+			w.after(10 * second)
+			w.set(func() { ahead = 365 * 24 * time.Hour })
+			want := minute
+			if told {
+				w.Start(w.work())
+				want = 10 * second
+			}
+			w.after(minute)
+			w.set(func() {
+				if len(w.steps["a"]) < 2 || w.steps["a"][1] > want {
+					t.Errorf("%s: steps began at %v", name, w.steps["a"])
+				}
+				ahead = 0 // back: it waits for the day after the year
+			})
+			w.after(2 * minute)
+		})
+	}
+}
+
+// A client that goes loses its worker: its step is told to end. When it comes back
+// it has another. A list that cannot be read changes nothing, nor does one that is
+// older than the client.
 func TestClientsComeAndGo(t *testing.T) {
 	inWorld(t, []string{"stays", "goes"}, func(w *world) {
 		ended := 0
@@ -165,31 +319,65 @@ func TestClientsComeAndGo(t *testing.T) {
 			ended++
 			return time.Time{}, ctx.Err()
 		}
-		workers := func(want int) {
+		known := func(after time.Duration, want ...string) {
 			t.Helper()
-			w.Relist()
-			w.after(0)
-			if n := w.Workers(); n != want {
-				t.Errorf("%d workers, want %d", n, want)
+			w.after(after)
+			w.Schedule.mu.Lock()
+			defer w.Schedule.mu.Unlock()
+			if got := slices.Sorted(maps.Keys(w.clients.known)); !slices.Equal(got, want) {
+				t.Errorf("it knows %v, want %v", got, want)
 			}
 		}
 		w.Start(w.work())
-		workers(2)
-		w.set(func() { w.err, w.clients = errTest, nil })
-		workers(2)
-		w.set(func() { w.err, w.clients = nil, []string{"stays"} })
-		workers(1)
-		if ended != 1 {
+		known(second, "goes", "stays")
+		w.set(func() { w.err, w.names = errTest, nil })
+		known(listEvery, "goes", "stays")
+		w.set(func() { w.err, w.names = nil, []string{"stays"} })
+		known(minute, "stays")
+		if n, _ := w.Unread(); ended != 1 || n != 0 || w.Workers() != 0 {
+			t.Errorf("%d steps ended, %d unread, %d workers", ended, n, w.Workers())
+		}
+		w.set(func() { w.names = []string{"stays", "goes"} })
+		known(listEvery, "goes", "stays")
+		w.Forget("goes")
+		w.Forget("unknown")
+		known(second, "stays")
+		if ended != 2 {
 			t.Errorf("%d steps ended", ended)
 		}
-		w.set(func() { w.clients = []string{"stays", "goes"} })
-		workers(2)
-		w.saw(make([]time.Duration, len(w.lists)), map[string][]time.Duration{"stays": {0}, "goes": {0, 0}})
+	})
+	inWorld(t, nil, func(w *world) {
+		work := w.work()
+		work.List = func(context.Context) ([]string, error) {
+			time.Sleep(10 * second)
+			return []string{"old"}, nil
+		}
+		w.Start(work)
+		w.after(5 * second)
+		w.Wake("young")
+		w.after(10 * second)
+		w.saw(nil, map[string][]time.Duration{"young": {5 * second}, "old": {10 * second}})
+		if w.clients.known["young"] == nil {
+			t.Error("a client that is younger than the list is forgotten")
+		}
 	})
 }
 
-// Start while the work is under way does nothing. Stop ends each step and waits
-// for it, also when nothing was started; afterwards the work can begin anew.
+// A list that is empty, or cannot be read, is read again in a minute.
+func TestListAgain(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		w.Start(w.work())
+		w.after(second)
+		w.set(func() { w.err = errTest })
+		w.after(minute)
+		w.set(func() { w.err, w.names = nil, []string{"a"} })
+		w.after(30 * minute)
+		w.saw([]time.Duration{0, minute, 2 * minute, 12 * minute, 22 * minute}, nil)
+	})
+}
+
+// Start while the work is under way begins nothing anew. Stop ends each step and
+// waits for it, also when nothing was started; afterwards the work can begin anew.
 func TestStartAndStop(t *testing.T) {
 	inWorld(t, []string{"a", "b"}, func(w *world) {
 		w.Stop()
@@ -201,7 +389,7 @@ func TestStartAndStop(t *testing.T) {
 		for round := range 2 {
 			for range 3 {
 				w.Start(w.work())
-				w.after(0)
+				w.after(second)
 			}
 			start := time.Now()
 			w.Stop()
@@ -211,15 +399,13 @@ func TestStartAndStop(t *testing.T) {
 			}
 		}
 		w.Wake("a")
-		w.Relist()
 		w.after(10 * minute)
-		w.saw([]time.Duration{0, 5 * second}, map[string][]time.Duration{"a": {0, 5 * second}, "b": {0, 5 * second}})
+		w.saw([]time.Duration{0, 8 * second}, map[string][]time.Duration{"a": {0, 8 * second}, "b": {0, 8 * second}})
 	})
 }
 
-// A list that waits for storage ends with Stop, and nothing that others need is
-// held meanwhile.
-func TestStopDuringAList(t *testing.T) {
+// A list that waits for storage ends with Stop, and holds up nobody meanwhile.
+func TestSlowList(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		work := w.work()
 		work.List = func(ctx context.Context) ([]string, error) {
@@ -227,10 +413,10 @@ func TestStopDuringAList(t *testing.T) {
 			return []string{"a"}, nil
 		}
 		w.Start(work)
+		w.after(second)
+		w.Wake("b")
 		w.after(0)
-		w.Wake("a")
-		w.Relist()
 		w.Stop()
-		w.saw(nil, map[string][]time.Duration{"a": nil})
+		w.saw(nil, map[string][]time.Duration{"a": nil, "b": {second}})
 	})
 }

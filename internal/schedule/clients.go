@@ -1,0 +1,196 @@
+package schedule
+
+import (
+	"container/heap"
+	"container/list"
+	"context"
+	"slices"
+	"time"
+)
+
+// clients knows when each client is due and was looked at last, and which have a
+// worker. Due times are by the wall clock, all others by the clock of this process,
+// which does not jump.
+type clients struct {
+	known   map[string]*client
+	due     dueHeap    // those with a due time and without a worker
+	order   *list.List // all, the one that was looked at last at the end
+	woken   []*client  // those to look at as soon as they have no worker
+	workers int
+	unread  int       // how many were never looked at
+	nextAt  time.Time // when the next step may begin that nobody asked for
+	checkAt time.Time // when the safety net may look at the next client
+}
+
+type client struct {
+	name   string
+	added  time.Time
+	looked time.Time // when its last step began; zero for never
+	due    time.Time // zero: no time is set
+	at     int       // place in due, -1 for none
+	order  *list.Element
+	stop   context.CancelFunc // ends its step; nil when it has no worker
+	woken  bool
+}
+
+func newClients() *clients { return &clients{known: map[string]*client{}, order: list.New()} }
+
+func (s *clients) add(name string, now time.Time) *client {
+	c := s.known[name]
+	if c == nil {
+		c = &client{name: name, added: now, at: -1}
+		c.order = s.order.PushFront(c)
+		s.known[name] = c
+		s.unread++
+	}
+	return c
+}
+
+func (s *clients) remove(c *client) {
+	s.plan(c, time.Time{})
+	s.asleep(c)
+	s.order.Remove(c.order)
+	delete(s.known, c.name)
+	if c.looked.IsZero() {
+		s.unread--
+	}
+	if c.stop != nil {
+		c.stop()
+	}
+}
+
+// wake has the client looked at before all others.
+func (s *clients) wake(c *client) {
+	if !c.woken {
+		c.woken = true
+		s.woken = append(s.woken, c)
+	}
+}
+
+func (s *clients) asleep(c *client) {
+	if c.woken {
+		c.woken = false
+		s.woken = slices.DeleteFunc(s.woken, func(one *client) bool { return one == c })
+	}
+}
+
+// plan sets when the next step of the client is due.
+func (s *clients) plan(c *client, due time.Time) {
+	c.due = due
+	switch {
+	case due.IsZero() && c.at >= 0:
+		heap.Remove(&s.due, c.at)
+	case due.IsZero():
+	case c.at >= 0:
+		heap.Fix(&s.due, c.at)
+	default:
+		heap.Push(&s.due, c)
+	}
+}
+
+// begin gives the client a worker, whose step stop ends.
+func (s *clients) begin(c *client, stop context.CancelFunc, now time.Time) {
+	if c.looked.IsZero() {
+		s.unread--
+	}
+	s.plan(c, time.Time{})
+	s.asleep(c)
+	s.order.MoveToBack(c.order)
+	c.looked, c.stop = now, stop
+	s.workers++
+}
+
+// end notes that the client's step has ended, and when the next one is due.
+func (s *clients) end(c *client, due time.Time) {
+	s.workers--
+	c.stop = nil
+	if s.known[c.name] == c { // else it was deleted meanwhile
+		s.plan(c, due)
+	}
+}
+
+// pick returns the client to look at now, nil for none: one that was woken; then,
+// at a pace, one that is due at wall, one that was never looked at, or one for the
+// safety net.
+func (s *clients) pick(now, wall time.Time) *client {
+	if s.workers >= maxWorkers {
+		return nil
+	}
+	for _, c := range s.woken {
+		if c.stop == nil {
+			return c
+		}
+	}
+	if now.Before(s.nextAt) {
+		return nil
+	}
+	oldest := s.oldest()
+	var picked *client
+	switch {
+	case len(s.due) > 0 && !s.due[0].due.After(wall):
+		picked = s.due[0]
+	case oldest == nil:
+		return nil
+	case oldest.looked.IsZero():
+		picked = oldest
+	case now.Before(s.checkAt) || now.Sub(oldest.looked) < LookAgain:
+		return nil
+	default:
+		picked = oldest
+		s.checkAt = now.Add(checkEvery)
+	}
+	s.nextAt = now.Add(pace)
+	return picked
+}
+
+// idle returns for how long pick has nothing to return, unless a client is woken or
+// a step ends.
+func (s *clients) idle(now, wall time.Time) time.Duration {
+	if s.workers >= maxWorkers {
+		return LookAgain
+	}
+	idle := LookAgain
+	if len(s.due) > 0 {
+		idle = min(idle, s.due[0].due.Sub(wall))
+	}
+	if oldest := s.oldest(); oldest != nil && oldest.looked.IsZero() {
+		idle = 0
+	} else if oldest != nil {
+		idle = min(idle, max(oldest.looked.Add(LookAgain).Sub(now), s.checkAt.Sub(now)))
+	}
+	return max(idle, s.nextAt.Sub(now), 0)
+}
+
+// oldest returns the client without a worker that was not looked at for the longest
+// time, nil for none.
+func (s *clients) oldest() *client {
+	for at := s.order.Front(); at != nil; at = at.Next() {
+		if c, is := at.Value.(*client); is && c.stop == nil {
+			return c
+		}
+	}
+	return nil
+}
+
+// dueHeap has the client that is due first at its head.
+type dueHeap []*client
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i]; h[i].at, h[j].at = i, j }
+
+func (h *dueHeap) Push(x any) {
+	if c, is := x.(*client); is {
+		c.at = len(*h)
+		*h = append(*h, c)
+	}
+}
+
+func (h *dueHeap) Pop() any {
+	end := len(*h) - 1
+	last := (*h)[end]
+	(*h)[end] = nil
+	*h = (*h)[:end]
+	last.at = -1
+	return last
+}
