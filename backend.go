@@ -81,6 +81,7 @@ func newBackend() *backend {
 			return nil
 		},
 		PeriodicFunc: func(_ context.Context, req *logical.Request) error {
+			b.entries.views.unused(b.now())
 			b.startRotation(req.Storage)
 			return nil
 		},

@@ -72,14 +72,15 @@ func (c *connections) of(client, caPEM string) (*connection, error) {
 	return made, nil
 }
 
-// inFlight returns how many reads of the client wait for Redox.
-func (c *connections) inFlight(client string) int {
+// inFlight returns how many reads of each client wait for Redox.
+func (c *connections) inFlight() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if of := c.clients[client]; of != nil {
-		return len(of.reads[0])
+	n := map[string]int{}
+	for client, of := range c.clients {
+		n[client] = len(of.reads[0])
 	}
-	return 0
+	return n
 }
 
 func (c *connections) forget(client string) {

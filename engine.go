@@ -24,11 +24,16 @@ type engine struct {
 	connections *connections
 	rechecks    *rechecks
 	failures    *failures
+	overviews   *overviews
 	tokens      *tokencache.Cache[*issued]
 	schedule    *schedule.Schedule
 
 	// writeSafe reports whether this node may write storage, and so rotates keys.
 	writeSafe func() bool
+
+	// unread returns how many clients this node has not looked at yet since it began to
+	// rotate keys, and whether it has looked at all of them.
+	unread func() (n int, complete bool)
 
 	generating chan struct{} // has room for one rotation that generates a key
 }
@@ -36,13 +41,14 @@ type engine struct {
 func newEngine() *engine {
 	e := &engine{
 		now: time.Now, log: newMountLog(), metrics: newMetrics(), rechecks: newRechecks(), failures: newFailures(),
-		generating: make(chan struct{}, 1),
+		overviews: newOverviews(), generating: make(chan struct{}, 1),
 	}
 	clock := func() time.Time { return e.now() }
 	e.entries = newEntries(clock)
-	e.entries.onWrite, e.entries.views.onPut = e.written, e.metrics.begin
+	e.entries.onWrite, e.entries.views.onPut = e.written, e.viewed
 	e.connections = newConnections(clock)
 	e.schedule = schedule.New(clock)
+	e.unread, e.overviews.onConfig = e.schedule.Unread, e.metrics.begin
 	e.tokens = tokencache.New[*issued](tokencache.Options{Now: clock, Passing: isUpstream})
 	return e
 }
@@ -50,6 +56,9 @@ func newEngine() *engine {
 // written drops what memory holds of a client that was changed, and wakes its
 // worker and those of the clients that it manages.
 func (e *engine) written(client string, w written) {
+	if w.after != nil {
+		e.overviews.note(client, w.after)
+	}
 	if w.config || w.active {
 		e.tokens.Drop(client)
 	}
@@ -59,6 +68,17 @@ func (e *engine) written(client string, w written) {
 	}
 }
 
+// viewed begins to count for a client that was read, and tells the schedule when its
+// next step is due.
+func (e *engine) viewed(client string, v *view) {
+	e.metrics.begin(client)
+	due := e.now()
+	if step := v.ring.Next(v.config.policy(), due); step.Action == keyring.Wait {
+		due = step.At
+	}
+	e.schedule.Plan(client, due)
+}
+
 // forget frees what memory holds of a client.
 func (e *engine) forget(client string) {
 	e.entries.views.forget(client)
@@ -66,6 +86,7 @@ func (e *engine) forget(client string) {
 	e.connections.forget(client)
 	e.rechecks.forget(client)
 	e.failures.note(client, nil, e.now())
+	e.overviews.forget(client)
 }
 
 // request is one call of an endpoint, for one client.

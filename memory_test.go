@@ -269,3 +269,29 @@ func TestMemoryUnderConcurrency(t *testing.T) {
 	stop()
 	all.Wait()
 }
+
+// What nobody reads takes no memory: its view goes with its parsed key, and errors
+// of the next read are counted all the same.
+func TestUnusedViewsGo(t *testing.T) {
+	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("", nil)
+	m.ready("clients/acme/", nil)
+	m.read("token")
+	m.read("clients/acme/token")
+	m.pass(time.Minute)
+	m.read("token")
+	m.pass(time.Second)
+	m.backend.schedule.Stop()
+	if err := m.backend.PeriodicFunc(t.Context(), &logical.Request{Storage: m.storage}); err != nil {
+		t.Fatal(err)
+	}
+	m.backend.schedule.Stop()
+	if !m.backend.entries.views.has("default") || m.backend.entries.views.has("acme") {
+		t.Error("the view of the client that is read is gone, or that of the other is there")
+	}
+	storage.countdown = 0
+	m.fails(500, logical.ReadOperation, "clients/acme/token", nil)
+	storage.countdown = -1
+	m.expect(map[string]float64{"redox_token_reads_total{client=acme,outcome=error}": 1})
+}

@@ -4,11 +4,23 @@ import (
 	"maps"
 	"sync"
 	"time"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
 // overdueAfter is how long after its time a rotation may begin before that counts
 // as trouble.
 const overdueAfter = 5 * time.Minute
+
+// overdueSince returns when a rotation should have begun that has not for five
+// minutes, zero for none.
+func overdueSince(ring *keyring.Ring, p keyring.Policy, now time.Time) time.Time {
+	due := ring.Due(p)
+	if due.IsZero() || ring.Pending() != nil || now.Before(due.Add(overdueAfter)) {
+		return time.Time{}
+	}
+	return due
+}
 
 // failures keeps the error of each client's last step, while that failed.
 type failures struct {

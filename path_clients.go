@@ -97,7 +97,7 @@ func (e *engine) deleteClient(ctx context.Context, r *request) (*logical.Respons
 	}
 	e.forget(r.client)
 	e.metrics.forget(r.client)
-	e.schedule.Relist()
+	e.schedule.Forget(r.client)
 	if err != nil {
 		return nil, err
 	}

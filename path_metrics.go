@@ -3,7 +3,6 @@ package redox
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -15,7 +14,6 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
 const metricsHelp = `
@@ -40,12 +38,8 @@ func (e *engine) pathMetrics() []*framework.Path {
 
 var metricsFormat = expfmt.NewFormat(expfmt.TypeTextPlain)
 
-func (e *engine) readMetrics(ctx context.Context, r *request) (*logical.Response, error) {
-	now, err := e.lookUp(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	families, err := prometheus.Gatherers{e.metrics.registry, now}.Gather()
+func (e *engine) readMetrics(context.Context, *request) (*logical.Response, error) {
+	families, err := prometheus.Gatherers{e.metrics.registry, e.gauges()}.Gather()
 	if err != nil {
 		return nil, fmt.Errorf("gathering metrics: %w", err)
 	}
@@ -62,11 +56,11 @@ func (e *engine) readMetrics(ctx context.Context, r *request) (*logical.Response
 	}}, nil
 }
 
-// gauges shows what is looked up at each scrape: the state of the clients' keys,
-// and the requests in flight. Times are in seconds since 1970, 0 for never.
+// gauges shows what is made at each scrape: the state of the clients' keys, and the
+// requests in flight. Times are in seconds since 1970, 0 for never.
 type gauges struct {
 	*prometheus.Registry
-	unreadable, inFlight, created, active, due, window, proof, refusals, published, kept, overdue *prometheus.GaugeVec
+	unread, ready, unreadable, inFlight, created, active, due, window, proof, refusals, published, kept, overdue *prometheus.GaugeVec
 }
 
 func newGauges() *gauges {
@@ -77,6 +71,11 @@ func newGauges() *gauges {
 		return vec
 	}
 	g := &gauges{Registry: registry}
+	g.unread = gauge("redox_clients_unread",
+		"Clients that this node has not looked at yet since it began to rotate keys. Absent where another node does that.")
+	g.ready = gauge("redox_rotating_node",
+		"On the node that rotates keys: 1 when it has looked at all clients, 0 before. Gauges of keys come from it alone, "+
+			"at 1. Absent on other nodes.")
 	g.unreadable = gauge("redox_client_unreadable",
 		"1 when a client's config or keys in storage are damaged, or were written by a newer plugin.", labelClient)
 	g.inFlight = gauge("redox_requests_in_flight",
@@ -103,44 +102,53 @@ func newGauges() *gauges {
 	return g
 }
 
-// lookUp returns the gauges of all clients. A client that cannot be read has one
-// gauge that says so: it must not hide the others.
-func (e *engine) lookUp(ctx context.Context, r *request) (*gauges, error) {
+// gauges returns the gauges of all clients, from memory. Those of keys and rotations
+// come from the node alone that rotates keys, when it has looked at all clients.
+func (e *engine) gauges() *gauges {
 	g := newGauges()
-	clients, err := loadClients(ctx, r.Storage)
-	if err != nil {
-		return nil, err
+	clients := e.overviews.all()
+	for client, o := range clients {
+		if o.configured {
+			g.inFlight.WithLabelValues(client)
+		}
 	}
-	for _, client := range clients {
-		v, err := e.entries.view(ctx, r.Storage, client)
-		var unreadable store.UnreadableError
-		switch {
-		case errors.As(err, &unreadable):
+	for client, n := range e.connections.inFlight() {
+		g.inFlight.WithLabelValues(client).Set(float64(n))
+	}
+	if !e.writeSafe() {
+		return g
+	}
+	unread, complete := e.unread()
+	g.unread.WithLabelValues().Set(float64(unread))
+	g.ready.WithLabelValues().Set(one(complete))
+	if !complete {
+		return g
+	}
+	for client, o := range clients {
+		if o.unreadable {
 			g.unreadable.WithLabelValues(client).Set(1)
 			continue
-		case err != nil:
-			return nil, err
 		}
-		g.noteKeys(client, v.ring)
-		if v.config == nil {
+		g.noteKeys(client, o.ring)
+		if !o.configured {
 			continue
 		}
 		g.unreadable.WithLabelValues(client).Set(0)
-		g.window.WithLabelValues(client).Set(float64(v.config.PublishWindow))
-		g.inFlight.WithLabelValues(client).Set(float64(e.connections.inFlight(client)))
-		if at := v.ring.Due(v.config.policy()); !at.IsZero() {
-			g.due.WithLabelValues(client).Set(unix(at))
-		}
-		for _, k := range v.ring.Kept(v.config.policy(), e.now()) {
+		for _, k := range o.ring.Kept(o.policy, e.now()) {
 			g.kept.WithLabelValues(client, string(k.ID)).Set(1)
 		}
-		s := status{config: v.config, ring: v.ring, now: e.now(), failed: e.failures.of(client)}
-		g.overdue.WithLabelValues(client).Set(one(s.overdue() != "" || s.failed.text != ""))
-		if p := v.ring.Publication; p != nil {
+		failed := e.failures.of(client)
+		overdue := overdueSince(o.ring, o.policy, e.now())
+		g.overdue.WithLabelValues(client).Set(one(!overdue.IsZero() || failed.text != ""))
+		g.window.WithLabelValues(client).Set(o.policy.Window.Seconds())
+		if at := o.ring.Due(o.policy); !at.IsZero() {
+			g.due.WithLabelValues(client).Set(unix(at))
+		}
+		if p := o.ring.Publication; p != nil {
 			g.published.WithLabelValues(client).Set(one(p.Failure != ""))
 		}
 	}
-	return g, nil
+	return g
 }
 
 func (g *gauges) noteKeys(client string, ring *keyring.Ring) {

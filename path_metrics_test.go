@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -164,6 +166,8 @@ func TestMetricsOfKeys(t *testing.T) {
 	tried := m.now
 	unix := func(t time.Time) float64 { return float64(t.Unix()) }
 	other := newMountOn(t, m.storage, systemView(0))
+	other.pass(m.now.Sub(other.now))
+	other.rotateAll(t.Context())
 	tomorrow := unix(began.Add(24 * time.Hour))
 	for _, m := range []*mount{m, other} {
 		m.expect(map[string]float64{
@@ -280,7 +284,7 @@ func TestMetricsOfUnreadable(t *testing.T) {
 		if err := m.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}); err != nil {
 			t.Fatal(err)
 		}
-		m.pass(rereadAfter)
+		m.rotateAll(t.Context())
 		m.expect(map[string]float64{"redox_client_unreadable{client=default}": 0,
 			"redox_client_unreadable{client=acme}": 1, "redox_publish_window_seconds{client=default}": 900})
 		if err := m.storage.Put(t.Context(), was); err != nil {
@@ -289,18 +293,42 @@ func TestMetricsOfUnreadable(t *testing.T) {
 	}
 }
 
-// Storage that fails is an error, and not a scrape with gaps.
+// A scrape reads no storage.
 func TestMetricsWithoutStorage(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))
 	m.setUp()
-	for at := range 5 {
-		m.pass(rereadAfter)
-		storage.countdown = at
-		m.fails(500, logical.ReadOperation, "metrics", nil, "the storage is gone", "request-1")
-	}
+	want := m.metrics()
+	m.pass(time.Hour)
+	storage.countdown = 0
+	got, left := m.metrics(), storage.countdown
 	storage.countdown = -1
-	if len(m.metrics()) == 0 {
-		t.Error("there are none")
+	if diff := cmp.Diff(want, got); diff != "" || left != 0 {
+		t.Errorf("storage was read, or (-want +got):\n%s", diff)
+	}
+}
+
+// Gauges of keys come from the node that rotates them, once it has looked at all.
+func TestMetricsOfANode(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	has := func(m *mount, of string) bool {
+		for name := range m.metrics() {
+			if strings.HasPrefix(name, of) {
+				return true
+			}
+		}
+		return false
+	}
+	m.expect(map[string]float64{"redox_clients_unread{}": 0, "redox_rotating_node{}": 1})
+	m.backend.unread = func() (int, bool) { return 7, false }
+	m.expect(map[string]float64{"redox_clients_unread{}": 7, "redox_rotating_node{}": 0})
+	if has(m, "redox_key_") {
+		t.Error("there are gauges of keys before all clients were looked at")
+	}
+	standby := newMountOn(t, m.storage, systemView(consts.ReplicationPerformanceStandby))
+	standby.rotateAll(t.Context())
+	if has(standby, "redox_key_") || has(standby, "redox_rotating_node") || has(standby, "redox_clients_unread") {
+		t.Error("a standby shows gauges of keys")
 	}
 }

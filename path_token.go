@@ -49,7 +49,7 @@ func (e *engine) readToken(ctx context.Context, r *request) (*logical.Response, 
 	}
 	if err != nil {
 		// Counted only where there is a config, or any name would become a label.
-		if e.entries.views.has(r.client) {
+		if e.entries.views.has(r.client) || e.overviews.configured(r.client) {
 			e.metrics.reads.WithLabelValues(r.client, outcomeError).Inc()
 		}
 		return nil, err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/schedule"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
 // startRotation begins the work of rotations, unless it is under way. Vault calls
@@ -59,6 +60,9 @@ func (e *engine) safely(ctx context.Context, client string, do func() error) (er
 // listClients returns the names of all clients, and frees what memory holds of
 // others: a read that began before its client was deleted may have left it.
 func (e *engine) listClients(ctx context.Context, s logical.Storage) ([]string, error) {
+	if !e.writeSafe() {
+		return nil, nil // another node does the work
+	}
 	names, err := loadClients(ctx, s)
 	if err != nil {
 		return nil, err
@@ -71,6 +75,7 @@ func (e *engine) listClients(ctx context.Context, s logical.Storage) ([]string, 
 	e.connections.keep(there)
 	e.rechecks.keep(there)
 	e.failures.keep(there)
+	e.overviews.keep(there)
 	return names, nil
 }
 
@@ -102,6 +107,7 @@ func (e *engine) step(ctx context.Context, s logical.Storage, client string) (ne
 func (e *engine) decide(ctx context.Context, r *request) (decided *state, step keyring.Step, err error) {
 	recheck := e.rechecks.take(r.client)
 	err = e.update(ctx, r, func(s *state) error {
+		e.overviews.note(r.client, s)
 		if s.Config == nil || len(s.Ring.Keys) == 0 {
 			return nil
 		}
@@ -118,6 +124,10 @@ func (e *engine) decide(ctx context.Context, r *request) (decided *state, step k
 		decided, step = s, s.Ring.Next(s.Config.policy(), e.now())
 		return nil
 	})
+	var unreadable store.UnreadableError
+	if errors.As(err, &unreadable) {
+		e.overviews.set(r.client, overview{unreadable: true})
+	}
 	if err != nil {
 		e.rechecks.add(r.client, recheck)
 	}

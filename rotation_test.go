@@ -342,21 +342,23 @@ func TestRotatorLists(t *testing.T) {
 	}
 }
 
-// A client that comes gets a goroutine, one that goes loses it.
+// A client that comes is looked at, one that goes is not any more.
 func TestRotatorKnowsClients(t *testing.T) {
 	m := newMount(t)
 	m.start()
-	workers := m.backend.schedule.Workers
+	seen := func(client string) func() bool {
+		return func() bool { return m.backend.overviews.all()[client].ring != nil }
+	}
 	m.write("keys/generate", nil)
 	m.write("clients/acme/keys/generate", nil)
-	waitFor(t, "two goroutines", func() bool { return workers() == 2 })
+	waitFor(t, "both", func() bool { return seen("default")() && seen("acme")() })
 	m.must(logical.DeleteOperation, "clients/acme", map[string]any{"force": true})
-	waitFor(t, "one goroutine", func() bool { return workers() == 1 })
-	m.write("clients/acme/keys/generate", nil)
-	waitFor(t, "two goroutines again", func() bool { return workers() == 2 })
+	if unread, _ := m.backend.schedule.Unread(); unread != 0 || seen("acme")() {
+		t.Errorf("%d clients unread; it shows one that was deleted: %v", unread, seen("acme")())
+	}
 	m.backend.Cleanup(t.Context())
-	if workers() != 0 {
-		t.Error("goroutines run on after Cleanup")
+	if n := m.backend.schedule.Workers(); n != 0 {
+		t.Errorf("%d workers after Cleanup", n)
 	}
 }
 

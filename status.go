@@ -68,11 +68,11 @@ func (s status) lastFailure() string {
 // overdue says why a rotation that should have begun has not. It is empty while
 // that is less than five minutes.
 func (s status) overdue() string {
-	if s.config == nil || s.ring.Pending() != nil {
+	if s.config == nil {
 		return ""
 	}
-	due := s.ring.Due(s.config.policy())
-	if due.IsZero() || s.now.Before(due.Add(overdueAfter)) {
+	due := overdueSince(s.ring, s.config.policy(), s.now)
+	if due.IsZero() {
 		return ""
 	}
 	why := "no step has failed on this node since its plugin started"

@@ -54,6 +54,7 @@ type written struct {
 	config  bool     // the config
 	active  bool     // which key signs
 	managed []string // clients whose keys this one may publish, now or before
+	after   *state   // as it was to be afterwards, nil for unknown
 }
 
 func newEntries(now func() time.Time) *entries {
@@ -123,6 +124,7 @@ func (e *entries) update(ctx context.Context, s logical.Storage, client string, 
 		config:  !bytes.Equal(before.config, after.config),
 		active:  before.active != after.active,
 		managed: slices.Concat(before.managed, after.managed),
+		after:   st,
 	}
 	ring := !bytes.Equal(before.ring, after.ring)
 	switch {
@@ -184,9 +186,13 @@ func (e *entries) lock(client string) (unlock func()) {
 // write writes an entry, then drops the client's view and calls onWrite. It does so
 // after a failed write as well: that one may have reached storage.
 func (e *entries) write(client string, w written, do func() error) error {
-	defer e.onWrite(client, w)
-	defer e.views.forget(client)
-	return do()
+	err := do()
+	if err != nil {
+		w.after = nil
+	}
+	e.views.forget(client)
+	e.onWrite(client, w)
+	return err
 }
 
 // encoded is a state in its stored form. update compares two of them, to see what

@@ -341,7 +341,10 @@ func TestAWriteWakes(t *testing.T) {
 		m.write("clients/"+client+"/config", map[string]any{"client_id": client})
 	}
 	m.start()
-	waitFor(t, "a worker for each client", func() bool { return m.backend.schedule.Workers() == 3 })
+	waitFor(t, "the first look at all clients", func() bool {
+		_, complete := m.backend.schedule.Unread()
+		return complete
+	})
 	// quiet returns the counts once no worker has read for a while.
 	quiet := func() map[string]int {
 		counts := map[string]int{}

@@ -2,6 +2,7 @@ package redox
 
 import (
 	"crypto/rsa"
+	"maps"
 	"sync"
 	"time"
 
@@ -47,7 +48,7 @@ func (v *view) signer(k *keyring.Key) (*rsa.PrivateKey, error) {
 // read of storage is a call to Vault's process. A function that writes reads
 // storage, and not this.
 type views struct {
-	onPut func(client string) // called under mu with a client that has a config
+	onPut func(client string, v *view) // called under mu with a client that has a config
 
 	mu     sync.Mutex // guards places; nothing is read or written under it
 	places map[string]*place
@@ -79,7 +80,7 @@ func (s *views) put(client string, at *place, v *view) {
 	case s.places[client] != at:
 	case v != nil && v.config != nil:
 		at.view = v
-		s.onPut(client)
+		s.onPut(client, v)
 	case at.view == nil:
 		delete(s.places, client) // requests for names that do not exist must not fill the memory
 	}
@@ -90,6 +91,16 @@ func (s *views) has(client string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.places[client] != nil && s.places[client].view != nil
+}
+
+// unused drops the views that nobody has read for a minute or more: of many clients,
+// those that are read alone take memory.
+func (s *views) unused(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.places, func(_ string, at *place) bool {
+		return at.view != nil && now.Sub(at.view.readAt).Abs() > time.Minute
+	})
 }
 
 // forget drops a client's view, and with it the parsed private keys.

@@ -165,6 +165,21 @@ func (r *Ring) Remove(id ID, force bool) error {
 	return ruleError("there is no key %s", id)
 }
 
+// Public returns a copy of the ring without the numbers of its keys, the private ones
+// above all: states and times alone.
+func (r *Ring) Public() *Ring {
+	public := &Ring{}
+	for _, k := range r.Keys {
+		one := *k
+		one.N, one.E, one.PKCS8 = "", "", nil
+		public.Keys = append(public.Keys, &one)
+	}
+	if r.Publication != nil {
+		public.Publication = &Publication{Attempts: r.Publication.Attempts}
+	}
+	return public
+}
+
 // JWKS returns the public half of every key as a JWK Set (RFC 7517 section 5):
 // the form that Redox's dashboard accepts.
 func (r *Ring) JWKS() (string, error) {
