@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -51,9 +52,14 @@ func (r *result) add(other *result) {
 
 // measure reads t without pause, with that number of readers, for d.
 func (s *testbed) measure(t target, readers int, d time.Duration) (*result, error) {
+	return s.measureEach(func(int) target { return t }, readers, d)
+}
+
+// measureEach is measure, with the i-th read of what each returns.
+func (s *testbed) measureEach(each func(i int) target, readers int, d time.Duration) (*result, error) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: readers, MaxConnsPerHost: readers}}
 	defer client.CloseIdleConnections()
-	if err := warmUp(client, t, readers); err != nil {
+	if err := warmUp(client, each(0), readers); err != nil {
 		return nil, err
 	}
 	before, err := s.cpu()
@@ -65,6 +71,7 @@ func (s *testbed) measure(t target, readers int, d time.Duration) (*result, erro
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	total := &result{readers: readers}
+	var turn atomic.Int64
 	start := time.Now()
 	for range readers {
 		all.Go(func() {
@@ -73,7 +80,7 @@ func (s *testbed) measure(t target, readers int, d time.Duration) (*result, erro
 			for ctx.Err() == nil {
 				began := time.Now()
 				reads++
-				if err := read(client, t); err != nil {
+				if err := read(client, each(int(turn.Add(1)))); err != nil {
 					failed++
 					continue
 				}

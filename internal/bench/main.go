@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -26,6 +28,7 @@ func run(args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	binary := flags.String("vault", "", "path of the Vault binary")
 	slice := flags.Duration("slice", 2*time.Second, "length of one measurement")
+	clients := flags.String("clients", "1,100,1000,10000", "numbers of clients for the table of growth, empty for none")
 	rounds := flags.Int("rounds", 5, "how often the goals are measured, in turn")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -49,6 +52,19 @@ func run(args []string, out io.Writer) (err error) {
 	}
 	if err := s.goals(p, *slice, *rounds); err != nil {
 		return err
+	}
+	if *clients != "" {
+		var sizes []int
+		for _, n := range strings.Split(*clients, ",") {
+			size, err := strconv.Atoi(n)
+			if err != nil {
+				return fmt.Errorf("-clients: %w", err)
+			}
+			sizes = append(sizes, size)
+		}
+		if err := s.growth(p, *slice, sizes); err != nil {
+			return err
+		}
 	}
 	return p.err
 }

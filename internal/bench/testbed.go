@@ -85,7 +85,8 @@ func (s *testbed) startVault(binary string) error {
 	}
 	s.addr = "http://" + address
 	config := filepath.Join(s.dir, "vault.hcl")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "plugin_directory = %q\n", filepath.Join(s.dir, "plugins")),
+	if err := os.WriteFile(config, fmt.Appendf(nil, "plugin_directory = %q\ntelemetry {\n  "+
+		"prometheus_retention_time = \"1h\"\n  disable_hostname = true\n}\n", filepath.Join(s.dir, "plugins")),
 		0o600); err != nil {
 		return err
 	}
@@ -128,6 +129,10 @@ func (s *testbed) mount() error {
 		if _, err := s.call(http.MethodPost, "sys/mounts/"+path, map[string]any{"type": name}); err != nil {
 			return err
 		}
+	}
+	if _, err := s.call(http.MethodPost, "sys/mounts/many",
+		map[string]any{"type": "vault-plugin-secrets-redox"}); err != nil {
+		return err
 	}
 	for _, step := range []struct {
 		path string

@@ -16,6 +16,7 @@ type upstream struct {
 	server *http.Server
 	delay  atomic.Int64 // a time.Duration
 	conns  atomic.Int64 // opened so far
+	closed atomic.Int64 // of them
 }
 
 func newUpstream() (*upstream, error) {
@@ -28,8 +29,12 @@ func newUpstream() (*upstream, error) {
 	u.server = &http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
 		ConnState: func(_ net.Conn, state http.ConnState) {
-			if state == http.StateNew {
+			switch state {
+			case http.StateNew:
 				u.conns.Add(1)
+			case http.StateClosed, http.StateHijacked:
+				u.closed.Add(1)
+			case http.StateActive, http.StateIdle:
 			}
 		},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

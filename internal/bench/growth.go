@@ -1,0 +1,205 @@
+package main
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// stock is how many keys the clients of a mount share: to generate one for each
+// would measure RSA.
+const stock = 50
+
+// growth measures one mount with more and more clients, all with a rotation_period
+// and none due.
+func (s *testbed) growth(p *printer, slice time.Duration, sizes []int) error {
+	keys, err := stockOfKeys()
+	if err != nil {
+		return err
+	}
+	p.line("\n## Many clients\n\nOne mount, all clients with a `rotation_period`, none due.\n")
+	p.line("| clients | make | start | `config` write meanwhile, p50, p99, worst | fresh, one client | fresh, spread | reused | " +
+		"`jwks` | `metrics` | its size | idle, processor of plugin | idle, reads of storage | memory | connections |")
+	p.line("|" + strings.Repeat("--:|", 14))
+	made := 0
+	for _, n := range sizes {
+		began := time.Now()
+		for ; made < n; made++ {
+			if err := s.member(made, keys[made%stock]); err != nil {
+				return err
+			}
+		}
+		if err := s.grown(p, n, time.Since(began), slice); err != nil {
+			return err
+		}
+	}
+	p.line("\nGoals with 10,000 clients: a config write during the start at most 50 ms at the 99th percentile; `metrics` " +
+		"less than a second; memory at most 200 MiB; idle less than one read of storage a second; the reads of a client as " +
+		"quick as with one.")
+	return nil
+}
+
+// grown measures the mount with n clients, which took so long to make.
+func (s *testbed) grown(p *printer, n int, took, slice time.Duration) error {
+	start, writes, err := s.restart()
+	if err != nil {
+		return err
+	}
+	one := func(path, token string) (*result, error) {
+		return s.measure(target{name: path, method: http.MethodGet, url: s.addr + "/v1/many/" + path, token: token}, 16, slice)
+	}
+	fresh, err := one("clients/c0/token", rootToken)
+	if err != nil {
+		return err
+	}
+	spread, err := s.spread(n, slice)
+	if err != nil {
+		return err
+	}
+	if _, err := s.call(http.MethodPost, "many/clients/c0/config", map[string]any{"reuse_tokens": true}); err != nil {
+		return err
+	}
+	reused, err := one("clients/c0/token", rootToken)
+	if err != nil {
+		return err
+	}
+	jwks, err := one("clients/c0/jwks", "")
+	if err != nil {
+		return err
+	}
+	if _, err := s.call(http.MethodPost, "many/clients/c0/config", map[string]any{"reuse_tokens": false}); err != nil {
+		return err
+	}
+	began := time.Now()
+	metrics, err := s.call(http.MethodGet, "many/metrics", nil)
+	if err != nil {
+		return err
+	}
+	scrape := time.Since(began)
+	memory, err := s.resident()
+	if err != nil {
+		return err
+	}
+	cpu, reads, err := s.idle(20 * time.Second)
+	if err != nil {
+		return err
+	}
+	ms := func(r *result) string {
+		return fmt.Sprintf("%.0f/s, p99 %.1f ms", r.perSecond(), float64(r.quantile(0.99))/float64(time.Millisecond))
+	}
+	p.line("| %d | %.1f s | %.1f s | %.1f, %.1f, %.1f ms | %s | %s | %s | %s | %.2f s | %d KiB | %.1f %% | %.2f/s | %d MiB | %d |",
+		n, took.Seconds(), start.Seconds(), inMS(writes.quantile(0.5)), inMS(writes.quantile(0.99)), inMS(writes.quantile(1)),
+		ms(fresh), ms(spread), ms(reused), ms(jwks), scrape.Seconds(), len(metrics)>>10, cpu*100, reads, memory>>20,
+		s.upstream.conns.Load()-s.upstream.closed.Load())
+	return nil
+}
+
+func inMS(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// stockOfKeys generates the keys that the clients are given, as PEM.
+func stockOfKeys() (keys []string, err error) {
+	for range stock {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			return nil, err
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	}
+	return keys, nil
+}
+
+// member makes the i-th client of the mount.
+func (s *testbed) member(i int, key string) error {
+	path := "many/clients/c" + strconv.Itoa(i) + "/"
+	if _, err := s.call(http.MethodPost, path+"keys/import", map[string]any{"private_key": key}); err != nil {
+		return err
+	}
+	_, err := s.call(http.MethodPost, path+"config", map[string]any{
+		"client_id": "bench", "token_url": s.upstream.url, "rotation_period": "2160h", "public_jwks": i == 0,
+	})
+	return err
+}
+
+// restart reloads the plugin, and writes a config again and again until the mount
+// has looked at all its clients.
+func (s *testbed) restart() (took time.Duration, writes *result, err error) {
+	began := time.Now()
+	if _, err := s.call(http.MethodPost, "sys/plugins/reload/backend", map[string]any{"mounts": []string{"many"}}); err != nil {
+		return 0, nil, err
+	}
+	writes = &result{readers: 1}
+	for {
+		at := time.Now()
+		if _, err := s.call(http.MethodPost, "many/clients/c0/config", map[string]any{"max_retries": writes.reads % 5}); err != nil {
+			return 0, nil, err
+		}
+		writes.latencies = append(writes.latencies, time.Since(at))
+		writes.reads++
+		if writes.reads%100 != 1 {
+			continue
+		}
+		metrics, err := s.call(http.MethodGet, "many/metrics", nil)
+		if err != nil {
+			return 0, nil, err
+		}
+		if strings.Contains(string(metrics), "\nredox_rotating_node 1\n") {
+			slices.Sort(writes.latencies)
+			return time.Since(began), writes, nil
+		}
+	}
+}
+
+// spread measures fresh reads, each of another client.
+func (s *testbed) spread(n int, slice time.Duration) (*result, error) {
+	return s.measureEach(func(i int) target {
+		return target{
+			name: "spread", method: http.MethodGet, token: rootToken,
+			url: s.addr + "/v1/many/clients/c" + strconv.Itoa(i%n) + "/token",
+		}
+	}, 16, slice)
+}
+
+// idle returns the share of a processor that the plugin uses while nobody asks for
+// anything, and how often it reads storage a second.
+func (s *testbed) idle(d time.Duration) (share, reads float64, err error) {
+	before, err := s.cpu()
+	if err != nil {
+		return 0, 0, err
+	}
+	readsBefore, err := s.storageReads()
+	if err != nil {
+		return 0, 0, err
+	}
+	time.Sleep(d)
+	after, err := s.cpu()
+	if err != nil {
+		return 0, 0, err
+	}
+	readsAfter, err := s.storageReads()
+	return (after.plugin - before.plugin).Seconds() / d.Seconds(), (readsAfter - readsBefore) / d.Seconds(), err
+}
+
+// storageReads returns how often Vault has read its storage.
+func (s *testbed) storageReads() (n float64, err error) {
+	metrics, err := s.call(http.MethodGet, "sys/metrics?format=prometheus", nil)
+	if err != nil {
+		return 0, err
+	}
+	for _, line := range strings.Split(string(metrics), "\n") {
+		if value, is := strings.CutPrefix(line, "vault_barrier_get_count "); is {
+			return strconv.ParseFloat(value, 64)
+		}
+	}
+	return 0, fmt.Errorf("Vault's metrics have no vault_barrier_get_count")
+}
