@@ -15,11 +15,12 @@ import (
 
 func TestConfig(t *testing.T) {
 	m := newMount(t)
+	before := snapshot(t, m.storage)
 	m.fails(404, logical.ReadOperation, "config", nil)
 	m.fails(404, logical.PatchOperation, "config", map[string]any{"client_id": "x"},
 		"there is no config to patch: write redox/config")
 	m.fails(400, logical.UpdateOperation, "config", map[string]any{"region": "ca"}, "client_id is required")
-	m.unchanged(map[string]string{})
+	m.unchanged(before)
 
 	want := map[string]any{
 		"client_id": clientID, "region": "us", "token_url": "https://api.redoxengine.com/v2/auth/token",
@@ -79,6 +80,7 @@ func TestConfigMerges(t *testing.T) {
 		for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 			t.Run(fmt.Sprint(op, " ", field), func(t *testing.T) {
 				m := newMount(t)
+				m.allow("redox.example")
 				if diff := cmp.Diff(stored, m.write("config", all)); diff != "" {
 					t.Fatalf("(-want +got):\n%s", diff)
 				}
@@ -100,6 +102,7 @@ func TestConfigMerges(t *testing.T) {
 
 func TestConfigRegions(t *testing.T) {
 	m := newMount(t)
+	m.allow("redox.example")
 	got := m.write("config", map[string]any{"client_id": "c", "region": "ca"})
 	if got["token_url"] != "https://api.ca.redoxengine.com/v2/auth/token" || got["audience"] != got["token_url"] {
 		t.Errorf("ca: %v, audience %v", got["token_url"], got["audience"])
@@ -124,6 +127,8 @@ func TestConfigRegions(t *testing.T) {
 
 func TestConfigTakesURLs(t *testing.T) {
 	m := newMount(t)
+	m.allow("redox.example", "redox.example:8443", "[2001:db8::1]", "127.0.0.1:1", "127.9.9.9:80", "localhost:65535",
+		"[::1]:8080", "192.0.2.1")
 	for _, good := range []string{
 		"https://redox.example", "https://redox.example:8443/a/b", "https://REDOX.example/token",
 		"https://[2001:db8::1]/token", "https://[2001:db8::1]:443/token",
@@ -163,6 +168,7 @@ func TestDeleteConfigKeepsKeys(t *testing.T) {
 // The last value on each side that a rule allows.
 func TestConfigTakesLimits(t *testing.T) {
 	m := newMount(t)
+	m.allow("redox.example", "redox.example:1", "redox.example:65535", "127.0.0.1:80")
 	url := "https://redox.example/"
 	for _, limits := range []map[string]any{
 		{"client_id": strings.Repeat("x", 256), "scope": strings.Repeat("x", 1024), "token_url": url +

@@ -184,6 +184,7 @@ func TestPublishOnlyForOwner(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.register(victim, `{"keys":[]}`)
+		m.allow(hostOf(his.TokenURL()))
 		m.write("clients/mallory/config", map[string]any{"client_id": victim, "token_url": his.TokenURL(),
 			"platform_client": "platform"})
 		m.read("clients/mallory/token")

@@ -40,8 +40,9 @@ var publishTroubles = map[string]struct {
 	},
 	"the platform client asks elsewhere": {
 		func(m *mount) {
-			m.write("clients/platform/config", map[string]any{"token_url": strings.Replace(m.sandbox.TokenURL(), "127.0.0.1",
-				"localhost", 1)})
+			elsewhere := strings.Replace(m.sandbox.TokenURL(), "127.0.0.1", "localhost", 1)
+			m.allow(hostOf(elsewhere))
+			m.write("clients/platform/config", map[string]any{"token_url": elsewhere})
 		},
 		"token URL and audience must be those of client platform",
 		func(m *mount) {
