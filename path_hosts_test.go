@@ -104,6 +104,9 @@ func TestHostsGuardConfig(t *testing.T) {
 			m.unchanged(before)
 			m.command(text)
 			m.write("config", data)
+			// An assertion that Redox would accept goes to no other host, allowed or not.
+			m.fails(400, logical.UpdateOperation, "config", map[string]any{"audience": tokenURLs["us"]},
+				"audience must name the host of the token URL ("+host+"), or both must be Redox's")
 		})
 	}
 }
@@ -169,7 +172,8 @@ func TestHostsOfAnOlderConfig(t *testing.T) {
 	m.put("open", "v1-gateway", "http://"+open+"/v2/auth/token")
 	m.put("closed", "v1-gateway", "http://"+closed+"/v2/auth/token")
 	m.put("odd", "v1-gateway", "https://evil.example;.redoxengine.com/")
-	for prefix, host := range map[string]string{"": "gateway.example:8443", "clients/open/": open, "clients/closed/": closed} {
+	for prefix, host := range map[string]string{"": "gateway.example:8443", "clients/open/": open,
+		"clients/closed/": closed} {
 		for path, op := range map[string]logical.Operation{"token": logical.ReadOperation, "check": logical.ReadOperation,
 			"config": logical.UpdateOperation, "keys/first/activate": logical.UpdateOperation} {
 			data := map[string]any{}
@@ -183,8 +187,8 @@ func TestHostsOfAnOlderConfig(t *testing.T) {
 		m.read(prefix + "config")
 		m.read(prefix + "keys")
 	}
-	if text := m.fails(400, logical.ReadOperation, "clients/odd/token", nil, "token_url must name a host"); strings.Contains(
-		text, "vault write") {
+	text := m.fails(400, logical.ReadOperation, "clients/odd/token", nil, "token_url must name a host")
+	if strings.Contains(text, "vault write") {
 		t.Errorf("an odd host is in a command: %s", text)
 	}
 	m.command(m.fails(400, logical.ReadOperation, "token", nil))
