@@ -303,6 +303,33 @@ func TestWritesOfClientsSideBySide(t *testing.T) {
 	<-done
 }
 
+// A change of a client holds the client's lock when it reads: else its write may
+// undo a change that was stored after the read.
+func TestChangesHoldTheLock(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("clients/acme/", nil)
+	lock := locksutil.LockForKey(m.backend.entries.locks, "acme")
+	for _, o := range []operation{
+		{logical.UpdateOperation, "clients/acme/config", map[string]any{"max_retries": 0}},
+		{logical.DeleteOperation, "clients/acme/config", nil},
+		{logical.DeleteOperation, "clients/acme", map[string]any{"force": true}},
+	} {
+		storage.gets.Store(0)
+		storage.got = func() {
+			if lock.TryLock() {
+				lock.Unlock()
+				t.Errorf("%s %s reads without the lock", o.op, o.path)
+			}
+		}
+		m.must(o.op, o.path, o.data)
+		storage.got = nil
+		if storage.gets.Load() == 0 {
+			t.Errorf("%s %s reads nothing", o.op, o.path)
+		}
+	}
+}
+
 // readsOf counts the reads of each client's entries.
 type readsOf struct {
 	logical.Storage
