@@ -257,6 +257,9 @@ func TestPublishSurvivesStorage(t *testing.T) {
 		if got := m.listed(); got != active || active == old {
 			t.Errorf("with a fault at operation %d Redox lists %s, active is %s", at, got, active)
 		}
+		if logged := strings.Contains(m.log.String(), "tried again in a minute"); logged == untouched {
+			t.Errorf("with a fault at operation %d an error is logged: %v", at, logged)
+		}
 		if untouched {
 			if at < 20 {
 				t.Errorf("such a rotation has %d storage operations", at)
