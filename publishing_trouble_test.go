@@ -271,9 +271,11 @@ func TestPublishSurvivesStorage(t *testing.T) {
 }
 
 // Whoever has mended what Redox refused writes the config again, and need not
-// wait; and what is no refusal of the key is not called one.
+// wait, even if storage fails at the first look; and what is no refusal of the key
+// is not called one.
 func TestPublishRetry(t *testing.T) {
-	m := newMount(t)
+	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+	m := newMountOn(t, storage, systemView(0))
 	m.platformReady(map[string]any{"max_retries": 0})
 	m.sandbox.SetFault(redoxtest.FaultUnavailable, 3)
 	m.rotate()
@@ -292,6 +294,8 @@ func TestPublishRetry(t *testing.T) {
 	}
 	m.publish("")
 	m.write("config", map[string]any{"max_retries": 0})
+	storage.countdown = 0
+	m.rotateAll(t.Context())
 	m.rotate()
 	if got := m.publication(); !strings.HasPrefix(got, "up to date: ") {
 		t.Errorf("publication: %s", got)

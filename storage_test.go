@@ -330,6 +330,21 @@ func TestChangesHoldTheLock(t *testing.T) {
 	}
 }
 
+// A change of both entries would not be atomic: it is refused, and neither written.
+func TestUpdateWritesOneEntry(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	before := snapshot(t, m.storage)
+	err := m.backend.entries.update(t.Context(), m.storage, defaultClient, func(s *state) error {
+		s.Config.MaxRetries, s.Ring.Keys = 0, nil
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "would write two entries") {
+		t.Errorf("%v", err)
+	}
+	m.unchanged(before)
+}
+
 // readsOf counts the reads of each client's entries.
 type readsOf struct {
 	logical.Storage
