@@ -122,6 +122,14 @@ func TestConfigRegions(t *testing.T) {
 		"audience": "https://api.ca.redoxengine.com/v2/auth/token"})
 }
 
+func TestConfigPublishesOneWay(t *testing.T) {
+	m := newMount(t)
+	m.write("config", map[string]any{"client_id": "c", "platform_client": "platform"})
+	m.fails(400, logical.UpdateOperation, "config", map[string]any{"public_jwks": true},
+		"platform_client and public_jwks exclude each other")
+	m.write("config", map[string]any{"public_jwks": true, "platform_client": ""})
+}
+
 func TestConfigTakesURLs(t *testing.T) {
 	m := newMount(t)
 	for _, good := range []string{

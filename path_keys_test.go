@@ -74,16 +74,21 @@ func TestFullRing(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
 	m.ready("", nil)
-	if err := m.backend.entries.update(t.Context(), storage, defaultClient, func(s *state) error {
-		for i := len(s.Ring.Keys); i < keyring.MaxKeys; i++ {
-			k := *s.Ring.Keys[0]
-			k.ID, k.State = keyring.ID(fmt.Sprint("old", i)), keyring.Retiring
-			s.Ring.Keys = append(s.Ring.Keys, &k)
+	fill := func() {
+		storage.got = nil
+		if err := m.backend.entries.update(t.Context(), storage, defaultClient, func(s *state) error {
+			for i := len(s.Ring.Keys); i < keyring.MaxKeys; i++ {
+				k := *s.Ring.Keys[0]
+				k.ID, k.State = keyring.ID(fmt.Sprint("old", i)), keyring.Retiring
+				s.Ring.Keys = append(s.Ring.Keys, &k)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
 		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
 	}
+	storage.got = fill // while the key is generated
+	m.fails(400, logical.UpdateOperation, "keys/rotate", nil, "the ring is full with 8 keys")
 	for _, path := range []string{"keys/generate", "keys/rotate"} {
 		storage.gets.Store(0)
 		m.fails(400, logical.UpdateOperation, path, nil, "the ring is full with 8 keys")

@@ -184,6 +184,7 @@ func TestPublishTrouble(t *testing.T) {
 			if err != nil || !strings.Contains(fmt.Sprint(resp.Warnings), test.says) {
 				t.Errorf("check: %v, %v", resp, err)
 			}
+			m.expect(map[string]float64{"redox_publication_failed{client=default}": 1})
 			if !strings.Contains(m.log.String(), "the public keys at Redox are not up to date") {
 				t.Error("the log does not tell of it")
 			}
@@ -200,6 +201,7 @@ func TestPublishTrouble(t *testing.T) {
 			if got := m.publication(); !strings.HasPrefix(got, "up to date: ") {
 				t.Errorf("when it is mended: %s", got)
 			}
+			m.expect(map[string]float64{"redox_publication_failed{client=default}": 0})
 			m.pass(15 * time.Minute)
 			m.rotate()
 			m.signs(next)
@@ -298,6 +300,25 @@ func TestPublishRetry(t *testing.T) {
 	m.rotateAll(t.Context())
 	m.rotate()
 	if got := m.publication(); !strings.HasPrefix(got, "up to date: ") {
+		t.Errorf("publication: %s", got)
+	}
+}
+
+// A platform client that cannot be used is a fault here, and no refusal by Redox.
+func TestPublishDamaged(t *testing.T) {
+	m := newMount(t)
+	m.platformReady(nil)
+	key := configKey("platform")
+	damaged := strings.Replace(snapshot(t, m.storage)[key], `"ca_pem":""`, `"ca_pem":"x"`, 1)
+	if err := m.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(damaged)}); err != nil {
+		t.Fatal(err)
+	}
+	m.rotateAll(t.Context())
+	if log := m.log.String(); !strings.Contains(log, "tried again in a minute: client=default") ||
+		!strings.Contains(log, "no CERTIFICATE block that can be read") || strings.Contains(log, "panic") {
+		t.Errorf("the log holds %s", log)
+	}
+	if got := m.publication(); got != "about to begin" {
 		t.Errorf("publication: %s", got)
 	}
 }

@@ -44,6 +44,22 @@ func TestSecondTry(t *testing.T) {
 	m.signs(next)
 }
 
+// Redox knows neither key: the reader is told of the active one, and nothing is
+// remembered or logged of the other.
+func TestSecondTryFails(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	next := m.write("keys/generate", nil)["key_id"].(string)
+	m.write("keys/"+next+"/activate", map[string]any{"force": true})
+	m.register(clientID, `{"keys":[]}`)
+	m.fails(400, logical.ReadOperation, "token", nil, "Redox does not know key "+next)
+	if n := len(m.sandbox.Assertions()); n != 2 || strings.Contains(m.log.String(), "the one before it signs") {
+		t.Errorf("%d assertions were sent; the log holds %s", n, m.log)
+	}
+	m.publish("")
+	m.signs(next)
+}
+
 // No second try without words, without need, or after retire_after.
 func TestNoSecondTry(t *testing.T) {
 	m := newMount(t)

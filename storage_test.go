@@ -262,9 +262,14 @@ func TestDamagedStorage(t *testing.T) {
 	}{
 		"private key": {"keyring", `"private_key":"MII`, `"private_key":"AAA`, "token",
 			"the stored private key first cannot be read"},
+		"private key, proof": {"keyring", `"private_key":"MII`, `"private_key":"AAA`, "check",
+			"the stored private key first cannot be read"},
 		"public key": {"keyring", `"e":"AQAB"`, `"e":"!"`, "keys/first", "decoding the public half of key first"},
 		"CA":         {"config", `"ca_pem":""`, `"ca_pem":"x"`, "token", "no CERTIFICATE block that can be read"},
+		"CA, proof":  {"config", `"ca_pem":""`, `"ca_pem":"x"`, "check", "no CERTIFICATE block that can be read"},
 		"JSON":       {"config", `{"version"`, `[`, "config", "not the JSON this plugin writes"},
+		"JSON, jwks": {"config", `{"version"`, `[`, "jwks", "not the JSON this plugin writes"},
+		"a setting":  {"config", `"max_retries":2`, `"max_retries":"x"`, "config", "the stored entry is not of schema version 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMount(t)
