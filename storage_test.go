@@ -414,5 +414,5 @@ func TestAWriteWakes(t *testing.T) {
 	// Whoever has mended what Redox refused writes the same config again.
 	before := quiet()
 	m.write("clients/platform/config", nil)
-	waitFor(t, "the worker, when nothing is changed", func() bool { return storage.of("platform") >= before["platform"]+4 })
+	waitFor(t, "the worker, though nothing changed", func() bool { return storage.of("platform") >= before["platform"]+4 })
 }
