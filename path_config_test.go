@@ -125,6 +125,14 @@ func TestConfigRegions(t *testing.T) {
 		"audience": "https://api.ca.redoxengine.com/v2/auth/token"})
 }
 
+func TestConfigPublishesOneWay(t *testing.T) {
+	m := newMount(t)
+	m.write("config", map[string]any{"client_id": "c", "platform_client": "platform"})
+	m.fails(400, logical.UpdateOperation, "config", map[string]any{"public_jwks": true},
+		"platform_client and public_jwks exclude each other")
+	m.write("config", map[string]any{"public_jwks": true, "platform_client": ""})
+}
+
 func TestConfigTakesURLs(t *testing.T) {
 	m := newMount(t)
 	m.allow("redox.example", "redox.example:8443", "[2001:db8::1]", "127.0.0.1:1", "127.9.9.9:80", "localhost:65535",
@@ -189,6 +197,30 @@ func TestConfigTakesLimits(t *testing.T) {
 	m.write("config", map[string]any{"ca_pem": ca + strings.Repeat("\n", 256<<10-len(ca))})
 	m.fails(400, logical.UpdateOperation, "config", map[string]any{"ca_pem": ca +
 		strings.Repeat("\n", 256<<10-len(ca)+1)}, "ca_pem must be at most 256 KiB")
+	var managed []string
+	for i := range 256 {
+		managed = append(managed, fmt.Sprint("c", i, "=id"))
+	}
+	m.write("config", map[string]any{"manages": strings.Join(managed, ",")})
+}
+
+// The shortest and the longest rotation_period depend on the two other durations.
+func TestConfigTakesPeriods(t *testing.T) {
+	m := newMount(t)
+	m.write("config", map[string]any{"client_id": clientID, "assertion_ttl": 300})
+	for _, test := range []struct{ window, retire, least int }{
+		{0, 300, 60}, {168 * hour, 300, 168*hour + 60}, // a minute more than the window
+		{900, 24 * hour, 14550}, {900, 24*hour + 1, 14551}, {0, 8760 * hour, 5256000}, // a sixth of both, rounded up
+	} {
+		settings := map[string]any{"publish_window": test.window, "retire_after": test.retire, "rotation_period": test.least}
+		m.write("config", settings)
+		settings["rotation_period"] = 10 * year
+		m.write("config", settings)
+		for _, wrong := range []int{test.least - 1, 10*year + 1} {
+			settings["rotation_period"] = wrong
+			m.fails(400, logical.UpdateOperation, "config", settings, fmt.Sprint("or at least ", test.least, "s with"))
+		}
+	}
 }
 
 // ca_pem takes certificates as people have them, and stores them as PEM alone.

@@ -267,6 +267,21 @@ func TestPublishMendsList(t *testing.T) {
 	m.signs(active)
 }
 
+// The read that is refused wakes the worker, which would sleep for an hour.
+func TestPublishMendsListAtOnce(t *testing.T) {
+	storage := &readsOf{Storage: &logical.InmemStorage{}, reads: map[string]int{}}
+	m := newMountOn(t, storage, systemView(0))
+	active := m.platformReady(nil)
+	m.rotate()
+	m.pass(10 * time.Minute)
+	m.register(clientID, `{"keys":[]}`)
+	before := storage.of(defaultClient)
+	m.start()
+	waitFor(t, "the worker's first look", func() bool { return storage.of(defaultClient) >= before+2 })
+	m.fails(400, logical.ReadOperation, "token", nil, "Redox does not know key "+active)
+	waitFor(t, "the list to be mended", func() bool { return m.listed() == active })
+}
+
 // A deleted key is taken off Redox's list even if the way there was elsewhere,
 // or nowhere, in between: else "up to date" would be said of a leaked key.
 func TestPublishTakesOff(t *testing.T) {

@@ -281,9 +281,14 @@ func TestDamagedStorage(t *testing.T) {
 	}{
 		"private key": {"keyring", `"private_key":"MII`, `"private_key":"AAA`, "token",
 			"the stored private key first cannot be read"},
+		"private key, proof": {"keyring", `"private_key":"MII`, `"private_key":"AAA`, "check",
+			"the stored private key first cannot be read"},
 		"public key": {"keyring", `"e":"AQAB"`, `"e":"!"`, "keys/first", "decoding the public half of key first"},
 		"CA":         {"config", `"ca_pem":""`, `"ca_pem":"x"`, "token", "no CERTIFICATE block that can be read"},
+		"CA, proof":  {"config", `"ca_pem":""`, `"ca_pem":"x"`, "check", "no CERTIFICATE block that can be read"},
 		"JSON":       {"config", `{"version"`, `[`, "config", "not the JSON this plugin writes"},
+		"JSON, jwks": {"config", `{"version"`, `[`, "jwks", "not the JSON this plugin writes"},
+		"a setting":  {"config", `"max_retries":2`, `"max_retries":"x"`, "config", "is not of schema version 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMount(t)
@@ -320,6 +325,48 @@ func TestWritesOfClientsSideBySide(t *testing.T) {
 	m.write("clients/zeta/config", map[string]any{"client_id": clientID})
 	close(release)
 	<-done
+}
+
+// A change of a client holds the client's lock when it reads: else its write may
+// undo a change that was stored after the read.
+func TestChangesHoldTheLock(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("clients/acme/", nil)
+	lock := locksutil.LockForKey(m.backend.entries.locks, "acme")
+	for _, o := range []operation{
+		{logical.UpdateOperation, "clients/acme/config", map[string]any{"max_retries": 0}},
+		{logical.DeleteOperation, "clients/acme/config", nil},
+		{logical.DeleteOperation, "clients/acme", map[string]any{"force": true}},
+	} {
+		storage.gets.Store(0)
+		storage.got = func() {
+			if lock.TryLock() {
+				lock.Unlock()
+				t.Errorf("%s %s reads without the lock", o.op, o.path)
+			}
+		}
+		m.must(o.op, o.path, o.data)
+		storage.got = nil
+		if storage.gets.Load() == 0 {
+			t.Errorf("%s %s reads nothing", o.op, o.path)
+		}
+	}
+}
+
+// A change of both entries would not be atomic: it is refused, and neither written.
+func TestUpdateWritesOneEntry(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	before := snapshot(t, m.storage)
+	err := m.backend.entries.update(t.Context(), m.storage, defaultClient, func(s *state) error {
+		s.Config.MaxRetries, s.Ring.Keys = 0, nil
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "would write two entries") {
+		t.Errorf("%v", err)
+	}
+	m.unchanged(before)
 }
 
 // readsOf counts the reads of each client's entries.
@@ -384,4 +431,8 @@ func TestAWriteWakes(t *testing.T) {
 			t.Errorf("with manages=%q: reads before %v, after %v", test.manages, before, after)
 		}
 	}
+	// Whoever has mended what Redox refused writes the same config again.
+	before := quiet()
+	m.write("clients/platform/config", nil)
+	waitFor(t, "the worker, though nothing changed", func() bool { return storage.of("platform") >= before["platform"]+4 })
 }
