@@ -23,6 +23,8 @@ type engine struct {
 	entries     *entries
 	hosts       *hosts
 	connections *connections
+	reads       *slots // of reads of token, in flight to Redox
+	proofs      *slots // of proofs and checks
 	rechecks    *rechecks
 	failures    *failures
 	tokens      *tokencache.Cache[*issued]
@@ -38,6 +40,7 @@ func newEngine() *engine {
 	e := &engine{
 		now: time.Now, log: newMountLog(), metrics: newMetrics(), rechecks: newRechecks(), failures: newFailures(),
 		generating: make(chan struct{}, 1),
+		reads: newReadSlots(), proofs: newProofSlots(),
 	}
 	clock := func() time.Time { return e.now() }
 	e.entries = newEntries(clock)
@@ -76,6 +79,7 @@ type request struct {
 	client string // as stored: default for the bare paths
 	paths  string // of this client, for remedies: redox/ or redox/clients/acme/
 	fields *framework.FieldData
+	worker bool // it is a step of the client's worker: nobody waits for it
 }
 
 // load reads the client of a request from storage.
@@ -118,7 +122,8 @@ func (e *engine) clientNamed(r *request, name string, c *config) (*client, error
 		return nil, err
 	}
 	return &client{
-		name: name, paths: r.paths, config: c, conn: conn, metrics: e.metrics, now: e.now, log: e.log.of(name, r.ID),
+		name: name, paths: r.paths, config: c, conn: conn, reads: e.reads, proofs: e.proofs, chargeTo: r.client,
+		worker: r.worker, metrics: e.metrics, now: e.now, log: e.log.of(name, r.ID),
 		allow: func(ctx context.Context) error { return e.allow(ctx, r, c) },
 	}, nil
 }

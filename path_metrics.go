@@ -80,7 +80,7 @@ func newGauges() *gauges {
 	g.unreadable = gauge("redox_client_unreadable",
 		"1 when a client's config or keys in storage are damaged, or were written by a newer plugin.", labelClient)
 	g.inFlight = gauge("redox_requests_in_flight",
-		fmt.Sprintf("Reads of token that wait for Redox; %d at most.", maxInFlight), labelClient)
+		fmt.Sprintf("Reads of token that wait for Redox; %d at most.", maxReads), labelClient)
 	g.created = gauge("redox_key_created_timestamp_seconds",
 		"When each key was generated or imported.", labelClient, labelKeyID, labelState)
 	g.active = gauge("redox_key_active_since_timestamp_seconds",
@@ -127,7 +127,7 @@ func (e *engine) lookUp(ctx context.Context, r *request) (*gauges, error) {
 		}
 		g.unreadable.WithLabelValues(client).Set(0)
 		g.window.WithLabelValues(client).Set(float64(v.config.PublishWindow))
-		g.inFlight.WithLabelValues(client).Set(float64(e.connections.inFlight(client)))
+		g.inFlight.WithLabelValues(client).Set(float64(e.reads.taken(client)))
 		if at := v.ring.Due(v.config.policy()); !at.IsZero() {
 			g.due.WithLabelValues(client).Set(unix(at))
 		}

@@ -113,6 +113,11 @@ func (e *engine) updateList(
 	if err != nil {
 		return nil, nil, err
 	}
+	release, err := e.proofs.acquire(ctx, r.client, r.worker)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
 	ctx, cancel := context.WithTimeout(ctx, seconds(p.RequestTimeout))
 	defer cancel()
 	id := s.Config.ClientID

@@ -81,7 +81,7 @@ func (e *engine) step(ctx context.Context, s logical.Storage, client string) (ne
 	if !e.writeSafe() {
 		return time.Time{}, nil // another node does it
 	}
-	r := &request{Request: &logical.Request{Storage: s}, client: client}
+	r := &request{Request: &logical.Request{Storage: s}, client: client, worker: true}
 	decided, step, err := e.decide(ctx, r)
 	if err != nil || decided == nil {
 		return time.Time{}, err
