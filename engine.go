@@ -25,6 +25,7 @@ type engine struct {
 	connections *connections
 	reads       *slots // of reads of token, in flight to Redox
 	proofs      *slots // of proofs and checks
+	generating  *slots // of keys that are generated
 	rechecks    *rechecks
 	failures    *failures
 	tokens      *tokencache.Cache[*issued]
@@ -32,15 +33,12 @@ type engine struct {
 
 	// writeSafe reports whether this node may write storage, and so rotates keys.
 	writeSafe func() bool
-
-	generating chan struct{} // has room for one rotation that generates a key
 }
 
 func newEngine() *engine {
 	e := &engine{
 		now: time.Now, log: newMountLog(), metrics: newMetrics(), rechecks: newRechecks(), failures: newFailures(),
-		generating: make(chan struct{}, 1),
-		reads: newReadSlots(), proofs: newProofSlots(),
+		reads: newReadSlots(), proofs: newProofSlots(), generating: newGenerateSlots(),
 	}
 	clock := func() time.Time { return e.now() }
 	e.entries = newEntries(clock)
@@ -152,4 +150,14 @@ func (e *engine) prove(ctx context.Context, r *request, c *config, k *keyring.Ke
 		return nil, err
 	}
 	return as.prove(ctx, k)
+}
+
+// generate makes a key for the client of a request, when it is that client's turn.
+func (e *engine) generate(ctx context.Context, r *request, bits int) (*keyring.Key, error) {
+	release, err := e.generating.acquire(ctx, r.client, r.worker)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return keyring.Generate(bits, e.now())
 }

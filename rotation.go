@@ -140,7 +140,7 @@ func settle(ctx context.Context, r *request, s *state, now time.Time) error {
 func (e *engine) prepare(ctx context.Context, r *request, decided *state, step keyring.Step) (change, error) {
 	switch step.Action {
 	case keyring.Add:
-		k, err := e.generateSuccessor(ctx, decided.Ring.Active())
+		k, err := e.generate(ctx, r, successorBits(decided.Ring.Active().Bits))
 		if err != nil {
 			return nil, err
 		}
@@ -168,18 +168,6 @@ func (e *engine) prepare(ctx context.Context, r *request, decided *state, step k
 	return func(ring *keyring.Ring, now time.Time) error {
 		return noteProof(ring.Get(step.Key.ID), ring, where, err, now)
 	}, ctx.Err()
-}
-
-// generateSuccessor makes one key at a time, so that many rings that are due at
-// once leave the processor to reads.
-func (e *engine) generateSuccessor(ctx context.Context, active *keyring.Key) (*keyring.Key, error) {
-	select {
-	case e.generating <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	defer func() { <-e.generating }()
-	return keyring.Generate(successorBits(active.Bits), e.now())
 }
 
 // noteProof notes how the proof of a key of the ring went, with settings of the

@@ -2,7 +2,6 @@ package redox
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -217,22 +216,6 @@ func TestRotateOvertaken(t *testing.T) {
 	m.fails(400, logical.UpdateOperation, "keys/rotate", nil, "the pending key was deleted or activated meanwhile: repeat")
 	if got := m.read("keys"); got["active"] != active || got["pending"] != "" {
 		t.Errorf("the ring: %v", got)
-	}
-}
-
-// Of many rings that are due, one generates a key at a time. One that waits for
-// its turn when it is stopped generates none.
-func TestRotationGeneratesOneKeyAtATime(t *testing.T) {
-	e := newMount(t).backend.engine
-	e.generating <- struct{}{}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	due := &state{Ring: &keyring.Ring{Keys: []*keyring.Key{{State: keyring.Active, Bits: 2048}}}}
-	if apply, err := e.prepare(ctx, nil, due, keyring.Step{Action: keyring.Add}); !errors.Is(err, context.Canceled) {
-		t.Errorf("%v, %v", apply, err)
-	}
-	if len(e.generating) != 1 {
-		t.Error("it released the turn of another")
 	}
 }
 

@@ -49,6 +49,14 @@ func newProofSlots() *slots {
 	return newSlots("proofs and checks", maxProofs, maxProofsInMount, slotWait)
 }
 
+// newGenerateSlots lets one key be generated at a time in the mount, as that takes a
+// processor for seconds. The clients come in turn, and one request of each may wait.
+func newGenerateSlots() *slots {
+	s := newSlots("key generations", 1, 1, 0)
+	s.queue = true
+	return s
+}
+
 func newSlots(kind string, perClient, inMount int, wait time.Duration) *slots {
 	return &slots{
 		kind: kind, perClient: perClient, mount: make(chan struct{}, inMount), wait: wait,
@@ -109,7 +117,8 @@ func (s *slots) full(ctx context.Context, whose string, n int) error {
 		return gaveUpWaiting()
 	}
 	return &redoxapi.UpstreamError{
-		Kind: redoxapi.Overloaded, What: fmt.Sprintf("too many %s at once: %s has %d under way", s.kind, whose, n),
+		Kind: redoxapi.Overloaded,
+		What: fmt.Sprintf("too many %s at once: %s has %d under way: try again", s.kind, whose, n),
 	}
 }
 

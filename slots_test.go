@@ -38,7 +38,7 @@ func TestSlots(t *testing.T) {
 		}
 		one, two := acquire("a", false), acquire("a", false)
 		const full = "too many tests at once: "
-		fails(t.Context(), "a", redoxapi.Overloaded, slotWait, full+"this client has 2 under way")
+		fails(t.Context(), "a", redoxapi.Overloaded, slotWait, full+"this client has 2 under way: try again")
 		ctx, cancel := context.WithTimeout(t.Context(), slotWait/2)
 		defer cancel()
 		fails(ctx, "a", redoxapi.TimedOut, slotWait/2, "the request was given up while it waited for its turn")
@@ -52,7 +52,7 @@ func TestSlots(t *testing.T) {
 
 		// The mount is full: a client that gets no slot of it gives its own back.
 		three := acquire("b", false)
-		fails(t.Context(), "b", redoxapi.Overloaded, slotWait, full+"the mount has 3 under way")
+		fails(t.Context(), "b", redoxapi.Overloaded, slotWait, full+"the mount has 3 under way: try again")
 		if s.taken("a") != 2 || s.taken("b") != 1 || s.taken("c") != 0 {
 			t.Errorf("taken: %d, %d, %d", s.taken("a"), s.taken("b"), s.taken("c"))
 		}
@@ -192,5 +192,72 @@ func TestWorkersTakeTheirClientsSlots(t *testing.T) {
 	}
 	if n := len(m.backend.proofs.mount); n != maxProofs {
 		t.Errorf("%d slots are taken, want the platform client's alone", n)
+	}
+}
+
+// One key is generated at a time. The clients come in turn, with one request each:
+// another of the same client is told to come again.
+func TestGenerateInTurn(t *testing.T) {
+	m := newMount(t)
+	acme, other := "clients/acme/", "clients/other/"
+	m.ready(acme, nil)
+	release, err := m.backend.generating.acquire(t.Context(), "busy", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan string, 3)
+	ask := func(name, path string) {
+		go func() {
+			m.write(path, nil)
+			done <- name
+		}()
+	}
+	ask("acme", acme+"keys/generate")
+	waitFor(t, "acme to wait", func() bool { return m.backend.generating.taken("acme") == 1 })
+	ask("other", other+"keys/generate")
+	waitFor(t, "the other to wait", func() bool { return m.backend.generating.taken("other") == 1 })
+	for _, path := range []string{"keys/generate", "keys/rotate"} {
+		m.fails(429, logical.UpdateOperation, acme+path, nil,
+			"too many key generations at once: this client has 1 under way: try again")
+	}
+	worker := make(chan error)
+	go func() {
+		r := &request{Request: &logical.Request{Storage: m.storage}, client: "acme", worker: true}
+		_, err := m.backend.generate(t.Context(), r, 2048)
+		worker <- err
+	}()
+	if len(done) != 0 {
+		t.Error("a key was generated beside another")
+	}
+	release()
+	if one, two := <-done, <-done; one+" "+two != "acme other" {
+		t.Errorf("the order is %s, %s", one, two)
+	}
+	if err := <-worker; err != nil {
+		t.Error(err)
+	}
+}
+
+// Who gives up while he waits for a key to be generated leaves nothing behind.
+func TestGenerateGivenUp(t *testing.T) {
+	m := newMount(t)
+	release, err := m.backend.generating.acquire(t.Context(), "busy", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := m.request(ctx, logical.UpdateOperation, "keys/generate", nil)
+		done <- err
+	}()
+	waitFor(t, "the request to wait", func() bool { return m.backend.generating.taken(defaultClient) == 1 })
+	cancel()
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "given up while it waited for its turn") {
+		t.Error(err)
+	}
+	release()
+	if m.backend.generating.taken(defaultClient) != 0 || len(snapshot(t, m.storage)) != 0 {
+		t.Error("something is left behind")
 	}
 }
