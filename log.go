@@ -1,6 +1,7 @@
 package redox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -57,22 +58,26 @@ func (l *mountLog) of(client, requestID string) hclog.Logger {
 }
 
 // failure writes a line about the error of a request, with the text that the reader
-// got. A mistake of the reader has no line.
-func (l *mountLog) failure(client, requestID, path string, now time.Time, err error) {
+// got. A mistake of the reader has no line, nor has who hung up: ctx is the request's.
+func (l *mountLog) failure(ctx context.Context, client, requestID, path string, now time.Time, err error) {
 	var (
 		rule    keyring.Rule
 		user    userError
 		host    *hostError
 		missing notFound
+		bare    bareError
 		refused *redoxapi.Error
 	)
 	log := l.of(client, requestID).With("path", path)
 	switch {
-	case errors.As(err, &missing), errors.As(err, &user), errors.As(err, &host), errors.As(err, &rule):
+	case errors.As(err, &missing), errors.As(err, &bare), errors.As(err, &user), errors.As(err, &host),
+		errors.As(err, &rule):
 	case errors.As(err, &refused):
 		l.warnSeldom(log, "Redox refused", now, err)
 	case isUpstream(err):
 		l.warnSeldom(log, "no usable answer from Redox", now, err)
+	case errors.Is(ctx.Err(), context.Canceled):
+		log.Debug("the reader hung up", "error", err)
 	default:
 		log.Error("request failed", "error", err)
 	}

@@ -134,8 +134,8 @@ func TestMemoryAfterRotation(t *testing.T) {
 			m.pass(wait)
 		}
 	}
-	if place, v := m.backend.entries.views.place(defaultClient); v != nil && v.private[keyring.ID(old)] != nil {
-		t.Error("the deleted key is in memory still", place)
+	if at := m.backend.entries.views.places[defaultClient]; at != nil && at.view.private[keyring.ID(old)] != nil {
+		t.Error("the deleted key is in memory still")
 	}
 }
 

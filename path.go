@@ -42,7 +42,7 @@ func (e *engine) serve(h handler) framework.OperationFunc {
 		}
 		resp, err := h(ctx, r)
 		if err != nil {
-			e.log.failure(r.client, r.ID, r.Path, e.now(), err)
+			e.log.failure(ctx, r.client, r.ID, r.Path, e.now(), err)
 			return respond(err, r.ID)
 		}
 		return resp, nil

@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/schedule"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"

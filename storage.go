@@ -215,15 +215,26 @@ func (s *state) encode() (e encoded, err error) {
 	return e, nil
 }
 
-// view returns a client's view, from memory if that is fresh.
+// view returns a client's view, from memory if that is fresh. All who need it anew at
+// the same time share one look at storage, which does not end with the reader who
+// began it.
 func (e *entries) view(ctx context.Context, s logical.Storage, client string) (*view, error) {
-	place, v := e.views.place(client)
-	if v != nil && e.now().Sub(v.readAt).Abs() < rereadAfter {
+	v, reading, at, first := e.views.look(client, e.now())
+	if v != nil {
 		return v, nil
 	}
-	v, err := e.readView(ctx, s, client)
-	e.views.put(client, place, v)
-	return v, err
+	if first {
+		reading.err = errors.New("the look at storage was broken off") // by a panic
+		defer e.views.put(client, at)
+		reading.view, reading.err = e.readView(context.WithoutCancel(ctx), s, client)
+		return reading.view, reading.err
+	}
+	select {
+	case <-reading.done:
+		return reading.view, reading.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func (e *entries) readView(ctx context.Context, s logical.Storage, client string) (*view, error) {

@@ -55,32 +55,55 @@ type views struct {
 
 // place is where the view of a client is kept. A change of the client makes
 // another place, so that a view that was read before the change is not kept.
-type place struct{ view *view }
+type place struct {
+	view    *view     // nil for none
+	reading *viewRead // nil when nobody reads storage for the next one
+}
+
+// viewRead is one look at storage for all who need the view at that time.
+type viewRead struct {
+	done chan struct{} // closed when the two below are there
+	view *view
+	err  error
+}
 
 func newViews() *views { return &views{places: map[string]*place{}} }
 
-// place returns the place of a client's view, made if need be, and the view, nil
-// for none.
-func (s *views) place(client string) (*place, *view) {
+// look returns the client's view if that is fresh at the time now. Else it returns
+// the look at storage to wait for. first is true for whom it falls to: he looks, and
+// then calls put with at.
+func (s *views) look(client string, now time.Time) (v *view, reading *viewRead, at *place, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.places[client] == nil {
-		s.places[client] = &place{}
+	at = s.places[client]
+	if at == nil {
+		at = &place{}
+		s.places[client] = at
 	}
-	return s.places[client], s.places[client].view
+	switch {
+	case at.view != nil && now.Sub(at.view.readAt).Abs() < rereadAfter:
+		return at.view, nil, at, false
+	case at.reading != nil:
+		return nil, at.reading, at, false
+	}
+	at.reading = &viewRead{done: make(chan struct{})}
+	return nil, at.reading, at, true
 }
 
-// put stores v, nil for none, unless the client has changed since at was its
-// place: then v may be from before.
-func (s *views) put(client string, at *place, v *view) {
+// put ends the look at storage of the place at. It keeps the view unless the client
+// has changed since: then that may be from before.
+func (s *views) put(client string, at *place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	read := at.reading
+	at.reading = nil
+	defer close(read.done)
 	switch {
 	case s.places[client] != at:
-	case v != nil && v.config != nil:
-		at.view = v
+	case read.err == nil && read.view.config != nil:
+		at.view = read.view
 		s.onPut(client)
-	case at.view == nil:
+	case read.err == nil || at.view == nil:
 		delete(s.places, client) // requests for names that do not exist must not fill the memory
 	}
 }
