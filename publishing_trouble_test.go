@@ -11,7 +11,9 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
 // What can be in the way, what keys and check say of it, and whether the list
@@ -337,4 +339,33 @@ func TestPublishNothing(t *testing.T) {
 	if got := m.publication(); got != "about to begin" {
 		t.Errorf("publication: %s", got)
 	}
+}
+
+// A key whose time has come goes, though 32 deleted ones are on Redox's list still,
+// Redox is down, and the platform client cannot be read.
+func TestDropWhateverElseWaits(t *testing.T) {
+	m := newMount(t)
+	old := m.platformReady(nil)
+	next := m.write("keys/generate", nil)["key_id"].(string)
+	m.write("keys/"+next+"/activate", map[string]any{"force": true})
+	ring, err := loadRing(t.Context(), m.storage, defaultClient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring.Publication = &keyring.Publication{}
+	for i := range 32 {
+		ring.Gone = append(ring.Gone, keyring.Public{ID: keyring.ID(fmt.Sprint("gone", i)), N: "AQ", E: "AQAB"})
+	}
+	if err := store.Put(t.Context(), m.storage, keyringKey(defaultClient), ring); err != nil {
+		t.Fatal(err)
+	}
+	m.sandbox.SetFault(redoxtest.FaultUnavailable, -1)
+	m.fails(400, logical.DeleteOperation, "keys/"+old, nil, "32 deleted keys are on Redox's list still")
+	damaged := &logical.StorageEntry{Key: configKey("platform"), Value: []byte("damaged")}
+	if err := m.storage.Put(t.Context(), damaged); err != nil {
+		t.Fatal(err)
+	}
+	m.pass(time.Hour)
+	m.rotateAll(t.Context())
+	m.fails(404, logical.ReadOperation, "keys/"+old, nil, "there is no key")
 }

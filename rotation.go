@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/schedule"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
 // startRotation begins the work of rotations, unless it is under way. Vault calls
@@ -127,11 +128,15 @@ func (e *engine) decide(ctx context.Context, r *request) (decided *state, step k
 // settle brings the ring up to date with the config and the time now.
 func settle(ctx context.Context, r *request, s *state, now time.Time) error {
 	to, err := publishTo(ctx, r, s.Config)
-	if err != nil {
-		return err
-	}
 	s.Ring.Settle(s.Config.policy(), now)
-	s.Ring.PublishTo(to)
+	var unreadable store.UnreadableError
+	switch {
+	case errors.As(err, &unreadable): // the platform client's; it keeps no key of this one from being deleted
+	case err != nil:
+		return err
+	default:
+		s.Ring.PublishTo(to)
+	}
 	return nil
 }
 
@@ -152,7 +157,7 @@ func (e *engine) prepare(ctx context.Context, r *request, decided *state, step k
 			return err
 		}, nil
 	case keyring.Drop:
-		return func(ring *keyring.Ring, _ time.Time) error { return ring.Remove(step.Key.ID, false) }, nil
+		return func(ring *keyring.Ring, _ time.Time) error { ring.Drop(step.Key.ID); return nil }, nil
 	case keyring.Publish:
 		return e.publish(ctx, r, decided), ctx.Err()
 	}

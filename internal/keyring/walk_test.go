@@ -182,9 +182,7 @@ func (w *walk) step() {
 		if s.Key.Accepted != w.ring.Active().Accepted {
 			w.fail("%s leaves, and was accepted at %q", s.Key.ID, s.Key.Accepted)
 		}
-		if err := w.ring.Remove(s.Key.ID, false); err != nil {
-			w.fail("%v", err)
-		}
+		w.ring.Drop(s.Key.ID)
 	case keyring.Prove:
 		w.prove(s.Key)
 	case keyring.Accept:
