@@ -114,7 +114,7 @@ func (e *engine) fetchToken(ctx context.Context, r *request, v *view, again bool
 		}
 	}()
 	if t, err = e.issue(ctx, r, r.client, v); err != nil && !again {
-		e.log.of(r.client, r.ID).Warn("there is no new token to hand out again", "error", err)
+		e.log.warnSeldom(e.log.of(r.client, r.ID), r.client, "there is no new token to hand out again", e.now(), err)
 	}
 	return t, err
 }

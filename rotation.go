@@ -72,6 +72,7 @@ func (e *engine) listClients(ctx context.Context, s logical.Storage) ([]string, 
 	e.connections.keep(there)
 	e.rechecks.keep(there)
 	e.failures.keep(there)
+	e.log.keep(there)
 	return names, nil
 }
 
