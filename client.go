@@ -106,7 +106,7 @@ func (c *client) requestWith(ctx context.Context, v *view, k *keyring.Key) (*iss
 		return nil, err
 	}
 	if k.State == keyring.Retiring {
-		c.metrics.retiring.WithLabelValues(c.name).Inc()
+		c.metrics.retiringSigned(c.name)
 	}
 	return &issued{t, c.config.ClientID, k.ID}, nil
 }

@@ -42,7 +42,7 @@ func newEngine() *engine {
 	}
 	clock := func() time.Time { return e.now() }
 	e.entries = newEntries(clock)
-	e.entries.onWrite, e.entries.views.onPut = e.written, e.metrics.begin
+	e.entries.onWrite, e.entries.onRead, e.entries.views.onRead = e.written, e.metrics.found, e.metrics.found
 	e.hosts = newHosts(clock)
 	e.connections = newConnections(clock)
 	e.schedule = schedule.New(clock)
@@ -55,6 +55,9 @@ func newEngine() *engine {
 func (e *engine) written(client string, w written) {
 	if w.config || w.active {
 		e.tokens.Drop(client)
+	}
+	if w.deleted {
+		e.metrics.found(client, false)
 	}
 	e.schedule.Wake(client)
 	for _, managed := range w.managed {
@@ -145,6 +148,11 @@ func (e *engine) issue(ctx context.Context, r *request, name string, v *view) (*
 
 // prove requests a token with k, to throw away.
 func (e *engine) prove(ctx context.Context, r *request, c *config, k *keyring.Key) (*redoxapi.Token, error) {
+	if !r.worker { // the labels of its metrics may begin with its view
+		if _, err := e.entries.view(ctx, r.Storage, r.client); err != nil {
+			return nil, err
+		}
+	}
 	as, err := e.clientNamed(r, r.client, c)
 	if err != nil {
 		return nil, err

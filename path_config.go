@@ -100,7 +100,6 @@ func (e *engine) writeConfig(ctx context.Context, r *request) (*logical.Response
 func (e *engine) deleteConfig(ctx context.Context, r *request) (*logical.Response, error) {
 	err := e.entries.removeConfig(ctx, r.Storage, r.client)
 	e.forget(r.client)
-	e.metrics.forget(r.client)
 	if err != nil {
 		return nil, err
 	}

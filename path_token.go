@@ -48,10 +48,7 @@ func (e *engine) readToken(ctx context.Context, r *request) (*logical.Response, 
 		err = complete(r.paths, v.config, v.ring)
 	}
 	if err != nil {
-		// Counted only where there is a config, or any name would become a label.
-		if e.entries.views.has(r.client) {
-			e.metrics.reads.WithLabelValues(r.client, outcomeError).Inc()
-		}
+		e.metrics.read(r.client, outcomeError)
 		return nil, err
 	}
 	read := e.freshToken
@@ -62,7 +59,7 @@ func (e *engine) readToken(ctx context.Context, r *request) (*logical.Response, 
 	if err != nil {
 		outcome = outcomeOf(err)
 	}
-	e.metrics.reads.WithLabelValues(r.client, outcome).Inc()
+	e.metrics.read(r.client, outcome)
 	return resp, err
 }
 

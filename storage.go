@@ -40,6 +40,7 @@ type state struct {
 type entries struct {
 	now     func() time.Time
 	onWrite func(client string, w written)
+	onRead  func(client string, configured bool) // called under the client's lock with what is stored
 
 	// locks serialise read-modify-write of a client. Clients share them (they are
 	// striped): while a function holds one, it takes no second one, makes no
@@ -52,6 +53,7 @@ type entries struct {
 // written says what a write changed, or may have changed if it failed.
 type written struct {
 	config  bool     // the config
+	deleted bool     // the config
 	active  bool     // which key signs
 	managed []string // clients whose keys this one may publish, now or before
 }
@@ -112,6 +114,7 @@ func (e *entries) update(ctx context.Context, s logical.Storage, client string, 
 	if err != nil {
 		return err
 	}
+	e.onRead(client, st.Config != nil)
 	if err := change(st); err != nil {
 		return err
 	}
@@ -150,7 +153,7 @@ func (e *entries) removeConfigLocked(ctx context.Context, s logical.Storage, cli
 	if err != nil && !errors.As(err, &unreadable) {
 		return err
 	}
-	w := written{config: true}
+	w := written{config: true, deleted: true}
 	if c != nil {
 		w.managed = managedNames(c.Manages)
 	}

@@ -47,7 +47,7 @@ func (v *view) signer(k *keyring.Key) (*rsa.PrivateKey, error) {
 // read of storage is a call to Vault's process. A function that writes reads
 // storage, and not this.
 type views struct {
-	onPut func(client string) // called under mu with a client that has a config
+	onRead func(client string, configured bool) // called under mu with what is stored
 
 	mu     sync.Mutex // guards places; nothing is read or written under it
 	places map[string]*place
@@ -98,21 +98,19 @@ func (s *views) put(client string, at *place) {
 	read := at.reading
 	at.reading = nil
 	defer close(read.done)
+	if s.places[client] != at {
+		return
+	}
+	configured := read.err == nil && read.view.config != nil
+	if read.err == nil {
+		s.onRead(client, configured)
+	}
 	switch {
-	case s.places[client] != at:
-	case read.err == nil && read.view.config != nil:
+	case configured:
 		at.view = read.view
-		s.onPut(client)
 	case read.err == nil || at.view == nil:
 		delete(s.places, client) // requests for names that do not exist must not fill the memory
 	}
-}
-
-// has reports whether a client's view is in memory.
-func (s *views) has(client string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.places[client] != nil && s.places[client].view != nil
 }
 
 // forget drops a client's view, and with it the parsed private keys.
