@@ -89,11 +89,7 @@ func newBackend() *backend {
 			b.startRotation(req.Storage)
 			return nil
 		},
-		Clean: func(context.Context) {
-			b.schedule.Stop()
-			b.tokens.Close()
-			b.connections.keep(nil)
-		},
+		Clean: func(context.Context) { b.end() },
 	}
 	b.log.logger, b.writeSafe = b.Logger, b.WriteSafeReplicationState
 	return b
@@ -123,6 +119,11 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 			resp, err = nil, b.log.panicked(req.Path, req.ID, p)
 		}
 	}()
+	ctx, id, err := b.life.begin(ctx)
+	if err != nil {
+		return respond(err, req.ID)
+	}
+	defer b.life.done(id)
 	if len(req.Data) > 0 {
 		if err := checkInput(b.Route(req.Path), req); err != nil {
 			return respond(err, req.ID)

@@ -18,6 +18,7 @@ import (
 // tokens alone.
 type engine struct {
 	now         func() time.Time
+	life        *life
 	log         *mountLog
 	metrics     *metrics
 	entries     *entries
@@ -37,17 +38,33 @@ type engine struct {
 
 func newEngine() *engine {
 	e := &engine{
-		now: time.Now, log: newMountLog(), metrics: newMetrics(), rechecks: newRechecks(), failures: newFailures(),
+		now: time.Now, life: newLife(), log: newMountLog(), metrics: newMetrics(), rechecks: newRechecks(),
+		failures: newFailures(),
 		reads: newReadSlots(), proofs: newProofSlots(), generating: newGenerateSlots(),
 	}
 	clock := func() time.Time { return e.now() }
-	e.entries = newEntries(clock)
+	e.entries = newEntries(e.life.ctx, clock)
 	e.entries.onWrite, e.entries.onRead, e.entries.views.onRead = e.written, e.metrics.found, e.metrics.found
 	e.hosts = newHosts(clock)
 	e.connections = newConnections(clock)
 	e.schedule = schedule.New(clock)
 	e.tokens = tokencache.New[*issued](tokencache.Options{Now: clock, Passing: isUpstream})
 	return e
+}
+
+// end ends the mount. It returns when nothing is under way any more, and then memory
+// holds nothing of any client. It cannot begin anew: Vault makes another.
+func (e *engine) end() {
+	e.life.end()
+	e.schedule.Stop()
+	e.tokens.Close()
+	e.life.wait()
+	e.entries.views.clear()
+	e.connections.keep(nil)
+	e.rechecks.keep(nil)
+	e.failures.keep(nil)
+	e.log.keep(nil)
+	e.metrics.clear()
 }
 
 // written drops what memory holds of a client that was changed, and wakes its

@@ -127,6 +127,15 @@ func (m *metrics) forgetLocked(client string) {
 	m.skew.DeleteLabelValues(client)
 }
 
+// clear ends the labels of all clients.
+func (m *metrics) clear() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for client := range m.known {
+		m.forgetLocked(client)
+	}
+}
+
 // count calls add unless the client has no labels. It does nothing where m is nil.
 func (m *metrics) count(client string, add func()) {
 	if m == nil {

@@ -82,7 +82,7 @@ func (e *engine) reusedToken(
 	})
 	switch {
 	case errors.Is(err, tokencache.ErrClosed):
-		err = &redoxapi.UpstreamError{Kind: redoxapi.Overloaded, What: "the engine is being stopped or reloaded: try again"}
+		err = errEnded()
 	case errors.Is(err, tokencache.ErrGaveUp):
 		err = &redoxapi.UpstreamError{Kind: redoxapi.TimedOut, What: "the request was given up while it waited for a token"}
 	}
@@ -110,7 +110,7 @@ func (e *engine) fetchToken(ctx context.Context, r *request, v *view, again bool
 			t, err = nil, e.log.panicked(r.Path, r.ID, p)
 		}
 	}()
-	if t, err = e.issue(ctx, r, r.client, v); err != nil && !again {
+	if t, err = e.issue(ctx, r, r.client, v); err != nil && !again && ctx.Err() == nil {
 		e.log.warnSeldom(e.log.of(r.client, r.ID), r.client, "there is no new token to hand out again", e.now(), err)
 	}
 	return t, err

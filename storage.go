@@ -38,6 +38,7 @@ type state struct {
 // entries reads and writes the entries of clients, and keeps those that reads of
 // token and jwks need in memory: each read of storage is a call to Vault's process.
 type entries struct {
+	ctx     context.Context // of the mount
 	now     func() time.Time
 	onWrite func(client string, w written)
 	onRead  func(client string, configured bool) // called under the client's lock with what is stored
@@ -58,8 +59,8 @@ type written struct {
 	managed []string // clients whose keys this one may publish, now or before
 }
 
-func newEntries(now func() time.Time) *entries {
-	return &entries{now: now, locks: locksutil.CreateLocks(), views: newViews()}
+func newEntries(ctx context.Context, now func() time.Time) *entries {
+	return &entries{ctx: ctx, now: now, locks: locksutil.CreateLocks(), views: newViews()}
 }
 
 // loadConfig reads a client's config from storage, nil when there is none.
@@ -229,7 +230,7 @@ func (e *entries) view(ctx context.Context, s logical.Storage, client string) (*
 	if first {
 		reading.err = errors.New("the look at storage was broken off") // by a panic
 		defer e.views.put(client, at)
-		reading.view, reading.err = e.readView(context.WithoutCancel(ctx), s, client)
+		reading.view, reading.err = e.readView(e.ctx, s, client)
 		return reading.view, reading.err
 	}
 	select {

@@ -119,3 +119,10 @@ func (s *views) forget(client string) {
 	defer s.mu.Unlock()
 	delete(s.places, client)
 }
+
+// clear drops the views of all clients.
+func (s *views) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.places)
+}

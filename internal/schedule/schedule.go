@@ -31,7 +31,8 @@ type Work struct {
 type Schedule struct {
 	now func() time.Time
 
-	running sync.Mutex // held to start or stop; guards the two below
+	running sync.Mutex // held to start or stop; guards the three below
+	stopped bool
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when all goroutines have ended
 
@@ -96,16 +97,12 @@ func (s *Schedule) Workers() int {
 	return len(s.workers)
 }
 
-// Start begins the work, unless it is under way.
+// Start begins the work, unless it is under way or was stopped.
 func (s *Schedule) Start(work Work) {
 	s.running.Lock()
 	defer s.running.Unlock()
-	if s.done != nil {
-		select {
-		case <-s.done:
-		default:
-			return
-		}
+	if s.stopped || s.done != nil {
+		return
 	}
 	// Not a request's context: the work outlives the one that starts it.
 	ctx, cancel := context.WithCancel(context.Background())
@@ -117,10 +114,11 @@ func (s *Schedule) Start(work Work) {
 	}()
 }
 
-// Stop ends the work and waits until it has ended.
+// Stop ends the work for good and waits until it has ended.
 func (s *Schedule) Stop() {
 	s.running.Lock()
 	defer s.running.Unlock()
+	s.stopped = true
 	if s.cancel != nil {
 		s.cancel()
 		<-s.done
