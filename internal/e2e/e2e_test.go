@@ -187,6 +187,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"externalsecrets": externalSecretsCmd,
 	"edit":            editCmd,
 	"rights":          rightsCmd,
+	"neighbour":       neighbourCmd,
 	"consultemplate":  consulTemplateCmd,
 
 	"example":  exampleCmd,
