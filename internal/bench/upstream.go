@@ -13,7 +13,7 @@ import (
 // processor. It answers after a delay.
 type upstream struct {
 	url    string
-	host   string // of url, with its port
+	host   string // of url, with its port; /stall never answers there, /refuse refuses
 	server *http.Server
 	delay  atomic.Int64 // a time.Duration
 	conns  atomic.Int64 // opened so far
@@ -35,6 +35,15 @@ func newUpstream() (*upstream, error) {
 		},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body) // the request is not checked
+			switch r.URL.Path {
+			case "/stall":
+				<-r.Context().Done()
+				return
+			case "/refuse":
+				w.WriteHeader(http.StatusBadRequest)
+				_, _ = io.WriteString(w, `{"error":"invalid_request"}`) // likewise
+				return
+			}
 			if d := time.Duration(u.delay.Load()); d > 0 {
 				time.Sleep(d)
 			}
