@@ -25,6 +25,10 @@ type client struct {
 	metrics *metrics // nil: nothing is counted
 	now     func() time.Time
 	log     hclog.Logger
+
+	// allow returns an error unless the host of the token URL is allowed. It is called
+	// before each request to Redox, as the list may change meanwhile.
+	allow func(ctx context.Context) error
 }
 
 // issued is an access token and what it was issued for.
@@ -138,6 +142,9 @@ func (c *client) attempt(
 		return nil, err
 	}
 	defer release()
+	if err := c.allow(ctx); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.config.attemptTimeout())
 	defer cancel()
 	at := c.now()

@@ -21,6 +21,7 @@ type engine struct {
 	log         *mountLog
 	metrics     *metrics
 	entries     *entries
+	hosts       *hosts
 	connections *connections
 	rechecks    *rechecks
 	failures    *failures
@@ -41,6 +42,7 @@ func newEngine() *engine {
 	clock := func() time.Time { return e.now() }
 	e.entries = newEntries(clock)
 	e.entries.onWrite, e.entries.views.onPut = e.written, e.metrics.begin
+	e.hosts = newHosts(clock)
 	e.connections = newConnections(clock)
 	e.schedule = schedule.New(clock)
 	e.tokens = tokencache.New[*issued](tokencache.Options{Now: clock, Passing: isUpstream})
@@ -96,6 +98,19 @@ func (e *engine) update(ctx context.Context, r *request, change func(*state) err
 	return e.entries.update(ctx, r.Storage, r.client, change)
 }
 
+// hostsChanged drops what memory holds of the list of hosts, also after a failed
+// write, which may have reached storage. It drops the tokens as well: one of a host
+// that is not allowed any more must not be handed out again.
+func (e *engine) hostsChanged() {
+	e.hosts.forget()
+	e.tokens.Keep(nil)
+}
+
+// allow returns nil when the mount may talk to the host that c points to.
+func (e *engine) allow(ctx context.Context, r *request, c *config) error {
+	return e.hosts.allow(ctx, r.Storage, r.MountPoint, c)
+}
+
 // clientNamed returns a client, to request tokens with the config c.
 func (e *engine) clientNamed(r *request, name string, c *config) (*client, error) {
 	conn, err := e.connections.of(name, c.CAPEM)
@@ -104,6 +119,7 @@ func (e *engine) clientNamed(r *request, name string, c *config) (*client, error
 	}
 	return &client{
 		name: name, paths: r.paths, config: c, conn: conn, metrics: e.metrics, now: e.now, log: e.log.of(name, r.ID),
+		allow: func(ctx context.Context) error { return e.allow(ctx, r, c) },
 	}, nil
 }
 

@@ -43,6 +43,7 @@ func respond(err error, requestID string) (*logical.Response, error) {
 	var (
 		rule    keyring.Rule
 		user    userError
+		host    *hostError
 		missing notFound
 		refused *redoxapi.Error
 		up      *redoxapi.UpstreamError
@@ -50,7 +51,7 @@ func respond(err error, requestID string) (*logical.Response, error) {
 	switch {
 	case errors.As(err, &missing):
 		return nil, logical.CodedError(http.StatusNotFound, err.Error())
-	case errors.As(err, &user), errors.As(err, &rule), errors.As(err, &refused):
+	case errors.As(err, &user), errors.As(err, &host), errors.As(err, &rule), errors.As(err, &refused):
 		return logical.ErrorResponse("%s", err), nil
 	case errors.As(err, &up):
 		return nil, logical.CodedError(upstreamStatus(up.Kind), err.Error())

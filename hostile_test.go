@@ -78,14 +78,46 @@ func hostileURLs() []hostile {
 			each("config", field, "must not have a query or a fragment", "https://redox.example/?a=b",
 				"https://redox.example/?", "https://redox.example/#f", "https://redox.example/#"),
 			each("config", field, "must name a host", "https://:443/"),
-			each("config", field, "must have a port of 1 to 65535", "https://redox.example:0/",
+			each("config", field, "must name a host: its port must be 1 to 65535", "https://redox.example:0/",
 				"https://redox.example:65536/", "https://redox.example:/", "https://redox.example:99999999999/"),
+			each("config", field, "must name a host", "https://evil.example;.redoxengine.com/", "https://*.redoxengine.com/",
+				"https://.redoxengine.com/", "https://api.redoxengine.com./", "https://evil.example%EF%BC%8F.redoxengine.com/",
+				"https://api..redoxengine.com/", "https://-.redoxengine.com/", "https://127.1/", "https://0x7f000001/",
+				"https://[fe80::1%25eth0]/"),
 		)...)
 	}
-	return append(all, each("config", "audience", "must name the host of the token URL",
+	return slices.Concat(all, each("config", "audience", "must name the host of the token URL",
 		"https://evil.example/v2/auth/token", "https://api.redoxengine.com.evil.example/", "https://evilredoxengine.com/",
-		"https://api.redoxengine.com:8443/", "https://evil.example;.redoxengine.com/", "https://*.redoxengine.com/",
-		"https://.redoxengine.com/", "https://api.redoxengine.com./", "https://www.redoxengine.com/")...)
+		"https://api.redoxengine.com:8443/", "https://www.redoxengine.com/"),
+		each("config", "token_url", "a host that this mount may not talk to: allowed are",
+			"https://evil.example/v2/auth/token", "https://api.redoxengine.com.evil.example/", "https://evilredoxengine.com/",
+			"https://api.redoxengine.com:8443/", "https://www.redoxengine.com/", "https://10.0.0.1:8200/",
+			"https://[::1]:8200/", "http://127.0.0.1:8200/v1/auth/token", "http://localhost/"))
+}
+
+func hostileHosts() []hostile {
+	const item = "must list hosts as host or host:port"
+	return slices.Concat(
+		each("hosts", "allowed", "must be a list of strings", 7, true, object, []any{1}, []any{nil}, []any{list}),
+		each("hosts", "allowed", item+", such as gateway.example:8443; item 2 is", []any{"a", ""}, "a,https://b", "a,b/"),
+		each("hosts", "allowed", "it is empty", []any{""}, []any{" \n"}),
+		each("hosts", "allowed", "it is a URL", "https://gateway.example", "http://127.0.0.1:1/"),
+		each("hosts", "allowed", "it has a path", "gateway.example/v2", "/", `a\b`),
+		each("hosts", "allowed", "it has a *", "*", "*.example", "gateway.*"),
+		each("hosts", "allowed", "its port must be 1 to 65535", "a:0", "a:", "a:65536", "a:-1", "a:+1", "a:080", "a:https",
+			"[::1]:0", ":"),
+		each("hosts", "allowed", "needs brackets", "2001:db8::1", "::1", "a:1:2"),
+		each("hosts", "allowed", "must be an IPv6 address", "[2001:db8::1", "[127.0.0.1]", "[fe80::1%eth0]", "[a]", "[]:1"),
+		each("hosts", "allowed", "ends with a dot", "gateway.example.", "gateway.example.:443"),
+		each("hosts", "allowed", "other characters than ASCII", "gаteway.example", "evil.example／.redoxengine.com",
+			"a b", "a\x00b", "ｇateway.example", "a\u200db"),
+		each("hosts", "allowed", "a host has the characters", ".redoxengine.com", "evil.example;.redoxengine.com", "a..b",
+			"-a", "a-", "user@a", "a?b", "a#b", "a%2eb", ":443", strings.Repeat("a", 64), huge,
+			strings.Repeat("a.", 127)+"a"),
+		each("hosts", "allowed", "ends like an IPv4 address", "127.1", "2130706433", "0x7f000001", "1.2.3.256", "a.1",
+			"127.0.0.01"),
+		each("hosts", "allowed", "must name at most 1000 hosts", strings.Repeat("a,", 1001)),
+	)
 }
 
 func hostileNumbers() []hostile {
@@ -243,9 +275,9 @@ func TestHostileInput(t *testing.T) {
 	full.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "ring-key"})
 	full.ready("clients/acme/", nil)
 	full.write("config", map[string]any{"token_url": ""})
-	before := snapshot(t, full.storage)
+	before, nothing := snapshot(t, full.storage), snapshot(t, empty.storage)
 
-	tests := slices.Concat(hostileStrings(testdata(t, "certificate.pem")), hostileURLs(), hostileNumbers(),
+	tests := slices.Concat(hostileStrings(testdata(t, "certificate.pem")), hostileURLs(), hostileHosts(), hostileNumbers(),
 		hostileKeys(t), hostilePaths(), hostileFields())
 	for _, test := range tests {
 		if test.op == "" {
@@ -278,7 +310,7 @@ func TestHostileInput(t *testing.T) {
 		}
 	}
 	full.unchanged(before)
-	empty.unchanged(map[string]string{})
+	empty.unchanged(nothing)
 	covers(t, full, tests)
 	t.Logf("%d hostile inputs", len(tests))
 	if len(tests) < 150 {
@@ -315,6 +347,7 @@ func covers(t *testing.T, m *mount, tests []hostile) {
 // Paths that do not exist are refused by the framework, and nothing happens.
 func TestUnsupported(t *testing.T) {
 	m := newMount(t)
+	before := snapshot(t, m.storage)
 	for _, path := range []string{"", "tokens", "token/", "config/x", "keys/generate/x", "keys/a/activate/b",
 		"clients/a/b", "clients/a/clients/b/token", "Token"} {
 		for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation, logical.DeleteOperation,
@@ -325,5 +358,5 @@ func TestUnsupported(t *testing.T) {
 			}
 		}
 	}
-	m.unchanged(map[string]string{})
+	m.unchanged(before)
 }

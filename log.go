@@ -62,12 +62,13 @@ func (l *mountLog) failure(client, requestID, path string, now time.Time, err er
 	var (
 		rule    keyring.Rule
 		user    userError
+		host    *hostError
 		missing notFound
 		refused *redoxapi.Error
 	)
 	log := l.of(client, requestID).With("path", path)
 	switch {
-	case errors.As(err, &missing), errors.As(err, &user), errors.As(err, &rule):
+	case errors.As(err, &missing), errors.As(err, &user), errors.As(err, &host), errors.As(err, &rule):
 	case errors.As(err, &refused):
 		l.warnSeldom(log, "Redox refused", now, err)
 	case isUpstream(err):

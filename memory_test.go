@@ -84,8 +84,9 @@ func TestReadsNeedNoStorage(t *testing.T) {
 	m.pass(rereadAfter)
 	m.read("token")
 	m.read("jwks")
-	if n := storage.gets.Load(); n != 2 {
-		t.Errorf("%d reads of storage in all after a while, want 2", n)
+	// Config and ring of the client, and the hosts, once for all clients.
+	if n := storage.gets.Load(); n != 3 {
+		t.Errorf("%d reads of storage in all after a while, want 3", n)
 	}
 }
 

@@ -15,11 +15,12 @@ import (
 
 func TestConfig(t *testing.T) {
 	m := newMount(t)
+	before := snapshot(t, m.storage)
 	m.fails(404, logical.ReadOperation, "config", nil)
 	m.fails(404, logical.PatchOperation, "config", map[string]any{"client_id": "x"},
 		"there is no config to patch: write redox/config")
 	m.fails(400, logical.UpdateOperation, "config", map[string]any{"region": "ca"}, "client_id is required")
-	m.unchanged(map[string]string{})
+	m.unchanged(before)
 
 	want := map[string]any{
 		"client_id": clientID, "region": "us", "token_url": "https://api.redoxengine.com/v2/auth/token",
@@ -79,6 +80,7 @@ func TestConfigMerges(t *testing.T) {
 		for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 			t.Run(fmt.Sprint(op, " ", field), func(t *testing.T) {
 				m := newMount(t)
+				m.allow("redox.example")
 				if diff := cmp.Diff(stored, m.write("config", all)); diff != "" {
 					t.Fatalf("(-want +got):\n%s", diff)
 				}
@@ -100,6 +102,7 @@ func TestConfigMerges(t *testing.T) {
 
 func TestConfigRegions(t *testing.T) {
 	m := newMount(t)
+	m.allow("redox.example")
 	got := m.write("config", map[string]any{"client_id": "c", "region": "ca"})
 	if got["token_url"] != "https://api.ca.redoxengine.com/v2/auth/token" || got["audience"] != got["token_url"] {
 		t.Errorf("ca: %v, audience %v", got["token_url"], got["audience"])
@@ -122,8 +125,18 @@ func TestConfigRegions(t *testing.T) {
 		"audience": "https://api.ca.redoxengine.com/v2/auth/token"})
 }
 
+func TestConfigPublishesOneWay(t *testing.T) {
+	m := newMount(t)
+	m.write("config", map[string]any{"client_id": "c", "platform_client": "platform"})
+	m.fails(400, logical.UpdateOperation, "config", map[string]any{"public_jwks": true},
+		"platform_client and public_jwks exclude each other")
+	m.write("config", map[string]any{"public_jwks": true, "platform_client": ""})
+}
+
 func TestConfigTakesURLs(t *testing.T) {
 	m := newMount(t)
+	m.allow("redox.example", "redox.example:8443", "[2001:db8::1]", "127.0.0.1:1", "127.9.9.9:80", "localhost:65535",
+		"[::1]:8080", "192.0.2.1")
 	for _, good := range []string{
 		"https://redox.example", "https://redox.example:8443/a/b", "https://REDOX.example/token",
 		"https://[2001:db8::1]/token", "https://[2001:db8::1]:443/token",
@@ -163,6 +176,7 @@ func TestDeleteConfigKeepsKeys(t *testing.T) {
 // The last value on each side that a rule allows.
 func TestConfigTakesLimits(t *testing.T) {
 	m := newMount(t)
+	m.allow("redox.example", "redox.example:1", "redox.example:65535", "127.0.0.1:80")
 	url := "https://redox.example/"
 	for _, limits := range []map[string]any{
 		{"client_id": strings.Repeat("x", 256), "scope": strings.Repeat("x", 1024), "token_url": url +
@@ -183,6 +197,30 @@ func TestConfigTakesLimits(t *testing.T) {
 	m.write("config", map[string]any{"ca_pem": ca + strings.Repeat("\n", 256<<10-len(ca))})
 	m.fails(400, logical.UpdateOperation, "config", map[string]any{"ca_pem": ca +
 		strings.Repeat("\n", 256<<10-len(ca)+1)}, "ca_pem must be at most 256 KiB")
+	var managed []string
+	for i := range 256 {
+		managed = append(managed, fmt.Sprint("c", i, "=id"))
+	}
+	m.write("config", map[string]any{"manages": strings.Join(managed, ",")})
+}
+
+// The shortest and the longest rotation_period depend on the two other durations.
+func TestConfigTakesPeriods(t *testing.T) {
+	m := newMount(t)
+	m.write("config", map[string]any{"client_id": clientID, "assertion_ttl": 300})
+	for _, test := range []struct{ window, retire, least int }{
+		{0, 300, 60}, {168 * hour, 300, 168*hour + 60}, // a minute more than the window
+		{900, 24 * hour, 14550}, {900, 24*hour + 1, 14551}, {0, 8760 * hour, 5256000}, // a sixth of both, rounded up
+	} {
+		settings := map[string]any{"publish_window": test.window, "retire_after": test.retire, "rotation_period": test.least}
+		m.write("config", settings)
+		settings["rotation_period"] = 10 * year
+		m.write("config", settings)
+		for _, wrong := range []int{test.least - 1, 10*year + 1} {
+			settings["rotation_period"] = wrong
+			m.fails(400, logical.UpdateOperation, "config", settings, fmt.Sprint("or at least ", test.least, "s with"))
+		}
+	}
 }
 
 // Values are read as Vault reads its own, with blanks and line ends around them, as

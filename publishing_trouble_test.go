@@ -40,8 +40,9 @@ var publishTroubles = map[string]struct {
 	},
 	"the platform client asks elsewhere": {
 		func(m *mount) {
-			m.write("clients/platform/config", map[string]any{"token_url": strings.Replace(m.sandbox.TokenURL(), "127.0.0.1",
-				"localhost", 1)})
+			elsewhere := strings.Replace(m.sandbox.TokenURL(), "127.0.0.1", "localhost", 1)
+			m.allow(hostOf(elsewhere))
+			m.write("clients/platform/config", map[string]any{"token_url": elsewhere})
 		},
 		"token URL and audience must be those of client platform",
 		func(m *mount) {
@@ -184,6 +185,7 @@ func TestPublishTrouble(t *testing.T) {
 			if err != nil || !strings.Contains(fmt.Sprint(resp.Warnings), test.says) {
 				t.Errorf("check: %v, %v", resp, err)
 			}
+			m.expect(map[string]float64{"redox_publication_failed{client=default}": 1})
 			if !strings.Contains(m.log.String(), "the public keys at Redox are not up to date") {
 				t.Error("the log does not tell of it")
 			}
@@ -200,6 +202,7 @@ func TestPublishTrouble(t *testing.T) {
 			if got := m.publication(); !strings.HasPrefix(got, "up to date: ") {
 				t.Errorf("when it is mended: %s", got)
 			}
+			m.expect(map[string]float64{"redox_publication_failed{client=default}": 0})
 			m.pass(15 * time.Minute)
 			m.rotate()
 			m.signs(next)
@@ -257,6 +260,9 @@ func TestPublishSurvivesStorage(t *testing.T) {
 		if got := m.listed(); got != active || active == old {
 			t.Errorf("with a fault at operation %d Redox lists %s, active is %s", at, got, active)
 		}
+		if logged := strings.Contains(m.log.String(), "tried again in a minute"); logged == untouched {
+			t.Errorf("with a fault at operation %d an error is logged: %v", at, logged)
+		}
 		if untouched {
 			if at < 20 {
 				t.Errorf("such a rotation has %d storage operations", at)
@@ -268,9 +274,11 @@ func TestPublishSurvivesStorage(t *testing.T) {
 }
 
 // Whoever has mended what Redox refused writes the config again, and need not
-// wait; and what is no refusal of the key is not called one.
+// wait, even if storage fails at the first look; and what is no refusal of the key
+// is not called one.
 func TestPublishRetry(t *testing.T) {
-	m := newMount(t)
+	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+	m := newMountOn(t, storage, systemView(0))
 	m.platformReady(map[string]any{"max_retries": 0})
 	m.sandbox.SetFault(redoxtest.FaultUnavailable, 3)
 	m.rotate()
@@ -289,8 +297,29 @@ func TestPublishRetry(t *testing.T) {
 	}
 	m.publish("")
 	m.write("config", map[string]any{"max_retries": 0})
+	storage.countdown = 0
+	m.rotateAll(t.Context())
 	m.rotate()
 	if got := m.publication(); !strings.HasPrefix(got, "up to date: ") {
+		t.Errorf("publication: %s", got)
+	}
+}
+
+// A platform client that cannot be used is a fault here, and no refusal by Redox.
+func TestPublishDamaged(t *testing.T) {
+	m := newMount(t)
+	m.platformReady(nil)
+	key := configKey("platform")
+	damaged := strings.Replace(snapshot(t, m.storage)[key], `"ca_pem":""`, `"ca_pem":"x"`, 1)
+	if err := m.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(damaged)}); err != nil {
+		t.Fatal(err)
+	}
+	m.rotateAll(t.Context())
+	if log := m.log.String(); !strings.Contains(log, "tried again in a minute: client=default") ||
+		!strings.Contains(log, "no CERTIFICATE block that can be read") || strings.Contains(log, "panic") {
+		t.Errorf("the log holds %s", log)
+	}
+	if got := m.publication(); got != "about to begin" {
 		t.Errorf("publication: %s", got)
 	}
 }

@@ -2,6 +2,7 @@ package redox
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/schedule"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
@@ -200,6 +202,38 @@ func TestRotateAdopts(t *testing.T) {
 		t.Errorf("it waits %v", wait)
 	}
 	m.signs("mine")
+}
+
+// The pending key is gone when the rotation to it is to be written.
+func TestRotateOvertaken(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	active := m.ready("", nil)
+	next := m.write("keys/generate", nil)["key_id"].(string)
+	storage.got = func() {
+		storage.got = nil // at the first read of the ring
+		m.must(logical.DeleteOperation, "keys/"+next, nil)
+	}
+	m.fails(400, logical.UpdateOperation, "keys/rotate", nil, "the pending key was deleted or activated meanwhile: repeat")
+	if got := m.read("keys"); got["active"] != active || got["pending"] != "" {
+		t.Errorf("the ring: %v", got)
+	}
+}
+
+// Of many rings that are due, one generates a key at a time. One that waits for
+// its turn when it is stopped generates none.
+func TestRotationGeneratesOneKeyAtATime(t *testing.T) {
+	e := newMount(t).backend.engine
+	e.generating <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	due := &state{Ring: &keyring.Ring{Keys: []*keyring.Key{{State: keyring.Active, Bits: 2048}}}}
+	if apply, err := e.prepare(ctx, nil, due, keyring.Step{Action: keyring.Add}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, %v", apply, err)
+	}
+	if len(e.generating) != 1 {
+		t.Error("it released the turn of another")
+	}
 }
 
 // Storage fails at each operation of a whole rotation in turn: nothing is lost,

@@ -13,6 +13,7 @@ import (
 // processor. It answers after a delay.
 type upstream struct {
 	url    string
+	host   string // of url, with its port
 	server *http.Server
 	delay  atomic.Int64 // a time.Duration
 	conns  atomic.Int64 // opened so far
@@ -23,7 +24,7 @@ func newUpstream() (*upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &upstream{url: "http://" + l.Addr().String() + "/v2/auth/token"}
+	u := &upstream{url: "http://" + l.Addr().String() + "/v2/auth/token", host: l.Addr().String()}
 	answer := []byte(`{"access_token":"bench-3f6c1c0a7e5d4b7f9a1c","token_type":"Bearer","expires_in":300}`)
 	u.server = &http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
