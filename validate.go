@@ -42,6 +42,9 @@ func checkClientID(id string) error {
 	if id == "" {
 		return invalid("client_id is required: Redox's dashboard shows it on the settings page of the OAuth API key")
 	}
+	if strings.ContainsAny(id, "\"'`") {
+		return invalid("client_id must not have quotes: write it as Redox's dashboard shows it")
+	}
 	return unless(isClientID(id), "client_id must be at most 256 printable ASCII characters without blanks")
 }
 
@@ -133,6 +136,37 @@ func normalCA(text string) (string, error) {
 		certificates = append(certificates, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
 	return string(certificates), nil
+}
+
+// normalizeCA stores ca_pem in its normal form, and beside it as it was given.
+func (c *config) normalizeCA() error {
+	normal, err := normalCA(c.CAPEM)
+	if err == nil && normal != c.CAPEM {
+		c.CAPEM, c.CAPEMGiven = normal, shownCA(c.CAPEM)
+	}
+	return err
+}
+
+// shownCA returns the text of certificates as it was given, so that a read shows what
+// was written. It is empty when the text holds anything but PEM blocks, blank lines
+// and comments that begin with #: that may be what nobody should see.
+func shownCA(text string) string {
+	within := false
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "-----BEGIN CERTIFICATE-----":
+			within = true
+		case line == "-----END CERTIFICATE-----":
+			within = false
+		case !within && line != "" && !strings.HasPrefix(line, "#"):
+			return ""
+		}
+	}
+	if strings.TrimSpace(text) == "" {
+		return ""
+	}
+	return text
 }
 
 // certificateBlocks returns the blocks in text: PEM, or PEM or one certificate
