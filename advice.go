@@ -40,8 +40,6 @@ func (e *tokenError) advice() string {
 	case redoxapi.RateLimited:
 		return "Redox allows 10,000 requests in 5 minutes per source address, and all reads through this Vault share " +
 			"one: wait, and read tokens less often"
-	case redoxapi.Overloaded:
-		return fmt.Sprintf("%d of one client, or %d of all, wait for Redox already; try again", maxInFlight, maxInFlightAll)
 	case redoxapi.TimedOut:
 		return fmt.Sprintf("each of %d attempts had %s, the share of request_timeout in %sconfig: raise that, or lower "+
 			"max_retries", e.config.MaxRetries+1, e.config.attemptTimeout(), e.paths)

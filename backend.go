@@ -27,7 +27,10 @@ Set it up in this order:
     vault read redox/check
     vault read redox/token
 
-Every path exists a second time below clients/<name>/, for further OAuth API
+Anything between Vault and Redox that a token_url names, such as a gateway, has
+to be allowed first: vault write redox/hosts allowed=gateway.example
+
+These paths exist a second time below clients/<name>/, for further OAuth API
 keys: clients/acme/config, clients/acme/token and so on.
 `
 
@@ -56,6 +59,7 @@ func newBackend() *backend {
 		RunningVersion: Version,
 		Help:           strings.TrimSpace(help),
 		PathsSpecial: &logical.Paths{
+			Root:            []string{hostsKey},
 			SealWrapStorage: []string{clientsPrefix},
 			Unauthenticated: []string{"jwks", "jwks/", "clients/+/jwks", "clients/+/jwks/"},
 		},
@@ -73,6 +77,7 @@ func newBackend() *backend {
 			b.pathJWKS(),
 			b.pathCheck(),
 			b.pathClients(),
+			b.pathHosts(),
 			b.pathMetrics(),
 		),
 		Invalidate: func(_ context.Context, key string) { b.invalidate(key) },
@@ -85,22 +90,19 @@ func newBackend() *backend {
 			b.startRotation(req.Storage)
 			return nil
 		},
-		Clean: func(context.Context) {
-			b.schedule.Stop()
-			b.tokens.Close()
-			b.connections.keep(nil)
-		},
+		Clean: func(context.Context) { b.end() },
 	}
 	b.log.logger, b.writeSafe = b.Logger, b.WriteSafeReplicationState
 	return b
 }
 
-// invalidate drops what memory holds of a client when another node has changed
-// an entry of it.
+// invalidate drops what memory holds of an entry that another node has changed.
 func (e *engine) invalidate(key string) {
 	name, isClient := strings.CutPrefix(key, clientsPrefix)
 	client, entry, _ := strings.Cut(name, "/")
 	switch {
+	case key == hostsKey:
+		e.hostsChanged()
 	case isClient && entry == configEntry:
 		e.forget(client)
 	case isClient && entry == keyringEntry:
@@ -118,6 +120,11 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 			resp, err = nil, b.log.panicked(req.Path, req.ID, p)
 		}
 	}()
+	ctx, id, err := b.life.begin(ctx)
+	if err != nil {
+		return respond(err, req.ID)
+	}
+	defer b.life.done(id)
 	if len(req.Data) > 0 {
 		if err := checkInput(b.Route(req.Path), req); err != nil {
 			return respond(err, req.ID)

@@ -25,6 +25,14 @@ type client struct {
 	metrics *metrics // nil: nothing is counted
 	now     func() time.Time
 	log     hclog.Logger
+
+	// allow returns an error unless the host of the token URL is allowed. It is called
+	// before each request to Redox, as the list may change meanwhile.
+	allow func(ctx context.Context) error
+
+	reads, proofs *slots
+	chargeTo      string // the client whose slots are taken: for whom the request is
+	worker        bool   // the request is of that client's worker
 }
 
 // issued is an access token and what it was issued for.
@@ -57,7 +65,7 @@ func complete(paths string, c *config, ring *keyring.Ring) error {
 // the key is unknown is tried once more with the newest key of before that Redox
 // accepted with the config as it is.
 func (c *client) issue(ctx context.Context, v *view) (t *issued, unknownKey bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, seconds(c.config.RequestTimeout))
+	ctx, cancel := c.limited(ctx)
 	defer cancel()
 	first, second := v.ring.Active(), v.ring.NewestAccepted(v.where)
 	if second != nil && c.conn.isUnknown(first.ID, c.now()) {
@@ -89,12 +97,16 @@ func (c *client) requestWith(ctx context.Context, v *view, k *keyring.Key) (*iss
 	if err != nil {
 		return nil, err
 	}
-	t, err := c.requestToken(ctx, k, private, c.conn.reads)
+	from := c.reads
+	if c.worker {
+		from = c.proofs
+	}
+	t, err := c.requestToken(ctx, k, private, from)
 	if err != nil {
 		return nil, err
 	}
 	if k.State == keyring.Retiring {
-		c.metrics.retiring.WithLabelValues(c.name).Inc()
+		c.metrics.retiringSigned(c.name)
 	}
 	return &issued{t, c.config.ClientID, k.ID}, nil
 }
@@ -105,16 +117,25 @@ func (c *client) prove(ctx context.Context, k *keyring.Key) (*redoxapi.Token, er
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, seconds(c.config.RequestTimeout))
+	ctx, cancel := c.limited(ctx)
 	defer cancel()
-	return c.requestToken(ctx, k, private, c.conn.proofs)
+	return c.requestToken(ctx, k, private, c.proofs)
+}
+
+// limited returns ctx with request_timeout. That of a worker has none: it waits for
+// its slots as well, and each of its attempts has a limit.
+func (c *client) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	if c.worker {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, seconds(c.config.RequestTimeout))
 }
 
 // requestToken requests a token, signing with k, which is private. A passing failure
 // is tried again, each time with a new assertion, until ctx ends. Its error is a
 // [*tokenError] unless no request could be made.
 func (c *client) requestToken(
-	ctx context.Context, k *keyring.Key, private *rsa.PrivateKey, from slots,
+	ctx context.Context, k *keyring.Key, private *rsa.PrivateKey, from *slots,
 ) (*redoxapi.Token, error) {
 	for tries := int64(0); ; tries++ {
 		t, err := c.attempt(ctx, k.ID, private, from)
@@ -122,7 +143,8 @@ func (c *client) requestToken(
 			return t, nil
 		}
 		var up *redoxapi.UpstreamError
-		if !errors.As(err, &up) || !up.Transient() || tries >= c.config.MaxRetries || !pause(ctx, tries, up.RetryAfter) {
+		if !errors.As(err, &up) || !up.Transient() || tries >= c.config.MaxRetries ||
+			!pause(ctx, tries, up.RetryAfter, seconds(c.config.RequestTimeout)) {
 			return nil, &tokenError{err: err, config: c.config, keyID: k.ID, origin: k.Origin, paths: c.paths}
 		}
 		c.metrics.retried(c.name)
@@ -131,13 +153,16 @@ func (c *client) requestToken(
 
 // attempt signs one assertion and sends it once.
 func (c *client) attempt(
-	ctx context.Context, id keyring.ID, private *rsa.PrivateKey, from slots,
+	ctx context.Context, id keyring.ID, private *rsa.PrivateKey, from *slots,
 ) (*redoxapi.Token, error) {
-	release, err := from.acquire(ctx)
+	release, err := from.acquire(ctx, c.chargeTo, c.worker)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	if err := c.allow(ctx); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.config.attemptTimeout())
 	defer cancel()
 	at := c.now()
@@ -163,12 +188,12 @@ func (c *client) attempt(
 
 // pause waits before the next attempt: 100 ms, doubled for each attempt, then
 // shortened at random by up to half. It waits at least as long as least, which the
-// server asked for. It returns false when ctx leaves no time for that.
-func pause(ctx context.Context, tries int64, least time.Duration) bool {
+// server asked for. It returns false when that is longer than most, or than ctx lasts.
+func pause(ctx context.Context, tries int64, least, most time.Duration) bool {
 	wait := 100 * time.Millisecond << tries
 	wait -= rand.N(wait / 2) //nolint:gosec // spreads load, guards nothing
 	wait = max(wait, least)
-	if deadline, limited := ctx.Deadline(); limited && time.Until(deadline) <= wait {
+	if deadline, limited := ctx.Deadline(); wait >= most || limited && time.Until(deadline) <= wait {
 		return false
 	}
 	timer := time.NewTimer(wait)

@@ -1,8 +1,8 @@
 package redox
 
 import (
+	"cmp"
 	"encoding/json"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -23,6 +23,7 @@ type config struct {
 	RequestTimeout int64  `json:"request_timeout"`
 	MaxRetries     int64  `json:"max_retries"`
 	CAPEM          string `json:"ca_pem"`
+	CAPEMGiven     string `json:"ca_pem_given,omitempty"` // the text that CAPEM was read from, if it differs and can be shown
 	PublicJWKS     bool   `json:"public_jwks"`
 	ReuseTokens    bool   `json:"reuse_tokens,omitempty"`
 	RotationPeriod int64  `json:"rotation_period"` // this and the next two in seconds
@@ -54,6 +55,8 @@ type setting struct {
 	bounds      string
 	rule        func(c *config) error
 }
+
+const fieldCAPEM = "ca_pem"
 
 // settings has one row for each field. A merged config is checked in this order.
 var settings = []setting{{
@@ -108,10 +111,11 @@ var settings = []setting{{
 	answer: "Further attempts after a passing failure",
 	most:   5, bounds: "0 to 5",
 }, {
-	name: "ca_pem", kind: framework.TypeString, area: true, stored: func(c *config) any { return &c.CAPEM },
+	name: fieldCAPEM, kind: framework.TypeString, area: true, stored: func(c *config) any { return &c.CAPEM },
 	help:   "Certificates (PEM) of the authorities to trust instead of the system's. The system's when absent or empty.",
 	answer: "Authorities trusted instead of the system's, empty for the system's",
-	rule:   func(c *config) (err error) { c.CAPEM, err = normalCA(c.CAPEM); return err },
+	shown:  func(c *config) any { return cmp.Or(c.CAPEMGiven, c.CAPEM) },
+	rule:   func(c *config) error { return c.normalizeCA() },
 }, {
 	name: "public_jwks", kind: framework.TypeBool, initial: false, stored: func(c *config) any { return &c.PublicJWKS },
 	help:   "Serve the public JWK Set at jwks without a Vault token, for Redox to fetch. false when absent.",
@@ -223,21 +227,36 @@ func (c *config) UnmarshalJSON(raw []byte) error {
 // merge stores the given fields (null: the default), then checks the whole config.
 // The values must have passed checkInput.
 func (c *config) merge(given map[string]any) error {
+	c.unpin()
 	for _, s := range settings {
 		if value, is := given[s.name]; is {
 			s.set(c, value)
 		}
 	}
-	c.ClientID = strings.TrimSpace(c.ClientID)
+	if _, is := given[fieldCAPEM]; is {
+		c.CAPEMGiven = ""
+	}
 	if c.Region == "" {
 		c.Region = "us"
 	}
+	c.unpin()
 	for _, s := range settings {
 		if err := s.check(c); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// unpin makes a token URL and an audience that are what would be in effect without
+// them follow the region: what a read shows can be written back and means the same.
+func (c *config) unpin() {
+	if c.TokenURL == tokenURLs[c.Region] {
+		c.TokenURL = ""
+	}
+	if c.Audience == c.tokenURL() {
+		c.Audience = ""
+	}
 }
 
 // show returns the settings in effect.

@@ -1,7 +1,6 @@
 package redox
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -9,40 +8,24 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// A request to Redox holds Vault's locks while it waits, so the number in flight
-// is bounded, per client and in total. Proofs and checks have slots of their own,
-// as they are needed most when all others are taken.
-const (
-	maxInFlight       = 64
-	maxInFlightAll    = 256
-	maxProofsInFlight = 2
-)
-
-// slotWait is how long a request waits for a slot when all are taken.
-const slotWait = time.Second
-
 // connections keeps each client's connection to Redox. It is derived from the
 // client's config and compared on use, so a stale one cannot be used; forget
 // only frees it early.
 type connections struct {
 	now func() time.Time
-	all chan struct{} // slots that the clients share
 
 	mu      sync.Mutex // guards clients; nothing waits or connects under it
 	clients map[string]*connection
 }
 
 func newConnections(now func() time.Time) *connections {
-	return &connections{now: now, all: make(chan struct{}, maxInFlightAll), clients: map[string]*connection{}}
+	return &connections{now: now, clients: map[string]*connection{}}
 }
 
-// connection is one client's HTTP transport, its limits, and what was learned
-// over it.
+// connection is one client's HTTP transport, and what was learned over it.
 type connection struct {
-	caPEM  string
-	api    *redoxapi.Client
-	reads  slots // of reads of token
-	proofs slots // of proofs and checks
+	caPEM string
+	api   *redoxapi.Client
 
 	mu           sync.Mutex // guards the two below
 	unknown      keyring.ID // the active key that Redox did not know
@@ -57,30 +40,15 @@ func (c *connections) of(client, caPEM string) (*connection, error) {
 		return known, nil
 	}
 	api, err := redoxapi.New(redoxapi.Options{
-		CAPEM: caPEM, Version: Version, MaxConns: maxInFlight + maxProofsInFlight, MaxIdleConns: maxInFlight, Now: c.now,
+		CAPEM: caPEM, Version: Version, MaxConns: maxRequestsToHost, MaxIdleConns: maxReads, Now: c.now,
 	})
 	if err != nil {
 		return nil, err
 	}
 	c.forgetLocked(client)
-	made := &connection{
-		caPEM: caPEM, api: api,
-		reads:  slots{make(chan struct{}, maxInFlight), c.all},
-		proofs: slots{make(chan struct{}, maxProofsInFlight)},
-	}
+	made := &connection{caPEM: caPEM, api: api}
 	c.clients[client] = made
 	return made, nil
-}
-
-// inFlight returns how many reads of each client wait for Redox.
-func (c *connections) inFlight() map[string]int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := map[string]int{}
-	for client, of := range c.clients {
-		n[client] = len(of.reads[0])
-	}
-	return n
 }
 
 func (c *connections) forget(client string) {
@@ -121,37 +89,4 @@ func (c *connection) isUnknown(id keyring.ID, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.unknown == id && now.Before(c.unknownUntil)
-}
-
-// slots bounds the requests in flight: a request holds one slot of each kind.
-type slots []chan struct{}
-
-// acquire takes one slot of each kind; release gives them back.
-func (s slots) acquire(ctx context.Context) (release func(), err error) {
-	turn := time.NewTimer(slotWait)
-	defer turn.Stop()
-	for i, slot := range s {
-		select {
-		case slot <- struct{}{}:
-			continue
-		default:
-		}
-		select {
-		case slot <- struct{}{}:
-			continue
-		case <-turn.C:
-			err = &redoxapi.UpstreamError{Kind: redoxapi.Overloaded, What: "too many token requests at once"}
-		case <-ctx.Done():
-			err = &redoxapi.UpstreamError{Kind: redoxapi.TimedOut, What: "the request was given up while it waited for its turn"}
-		}
-		s[:i].release()
-		return nil, err
-	}
-	return s.release, nil
-}
-
-func (s slots) release() {
-	for _, slot := range s {
-		<-slot
-	}
 }

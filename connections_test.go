@@ -2,13 +2,9 @@ package redox
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
-
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -71,34 +67,6 @@ func TestTokenOnAClosedConnection(t *testing.T) {
 	}
 }
 
-// 64 of a client's requests are in flight at most; another waits its turn for
-// a second, and then does not add to the heap. Other clients are not affected.
-func TestTokenOverload(t *testing.T) {
-	m := newMount(t)
-	m.ready("", map[string]any{"request_timeout": 30, "max_retries": 0})
-	m.ready("clients/other/", nil)
-	m.sandbox.SetFault(redoxtest.FaultStall, maxInFlight)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	for range maxInFlight {
-		go func() {
-			_, err := m.request(ctx, logical.ReadOperation, "token", nil)
-			done <- err
-		}()
-	}
-	waitFor(t, "all slots to be taken", func() bool { return len(m.sandbox.Assertions()) == maxInFlight })
-	m.fails(429, logical.ReadOperation, "token", nil, "too many token requests at once: 64 of")
-	m.read("clients/other/token")
-	m.read("check")
-	cancel()
-	for range maxInFlight {
-		if err := <-done; err == nil {
-			t.Error("a stalled request succeeded")
-		}
-	}
-	m.read("token")
-}
-
 // Nothing of the request that failed holds a lock: while Redox stalls, the
 // config can be written and keys be added.
 func TestWritesWhileRedoxStalls(t *testing.T) {
@@ -118,48 +86,4 @@ func TestWritesWhileRedoxStalls(t *testing.T) {
 	m.read("token")
 	cancel()
 	<-done
-}
-
-// A request that waits for a slot gets the next one that is released, or gives up
-// after a second, or when its reader does.
-func TestSlots(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := slots{make(chan struct{}, 2), make(chan struct{}, 3)}
-		var release []func()
-		for range 2 {
-			done, err := s.acquire(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			release = append(release, done)
-		}
-		go func() {
-			time.Sleep(slotWait - time.Millisecond)
-			release[0]()
-		}()
-		if _, err := s.acquire(t.Context()); err != nil {
-			t.Errorf("a slot became free in time: %v", err)
-		}
-		start := time.Now()
-		_, err := s.acquire(t.Context())
-		var up *redoxapi.UpstreamError
-		if !errors.As(err, &up) || up.Kind != redoxapi.Overloaded || time.Since(start) != slotWait {
-			t.Errorf("after %v: %v", time.Since(start), err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), slotWait/2)
-		defer cancel()
-		if _, err := s.acquire(ctx); !errors.As(err, &up) || up.Kind != redoxapi.TimedOut {
-			t.Errorf("the reader gave up: %v", err)
-		}
-		if taken := [2]int{len(s[0]), len(s[1])}; taken != [2]int{2, 2} {
-			t.Errorf("slots taken: %v", taken)
-		}
-		// The second kind is full: the slot of the first is given back.
-		release[1]()
-		s[1] <- struct{}{}
-		s[1] <- struct{}{}
-		if _, err := s.acquire(t.Context()); !errors.As(err, &up) || up.Kind != redoxapi.Overloaded || len(s[0]) != 1 {
-			t.Errorf("%v, %d slots taken", err, len(s[0]))
-		}
-	})
 }

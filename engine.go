@@ -18,10 +18,15 @@ import (
 // tokens alone.
 type engine struct {
 	now         func() time.Time
+	life        *life
 	log         *mountLog
 	metrics     *metrics
 	entries     *entries
+	hosts       *hosts
 	connections *connections
+	reads       *slots // of reads of token, in flight to Redox
+	proofs      *slots // of proofs and checks
+	generating  *slots // of keys that are generated
 	rechecks    *rechecks
 	failures    *failures
 	overviews   *overviews
@@ -34,23 +39,39 @@ type engine struct {
 	// unread returns how many clients this node has not looked at yet since it began to
 	// rotate keys, and whether it has looked at all of them.
 	unread func() (n int, complete bool)
-
-	generating chan struct{} // has room for one rotation that generates a key
 }
 
 func newEngine() *engine {
 	e := &engine{
-		now: time.Now, log: newMountLog(), metrics: newMetrics(), rechecks: newRechecks(), failures: newFailures(),
-		overviews: newOverviews(), generating: make(chan struct{}, 1),
+		now: time.Now, life: newLife(), log: newMountLog(), metrics: newMetrics(), rechecks: newRechecks(),
+		failures: newFailures(), overviews: newOverviews(),
+		reads: newReadSlots(), proofs: newProofSlots(), generating: newGenerateSlots(),
 	}
 	clock := func() time.Time { return e.now() }
-	e.entries = newEntries(clock)
-	e.entries.onWrite, e.entries.views.onPut = e.written, e.viewed
+	e.entries = newEntries(e.life.ctx, clock)
+	e.entries.onWrite, e.entries.onRead, e.entries.views.onRead = e.written, e.metrics.found, e.viewed
+	e.hosts = newHosts(clock)
 	e.connections = newConnections(clock)
 	e.schedule = schedule.New(clock)
-	e.unread, e.overviews.onConfig = e.schedule.Unread, e.metrics.begin
+	e.unread = e.schedule.Unread
 	e.tokens = tokencache.New[*issued](tokencache.Options{Now: clock, Passing: isUpstream})
 	return e
+}
+
+// end ends the mount. It returns when nothing is under way any more, and then memory
+// holds nothing of any client. It cannot begin anew: Vault makes another.
+func (e *engine) end() {
+	e.life.end()
+	e.schedule.Stop()
+	e.tokens.Close()
+	e.life.wait()
+	e.entries.views.clear()
+	e.connections.keep(nil)
+	e.rechecks.keep(nil)
+	e.failures.keep(nil)
+	e.overviews.keep(nil)
+	e.log.keep(nil)
+	e.metrics.clear()
 }
 
 // written drops what memory holds of a client that was changed, and wakes its
@@ -62,16 +83,22 @@ func (e *engine) written(client string, w written) {
 	if w.config || w.active {
 		e.tokens.Drop(client)
 	}
+	if w.deleted {
+		e.metrics.found(client, false)
+	}
 	e.schedule.Wake(client)
 	for _, managed := range w.managed {
 		e.schedule.Wake(managed)
 	}
 }
 
-// viewed begins to count for a client that was read, and tells the schedule when its
-// next step is due.
+// viewed notes a client whose view was read from storage: whether it has a config, and
+// when its next step is due.
 func (e *engine) viewed(client string, v *view) {
-	e.metrics.begin(client)
+	e.metrics.found(client, v.config != nil)
+	if v.config == nil {
+		return
+	}
 	due := e.now()
 	if step := v.ring.Next(v.config.policy(), due); step.Action == keyring.Wait {
 		due = step.At
@@ -95,6 +122,7 @@ type request struct {
 	client string // as stored: default for the bare paths
 	paths  string // of this client, for remedies: redox/ or redox/clients/acme/
 	fields *framework.FieldData
+	worker bool // it is a step of the client's worker: nobody waits for it
 }
 
 // load reads the client of a request from storage.
@@ -117,6 +145,19 @@ func (e *engine) update(ctx context.Context, r *request, change func(*state) err
 	return e.entries.update(ctx, r.Storage, r.client, change)
 }
 
+// hostsChanged drops what memory holds of the list of hosts, also after a failed
+// write, which may have reached storage. It drops the tokens as well: one of a host
+// that is not allowed any more must not be handed out again.
+func (e *engine) hostsChanged() {
+	e.hosts.forget()
+	e.tokens.Keep(nil)
+}
+
+// allow returns nil when the mount may talk to the host that c points to.
+func (e *engine) allow(ctx context.Context, r *request, c *config) error {
+	return e.hosts.allow(ctx, r.Storage, r.MountPoint, c)
+}
+
 // clientNamed returns a client, to request tokens with the config c.
 func (e *engine) clientNamed(r *request, name string, c *config) (*client, error) {
 	conn, err := e.connections.of(name, c.CAPEM)
@@ -124,7 +165,9 @@ func (e *engine) clientNamed(r *request, name string, c *config) (*client, error
 		return nil, err
 	}
 	return &client{
-		name: name, paths: r.paths, config: c, conn: conn, metrics: e.metrics, now: e.now, log: e.log.of(name, r.ID),
+		name: name, paths: r.paths, config: c, conn: conn, reads: e.reads, proofs: e.proofs, chargeTo: r.client,
+		worker: r.worker, metrics: e.metrics, now: e.now, log: e.log.of(name, r.ID),
+		allow: func(ctx context.Context) error { return e.allow(ctx, r, c) },
 	}, nil
 }
 
@@ -147,9 +190,24 @@ func (e *engine) issue(ctx context.Context, r *request, name string, v *view) (*
 
 // prove requests a token with k, to throw away.
 func (e *engine) prove(ctx context.Context, r *request, c *config, k *keyring.Key) (*redoxapi.Token, error) {
+	if !r.worker { // the labels of its metrics may begin with its view
+		if _, err := e.entries.view(ctx, r.Storage, r.client); err != nil {
+			return nil, err
+		}
+	}
 	as, err := e.clientNamed(r, r.client, c)
 	if err != nil {
 		return nil, err
 	}
 	return as.prove(ctx, k)
+}
+
+// generate makes a key for the client of a request, when it is that client's turn.
+func (e *engine) generate(ctx context.Context, r *request, bits int) (*keyring.Key, error) {
+	release, err := e.generating.acquire(ctx, r.client, r.worker)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return keyring.Generate(bits, e.now())
 }

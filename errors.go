@@ -23,6 +23,12 @@ type notFound string
 
 func (e notFound) Error() string { return string(e) }
 
+// bareError is a fault of the engine that is told to anybody: its text is all that is
+// said of it.
+type bareError string
+
+func (e bareError) Error() string { return string(e) }
+
 func isUnknownKey(err error) bool {
 	var refused *redoxapi.Error
 	return errors.As(err, &refused) && refused.UnknownKey()
@@ -43,14 +49,18 @@ func respond(err error, requestID string) (*logical.Response, error) {
 	var (
 		rule    keyring.Rule
 		user    userError
+		host    *hostError
 		missing notFound
+		bare    bareError
 		refused *redoxapi.Error
 		up      *redoxapi.UpstreamError
 	)
 	switch {
 	case errors.As(err, &missing):
 		return nil, logical.CodedError(http.StatusNotFound, err.Error())
-	case errors.As(err, &user), errors.As(err, &rule), errors.As(err, &refused):
+	case errors.As(err, &bare):
+		return nil, logical.CodedError(http.StatusInternalServerError, err.Error())
+	case errors.As(err, &user), errors.As(err, &host), errors.As(err, &rule), errors.As(err, &refused):
 		return logical.ErrorResponse("%s", err), nil
 	case errors.As(err, &up):
 		return nil, logical.CodedError(upstreamStatus(up.Kind), err.Error())

@@ -85,6 +85,7 @@ func FuzzRequest(f *testing.F) {
 		case logical.ReadOperation, logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation,
 			logical.ListOperation:
 			m := newMount(t)
+			m.allow("127.0.0.1:1")
 			// Closed, so that a proof or a token costs no time.
 			m.write("config", map[string]any{"client_id": "c", "token_url": "http://127.0.0.1:1/", "max_retries": 0})
 			m.write("keys/import", map[string]any{"private_key": testdata(t, "pkcs8.pem"), "key_id": "k"})

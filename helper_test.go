@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/vault/sdk/plugin/pb"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -81,10 +82,41 @@ func newMountOn(t *testing.T, storage logical.Storage, system logical.SystemView
 	}
 	m.backend = made.(*backend)
 	m.backend.unread = func() (int, bool) { return 0, true } // the workers do not run, unless by rotate
+	m.allowSandbox()
 	m.pass(0)
 	t.Cleanup(func() { m.backend.Cleanup(context.Background()) })
 	t.Cleanup(m.scan)
 	return m
+}
+
+// allowSandbox allows the sandbox's host, unless another mount has written the list:
+// then that one's sandbox is asked. It writes storage, which works on any node.
+func (m *mount) allowSandbox() {
+	m.t.Helper()
+	list, err := loadHosts(m.t.Context(), m.storage)
+	if err == nil && len(list.Allowed) == 0 {
+		err = store.Put(m.t.Context(), m.storage, hostsKey, &hostList{Allowed: []string{hostOf(m.sandbox.TokenURL())}})
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// hostOf returns the host of a URL, with its port.
+func hostOf(rawURL string) string {
+	_, rest, _ := strings.Cut(rawURL, "://")
+	host, _, _ := strings.Cut(rest, "/")
+	return host
+}
+
+// allow adds hosts to those that the mount may talk to.
+func (m *mount) allow(hosts ...string) {
+	m.t.Helper()
+	allowed := m.read("hosts")["allowed"].([]any)
+	for _, host := range hosts {
+		allowed = append(allowed, host)
+	}
+	m.write("hosts", map[string]any{"allowed": allowed})
 }
 
 // request sends one, and returns what a caller in Vault sees. Responses are
@@ -209,13 +241,16 @@ func outcome(op logical.Operation, resp *logical.Response, err error) (status in
 }
 
 // ready gives the client under prefix ("" or "clients/acme/") a key that the
-// sandbox knows, and a config.
+// sandbox knows, and a config, whose token_url it allows.
 func (m *mount) ready(prefix string, more map[string]any) (keyID string) {
 	m.t.Helper()
 	key := m.write(prefix+"keys/import", map[string]any{"private_key": testdata(m.t, "pkcs8.pem")})
 	m.publish(prefix)
 	settings := map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL()}
 	maps.Copy(settings, more)
+	if elsewhere, given := more["token_url"]; given {
+		m.allow(hostOf(elsewhere.(string)))
+	}
 	m.write(prefix+"config", settings)
 	return key["key_id"].(string)
 }

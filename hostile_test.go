@@ -44,7 +44,7 @@ func hostileStrings(certificate string) []hostile {
 		each("config", "client_id", printable, "a b", "a\x00b", "a\nb", "clіent" /* Cyrillic */, "a\u202eb", "\ufeffa",
 			huge, strings.Repeat("x", 257)),
 		each("config", "region", text, 1, false, list, object),
-		each("config", "region", "must be us or ca", "eu", "US", "us ", "uѕ", "us\x00", huge, "../ca"),
+		each("config", "region", "must be us or ca", "eu", "US", "u s", "uѕ", "us\x00", huge, "../ca"),
 		each("config", "scope", text, 1, true, list, object),
 		each("config", "scope", printable, "a\nb", "a\tb", "scоpe", "\x7f", huge, strings.Repeat("x", 1025)),
 		each("config", "ca_pem", text, 1, true, list, object),
@@ -66,9 +66,9 @@ func hostileURLs() []hostile {
 			each("config", field, "must be a string", 1, true, list, object),
 			each("config", field, "must be an absolute URL", "redox.example", "/v2/auth/token", "https:", "https://",
 				"https:redox.example", "https://a b/",
-				"https://redox.example/\x00", "https://redox.example/\n", "https://rеdox.example/", "https://[::1",
+				"https://redox.example/\x00", "https://redox.example/\n/", "https://rеdox.example/", "https://[::1",
 				"https://redox.example:port/",
-				"https://redox.example:-1/", " https://redox.example/", huge, "https://"+strings.Repeat("x", 1024)),
+				"https://redox.example:-1/", huge, "https://"+strings.Repeat("x", 1024)),
 			each("config", field, "must begin with https://", "http://redox.example/", "ftp://redox.example/",
 				"file://redox.example/etc", "HTTP://192.0.2.1/",
 				"http://[2001:db8::1]/", "http://127.0.0.1.redox.example/", "http://localhost.redox.example/", "http://0.0.0.0/",
@@ -78,14 +78,46 @@ func hostileURLs() []hostile {
 			each("config", field, "must not have a query or a fragment", "https://redox.example/?a=b",
 				"https://redox.example/?", "https://redox.example/#f", "https://redox.example/#"),
 			each("config", field, "must name a host", "https://:443/"),
-			each("config", field, "must have a port of 1 to 65535", "https://redox.example:0/",
+			each("config", field, "must name a host: its port must be 1 to 65535", "https://redox.example:0/",
 				"https://redox.example:65536/", "https://redox.example:/", "https://redox.example:99999999999/"),
+			each("config", field, "must name a host", "https://evil.example;.redoxengine.com/", "https://*.redoxengine.com/",
+				"https://.redoxengine.com/", "https://api.redoxengine.com./", "https://evil.example%EF%BC%8F.redoxengine.com/",
+				"https://api..redoxengine.com/", "https://-.redoxengine.com/", "https://127.1/", "https://0x7f000001/",
+				"https://[fe80::1%25eth0]/"),
 		)...)
 	}
-	return append(all, each("config", "audience", "must name the host of the token URL",
+	return slices.Concat(all, each("config", "audience", "must name the host of the token URL",
 		"https://evil.example/v2/auth/token", "https://api.redoxengine.com.evil.example/", "https://evilredoxengine.com/",
-		"https://api.redoxengine.com:8443/", "https://evil.example;.redoxengine.com/", "https://*.redoxengine.com/",
-		"https://.redoxengine.com/", "https://api.redoxengine.com./", "https://www.redoxengine.com/")...)
+		"https://api.redoxengine.com:8443/", "https://www.redoxengine.com/"),
+		each("config", "token_url", "a host that this mount may not talk to: allowed are",
+			"https://evil.example/v2/auth/token", "https://api.redoxengine.com.evil.example/", "https://evilredoxengine.com/",
+			"https://api.redoxengine.com:8443/", "https://www.redoxengine.com/", "https://10.0.0.1:8200/",
+			"https://[::1]:8200/", "http://127.0.0.1:8200/v1/auth/token", "http://localhost/"))
+}
+
+func hostileHosts() []hostile {
+	const item = "must list hosts as host or host:port"
+	return slices.Concat(
+		each("hosts", "allowed", "must be a list of strings", 7, true, object, []any{1}, []any{nil}, []any{list}),
+		each("hosts", "allowed", item+", such as gateway.example:8443; item 2 is", []any{"a", ""}, "a,https://b", "a,b/"),
+		each("hosts", "allowed", "it is empty", []any{""}, []any{" \n"}),
+		each("hosts", "allowed", "it is a URL", "https://gateway.example", "http://127.0.0.1:1/"),
+		each("hosts", "allowed", "it has a path", "gateway.example/v2", "/", `a\b`),
+		each("hosts", "allowed", "it has a *", "*", "*.example", "gateway.*"),
+		each("hosts", "allowed", "its port must be 1 to 65535", "a:0", "a:", "a:65536", "a:-1", "a:+1", "a:080", "a:https",
+			"[::1]:0", ":"),
+		each("hosts", "allowed", "needs brackets", "2001:db8::1", "::1", "a:1:2"),
+		each("hosts", "allowed", "must be an IPv6 address", "[2001:db8::1", "[127.0.0.1]", "[fe80::1%eth0]", "[a]", "[]:1"),
+		each("hosts", "allowed", "ends with a dot", "gateway.example.", "gateway.example.:443"),
+		each("hosts", "allowed", "other characters than ASCII", "gаteway.example", "evil.example／.redoxengine.com",
+			"a b", "a\x00b", "ｇateway.example", "a\u200db"),
+		each("hosts", "allowed", "a host has the characters", ".redoxengine.com", "evil.example;.redoxengine.com", "a..b",
+			"-a", "a-", "user@a", "a?b", "a#b", "a%2eb", ":443", strings.Repeat("a", 64), huge,
+			strings.Repeat("a.", 127)+"a"),
+		each("hosts", "allowed", "ends like an IPv4 address", "127.1", "2130706433", "0x7f000001", "1.2.3.256", "a.1",
+			"127.0.0.01"),
+		each("hosts", "allowed", "must name at most 1000 hosts", strings.Repeat("a,", 1001)),
+	)
 }
 
 func hostileNumbers() []hostile {
@@ -95,7 +127,7 @@ func hostileNumbers() []hostile {
 		"rotation_period"} {
 		all = append(all, each("config", field, "must not be negative", -1, "-5m", "-9223372036s")...)
 		all = append(all, each("config", field, seconds,
-			"", " ", "soon", true, list, object, 1.5, "1.5s", "500ms", "1d", "9223372036854775808", 1e300, "5m\x00", "٣",
+			"", " ", "soon", true, list, object, 1.5, "1.5s", "500ms", "1D", "1.5d", "9223372036854775808", 1e300, "5m\x00", "٣",
 			huge, "9999999999999h", "9223372036854775807", "9223372037")...)
 	}
 	return slices.Concat(all,
@@ -115,10 +147,10 @@ func hostileNumbers() []hostile {
 		each("config", "manages", "must name each client once", "acme=a,acme=b", []any{"default=a", "default=a"}),
 		each("config", "manages", "must name at most 256 clients", strings.Repeat("a=b,", 257)),
 		each("config", "platform_client", "must be a string", 7, true, list, object),
-		each("config", "platform_client", "must be the name of a client", "a b", "../acme", "-a", "а", "a\x00", " acme",
+		each("config", "platform_client", "must be the name of a client", "a b", "../acme", "-a", "а", "a\x00", "ac me",
 			"clients/acme", huge, strings.Repeat("x", 65)),
-		each("config", "reuse_tokens", "must be true or false", "", "yes", 1, list, object, huge),
-		each("config", "public_jwks", "must be true or false", "", "yes", 1, list, object, huge),
+		each("config", "reuse_tokens", "must be true or false", "", "yes", 2, list, object, huge),
+		each("config", "public_jwks", "must be true or false", "", "yes", 2, list, object, huge),
 		each("config", "max_retries", whole, "", "two", 1.5, true, list, object, "0x2", "1e1", "9223372036854775808", huge),
 		each("config", "max_retries", "must be 0 to 5", -1, 6, "100", 9007199254740991),
 		each("keys/generate", "key_bits", whole, "", "big", 2048.5, true, list, object, "0x800", "99999999999999999999",
@@ -140,7 +172,7 @@ func hostileKeys(t *testing.T) []hostile {
 		each("keys/import", "private_key", "two private keys", pem+pem),
 		each("keys/import", "private_key", "did you mean private_key=@", "../key.pem"),
 	)
-	for _, bad := range []any{"a/b", "a b", "..", ".", "generate", "import", "rotate", "kеy", "a\x00", "a\n", "%2e%2e",
+	for _, bad := range []any{"a/b", "a b", "..", ".", "generate", "import", "rotate", "kеy", "a\x00", "a\nb", "%2e%2e",
 		huge, 7, true, list, object} {
 		want := "a key ID has 1 to 128 of the characters"
 		switch text, is := bad.(string); {
@@ -158,7 +190,7 @@ func hostileKeys(t *testing.T) []hostile {
 		op   logical.Operation
 	}{{"keys/ring-key", logical.DeleteOperation}, {"keys/ring-key/activate", logical.UpdateOperation}, {"clients/acme",
 		logical.DeleteOperation}} {
-		for _, bad := range []any{"", "yes", "TRUE", "1", 1, list, object, huge} {
+		for _, bad := range []any{"", "yes", "TrUE", "2", 2, list, object, huge} {
 			all = append(all, hostile{path: path.path, op: path.op, field: "force", value: bad,
 				want: []string{"force", "must be true or false"}})
 		}
@@ -243,9 +275,9 @@ func TestHostileInput(t *testing.T) {
 	full.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "ring-key"})
 	full.ready("clients/acme/", nil)
 	full.write("config", map[string]any{"token_url": ""})
-	before := snapshot(t, full.storage)
+	before, nothing := snapshot(t, full.storage), snapshot(t, empty.storage)
 
-	tests := slices.Concat(hostileStrings(testdata(t, "certificate.pem")), hostileURLs(), hostileNumbers(),
+	tests := slices.Concat(hostileStrings(testdata(t, "certificate.pem")), hostileURLs(), hostileHosts(), hostileNumbers(),
 		hostileKeys(t), hostilePaths(), hostileFields())
 	for _, test := range tests {
 		if test.op == "" {
@@ -278,7 +310,7 @@ func TestHostileInput(t *testing.T) {
 		}
 	}
 	full.unchanged(before)
-	empty.unchanged(map[string]string{})
+	empty.unchanged(nothing)
 	covers(t, full, tests)
 	t.Logf("%d hostile inputs", len(tests))
 	if len(tests) < 150 {
@@ -315,6 +347,7 @@ func covers(t *testing.T, m *mount, tests []hostile) {
 // Paths that do not exist are refused by the framework, and nothing happens.
 func TestUnsupported(t *testing.T) {
 	m := newMount(t)
+	before := snapshot(t, m.storage)
 	for _, path := range []string{"", "tokens", "token/", "config/x", "keys/generate/x", "keys/a/activate/b",
 		"clients/a/b", "clients/a/clients/b/token", "Token"} {
 		for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation, logical.DeleteOperation,
@@ -325,5 +358,5 @@ func TestUnsupported(t *testing.T) {
 			}
 		}
 	}
-	m.unchanged(map[string]string{})
+	m.unchanged(before)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-secure-stdlib/parseutil"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -49,6 +50,9 @@ func checkInput(path *framework.Path, req *logical.Request) error {
 		value, err := typed(schema.Type, raw)
 		if err != nil {
 			return invalid("%s %s", name, err)
+		}
+		if text, is := value.(string); is && name != fieldCAPEM && name != fieldPrivateKey {
+			value = strings.TrimSpace(text) // a file that is given with @ ends with a line end
 		}
 		req.Data[name] = value
 	}
@@ -112,12 +116,19 @@ func typed(t framework.FieldType, raw any) (any, error) {
 	return raw, nil
 }
 
+// asBool reads what Vault takes for a boolean.
 func asBool(raw any) (bool, error) {
-	switch raw {
-	case true, "true":
-		return true, nil
-	case false, "false":
-		return false, nil
+	switch v := raw.(type) {
+	case bool:
+		return v, nil
+	case float64:
+		if v == 0 || v == 1 {
+			return v == 1, nil
+		}
+	case string:
+		if is, err := strconv.ParseBool(strings.TrimSpace(v)); err == nil {
+			return is, nil
+		}
 	}
 	return false, errors.New("must be true or false")
 }
@@ -130,7 +141,7 @@ func asInt(raw any) (int64, error) {
 			return int64(v), nil
 		}
 	case string:
-		if n, err := strconv.ParseInt(v, 10, 64); err == nil {
+		if n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64); err == nil {
 			return n, nil
 		}
 	}
@@ -155,7 +166,7 @@ func asList(raw any) ([]string, error) {
 			if !is {
 				return nil, errors.New("must be a list of strings")
 			}
-			list = append(list, text)
+			list = append(list, strings.TrimSpace(text))
 		}
 		return list, nil
 	}
@@ -166,14 +177,14 @@ func asSeconds(raw any) (int64, error) {
 	n, err := asInt(raw)
 	if text, ok := raw.(string); ok && err != nil {
 		var d time.Duration
-		if d, err = time.ParseDuration(text); d%time.Second != 0 {
+		if d, err = parseutil.ParseDurationSecond(strings.TrimSpace(text)); d%time.Second != 0 || strings.TrimSpace(text) == "" {
 			err = strconv.ErrSyntax
 		}
 		n = int64(d / time.Second)
 	}
 	switch {
 	case err != nil || n > math.MaxInt64/int64(time.Second):
-		return 0, errors.New("must be a whole number of seconds, or a duration such as 30s or 5m")
+		return 0, errors.New("must be a whole number of seconds, or a duration such as 30s, 15m or 90d")
 	case n < 0:
 		return 0, errors.New("must not be negative")
 	}

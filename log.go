@@ -1,10 +1,13 @@
 package redox
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,13 +26,24 @@ type mountLog struct {
 	// mount is where requests come in. A rotation has no request that tells it.
 	mount atomic.Pointer[string]
 
-	// failures bounds the lines of failed requests: when Redox is down, each of
-	// thousands of readers would have one. skipped are those without a line.
+	// failures bounds the lines of failed requests in the mount: when Redox is down,
+	// each of thousands of readers would have one.
 	failures *rate.Limiter
-	skipped  atomic.Int64
+
+	mu      sync.Mutex // guards clients; nothing is written under it
+	clients map[string]*clientFailures
 }
 
-func newMountLog() *mountLog { return &mountLog{failures: rate.NewLimiter(10, 50)} }
+// clientFailures bounds the lines of failed requests of one client to a share of the
+// mount's, so that the lines of others are seen.
+type clientFailures struct {
+	lines   *rate.Limiter
+	skipped int64 // requests without a line since the last one with
+}
+
+func newMountLog() *mountLog {
+	return &mountLog{failures: rate.NewLimiter(10, 50), clients: map[string]*clientFailures{}}
+}
 
 // setMount notes where the mount is: it can be moved.
 func (l *mountLog) setMount(mount string) {
@@ -57,35 +71,68 @@ func (l *mountLog) of(client, requestID string) hclog.Logger {
 }
 
 // failure writes a line about the error of a request, with the text that the reader
-// got. A mistake of the reader has no line.
-func (l *mountLog) failure(client, requestID, path string, now time.Time, err error) {
+// got. A mistake of the reader has no line, nor has who hung up: ctx is the request's.
+func (l *mountLog) failure(ctx context.Context, client, requestID, path string, now time.Time, err error) {
 	var (
 		rule    keyring.Rule
 		user    userError
+		host    *hostError
 		missing notFound
+		bare    bareError
 		refused *redoxapi.Error
+		up      *redoxapi.UpstreamError
 	)
 	log := l.of(client, requestID).With("path", path)
 	switch {
-	case errors.As(err, &missing), errors.As(err, &user), errors.As(err, &rule):
+	case errors.As(err, &missing), errors.As(err, &bare), errors.As(err, &user), errors.As(err, &host),
+		errors.As(err, &rule):
 	case errors.As(err, &refused):
-		l.warnSeldom(log, "Redox refused", now, err)
-	case isUpstream(err):
-		l.warnSeldom(log, "no usable answer from Redox", now, err)
+		l.warnSeldom(log, client, "Redox refused", now, err)
+	case errors.As(err, &up) && up.Kind == redoxapi.Overloaded:
+		l.warnSeldom(log, client, "too much at once", now, err)
+	case up != nil:
+		l.warnSeldom(log, client, "no usable answer from Redox", now, err)
+	case errors.Is(ctx.Err(), context.Canceled):
+		log.Debug("the reader hung up", "error", err)
 	default:
 		log.Error("request failed", "error", err)
 	}
 }
 
-func (l *mountLog) warnSeldom(log hclog.Logger, message string, now time.Time, err error) {
-	if !l.failures.AllowN(now, 1) {
-		l.skipped.Add(1)
+// warnSeldom writes a line unless the client, or the mount, has had many of late. The
+// next line of that client tells how many were skipped.
+func (l *mountLog) warnSeldom(log hclog.Logger, client, message string, now time.Time, err error) {
+	skipped, write := l.mayWrite(client, now)
+	if !write {
 		return
 	}
-	if skipped := l.skipped.Swap(0); skipped > 0 {
+	if skipped > 0 {
 		log = log.With("lines_skipped", skipped)
 	}
 	log.Warn(message, "error", err)
+}
+
+func (l *mountLog) mayWrite(client string, now time.Time) (skipped int64, write bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	own := l.clients[client]
+	if own == nil {
+		own = &clientFailures{lines: rate.NewLimiter(1, 10)}
+		l.clients[client] = own
+	}
+	if !own.lines.AllowN(now, 1) || !l.failures.AllowN(now, 1) {
+		own.skipped++
+		return 0, false
+	}
+	skipped, own.skipped = own.skipped, 0
+	return skipped, true
+}
+
+// keep forgets the failures of all but these clients.
+func (l *mountLog) keep(clients map[string]bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.clients, func(client string, _ *clientFailures) bool { return !clients[client] })
 }
 
 // panicked logs where a panic came from, and returns the error to show. The

@@ -2,6 +2,7 @@ package redox
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -121,26 +122,62 @@ func TestLogOfFailures(t *testing.T) {
 	}
 }
 
-// When Redox is down, thousands of readers do not fill the log.
+// When Redox is down, thousands of readers do not fill the log, and those of one
+// client do not silence the others.
 func TestLogOfAFlood(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
+	m.ready("clients/other/", nil)
 	m.sandbox.SetFault(redoxtest.FaultBlank, -1)
-	flood := func() []string {
+	flood := func(prefix string, n int) []string {
 		return m.lines(func() {
-			for range 80 {
-				m.fails(http.StatusBadRequest, logical.ReadOperation, "token", nil)
+			for range n {
+				m.fails(http.StatusBadRequest, logical.ReadOperation, prefix+"token", nil)
 			}
 		})
 	}
-	if got := flood(); len(got) != 50 {
-		t.Errorf("%d lines of 80 failures at once, want 50", len(got))
+	if got := flood("", 80); len(got) != 10 {
+		t.Errorf("%d lines of 80 failures at once, want 10", len(got))
+	}
+	if got := flood("clients/other/", 1); len(got) != 1 || strings.Contains(got[0], "lines_skipped") {
+		t.Errorf("the other client's failure leaves %q", got)
 	}
 	m.pass(time.Second)
-	got := flood()
-	if len(got) != 10 || !strings.Contains(got[0], " lines_skipped=30 ") || strings.Contains(got[1], "lines_skipped") {
-		t.Errorf("%d lines of 80 failures a second later, want 10, of which the first tells of 30 skipped:\n%s", len(got),
-			strings.Join(got, "\n"))
+	if got := flood("", 80); len(got) != 1 || !strings.Contains(got[0], " lines_skipped=70 ") {
+		t.Errorf("of 80 failures a second later: %q", got)
+	}
+	m.must(logical.DeleteOperation, "config", nil)
+	m.must(logical.DeleteOperation, "clients/other", map[string]any{"force": true})
+	if _, err := m.backend.work(m.storage).List(t.Context()); err != nil || len(m.backend.log.clients) != 1 {
+		t.Errorf("%v, failures of %d clients are kept", err, len(m.backend.log.clients))
+	}
+}
+
+// However many clients fail, the mount has 50 lines at once.
+func TestLogOfManyClients(t *testing.T) {
+	l, lines := newMountLog(), 0
+	for client := range 200 {
+		if _, write := l.mayWrite(fmt.Sprint(client), noon); write {
+			lines++
+		}
+	}
+	if lines != 50 {
+		t.Errorf("%d lines", lines)
+	}
+}
+
+// A request that finds all slots taken did not ask Redox.
+func TestLogOfOverload(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	release, err := m.backend.generating.acquire(t.Context(), defaultClient, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	got := m.lines(func() { m.fails(429, logical.UpdateOperation, "keys/generate", nil) })
+	if len(got) != 1 || !strings.HasPrefix(got[0], "[WARN]  too much at once: client=default ") {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -84,8 +84,9 @@ func TestReadsNeedNoStorage(t *testing.T) {
 	m.pass(rereadAfter)
 	m.read("token")
 	m.read("jwks")
-	if n := storage.gets.Load(); n != 2 {
-		t.Errorf("%d reads of storage in all after a while, want 2", n)
+	// Config and ring of the client, and the hosts, once for all clients.
+	if n := storage.gets.Load(); n != 3 {
+		t.Errorf("%d reads of storage in all after a while, want 3", n)
 	}
 }
 
@@ -133,8 +134,8 @@ func TestMemoryAfterRotation(t *testing.T) {
 			m.pass(wait)
 		}
 	}
-	if place, v := m.backend.entries.views.place(defaultClient); v != nil && v.private[keyring.ID(old)] != nil {
-		t.Error("the deleted key is in memory still", place)
+	if at := m.backend.entries.views.places[defaultClient]; at != nil && at.view.private[keyring.ID(old)] != nil {
+		t.Error("the deleted key is in memory still")
 	}
 }
 
@@ -154,6 +155,49 @@ func TestMemoryDuringAChange(t *testing.T) {
 	m.read("token")
 	m.coherent("a change in the middle of a read")
 	m.fails(400, logical.ReadOperation, "token", nil, "for client ID another")
+}
+
+// What one client writes does not keep another's view from being remembered.
+func TestMemoryDuringAnothersChange(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("", map[string]any{"public_jwks": true})
+	storage.got = func() {
+		storage.got = nil
+		m.write("clients/acme/config", map[string]any{"client_id": "another"})
+	}
+	m.read("jwks")
+	storage.gets.Store(0)
+	m.read("jwks")
+	if n := storage.gets.Load(); n != 0 {
+		t.Errorf("%d reads of storage", n)
+	}
+}
+
+// A key that signed for its client, also over the connection of the platform client,
+// is in nobody's memory when it is deleted.
+func TestMemoryOfADeletedKey(t *testing.T) {
+	m := newMount(t)
+	id := m.platformReady(nil)
+	m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "tenant"})
+	m.rotate()
+	m.write("keys/tenant/activate", nil)
+	for _, platform := range []string{"", "platform"} { // the second proves the active key anew
+		m.write("config", map[string]any{"platform_client": platform})
+		m.rotate()
+	}
+	m.read("token")
+	m.read("check")
+	if text := m.publication(); !strings.HasPrefix(text, "up to date") || len(m.backend.entries.views.places) != 2 {
+		t.Fatalf("publication is %s, memory holds %d views", text, len(m.backend.entries.views.places))
+	}
+	m.write("keys/"+id+"/activate", map[string]any{"force": true})
+	m.must(logical.DeleteOperation, "keys/tenant", nil)
+	for client, at := range m.backend.entries.views.places {
+		if at.view.private["tenant"] != nil || at.view.ring.Get("tenant") != nil {
+			t.Errorf("it is in the view of %s", client)
+		}
+	}
 }
 
 // A write that failed may be carried out yet: what was known is forgotten, and
@@ -282,12 +326,11 @@ func TestUnusedViewsGo(t *testing.T) {
 	m.pass(time.Minute)
 	m.read("token")
 	m.pass(time.Second)
-	m.backend.schedule.Stop()
+	m.backend.schedule.Stop() // the test sees to the clock
 	if err := m.backend.PeriodicFunc(t.Context(), &logical.Request{Storage: m.storage}); err != nil {
 		t.Fatal(err)
 	}
-	m.backend.schedule.Stop()
-	if !m.backend.entries.views.has("default") || m.backend.entries.views.has("acme") {
+	if m.backend.entries.views.places["default"] == nil || m.backend.entries.views.places["acme"] != nil {
 		t.Error("the view of the client that is read is gone, or that of the other is there")
 	}
 	storage.countdown = 0

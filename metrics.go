@@ -2,6 +2,7 @@ package redox
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,10 +11,14 @@ import (
 )
 
 // metrics counts what one mount did since its process started. A client has
-// labels once its config was found, until it is deleted: so their number is that
-// of the clients, and not of the names that somebody asks for.
+// labels from when its config is found until it is deleted: so their number is that
+// of the clients, and not of the names that somebody asks for. An answer that comes
+// after that counts nowhere.
 type metrics struct {
 	registry *prometheus.Registry
+
+	mu    sync.RWMutex    // held while something is counted, as labels must not come back
+	known map[string]bool // clients that have labels
 
 	reads    *prometheus.CounterVec   // by client and outcome
 	requests *prometheus.HistogramVec // by client
@@ -32,7 +37,7 @@ const (
 
 func newMetrics() *metrics {
 	m := &metrics{
-		registry: prometheus.NewRegistry(),
+		registry: prometheus.NewRegistry(), known: map[string]bool{},
 		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "redox_token_reads_total", Help: "Reads of token by outcome. issued: a token was requested for the read; " +
 				"reused: the token had been requested before; held: the token is near its end, and Redox gave no newer one; " +
@@ -78,19 +83,84 @@ const (
 	outcomeError       = "error"
 )
 
-// begin gives a client all that is counted, at zero: Prometheus sees a counter
-// grow only from a value that it has seen, so it would miss the first refusal of
-// all if the label came with it.
-func (m *metrics) begin(client string) {
-	for _, outcome := range []string{
-		outcomeIssued, outcomeReused, outcomeHeld, outcomeRefused, outcomeLimited, outcomeOverloaded,
-		outcomeTimeout, outcomeUnavailable, outcomeError,
-	} {
+var outcomes = []string{
+	outcomeIssued, outcomeReused, outcomeHeld, outcomeRefused, outcomeLimited, outcomeOverloaded,
+	outcomeTimeout, outcomeUnavailable, outcomeError,
+}
+
+// found begins the labels of a client that has a config, and ends those of one that
+// has none. Counters begin at zero: Prometheus sees one grow only from a value that
+// it has seen, so it would miss the first refusal of all if the label came with it.
+func (m *metrics) found(client string, configured bool) {
+	m.mu.RLock()
+	same := m.known[client] == configured
+	m.mu.RUnlock()
+	if same {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !configured {
+		m.forgetLocked(client)
+		return
+	}
+	m.known[client] = true
+	for _, outcome := range outcomes {
 		m.reads.WithLabelValues(client, outcome)
 	}
 	m.requests.WithLabelValues(client)
 	m.retries.WithLabelValues(client)
 	m.retiring.WithLabelValues(client)
+}
+
+// forgetLocked ends all that a client has labels for. It names each, as a search
+// would look at those of all clients while everybody waits.
+func (m *metrics) forgetLocked(client string) {
+	delete(m.known, client)
+	for _, outcome := range outcomes {
+		m.reads.DeleteLabelValues(client, outcome)
+	}
+	m.requests.DeleteLabelValues(client)
+	m.retries.DeleteLabelValues(client)
+	m.retiring.DeleteLabelValues(client)
+	m.tokenAt.DeleteLabelValues(client)
+	m.skew.DeleteLabelValues(client)
+}
+
+// clear ends the labels of all clients.
+func (m *metrics) clear() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for client := range m.known {
+		m.forgetLocked(client)
+	}
+}
+
+// count calls add unless the client has no labels. It does nothing where m is nil.
+func (m *metrics) count(client string, add func()) {
+	if m == nil {
+		return
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.known[client] {
+		add()
+	}
+}
+
+// read notes how a read of token ended.
+func (m *metrics) read(client, outcome string) {
+	m.count(client, func() { m.reads.WithLabelValues(client, outcome).Inc() })
+}
+
+// retried notes that a token request is made again.
+func (m *metrics) retried(client string) {
+	m.count(client, func() { m.retries.WithLabelValues(client).Inc() })
+}
+
+// retiringSigned notes a token that a retiring key signed for.
+func (m *metrics) retiringSigned(client string) {
+	m.count(client, func() { m.retiring.WithLabelValues(client).Inc() })
 }
 
 // outcomeOf names how a read of token failed.
@@ -116,43 +186,23 @@ func outcomeOf(err error) string {
 	return outcomeUnavailable
 }
 
-// retried notes that a token request is made again.
-func (m *metrics) retried(client string) {
-	if m != nil {
-		m.retries.WithLabelValues(client).Inc()
-	}
-}
-
 // answered notes one attempt at the token endpoint.
 func (m *metrics) answered(client string, took time.Duration, t *redoxapi.Token, err error) {
-	if m == nil {
-		return
-	}
-	m.requests.WithLabelValues(client).Observe(took.Seconds())
 	var refused *redoxapi.Error
-	switch {
-	case err == nil:
-		m.tokenAt.WithLabelValues(client).Set(float64(t.RequestedAt.Unix()))
-		m.noteSkew(client, t.Skew)
-	case errors.As(err, &refused):
-		m.noteSkew(client, refused.Skew)
-	}
+	m.count(client, func() {
+		m.requests.WithLabelValues(client).Observe(took.Seconds())
+		switch {
+		case err == nil:
+			m.tokenAt.WithLabelValues(client).Set(float64(t.RequestedAt.Unix()))
+			m.noteSkew(client, t.Skew)
+		case errors.As(err, &refused):
+			m.noteSkew(client, refused.Skew)
+		}
+	})
 }
 
 func (m *metrics) noteSkew(client string, s redoxapi.Skew) {
 	if s.Known {
 		m.skew.WithLabelValues(client).Set(s.Ahead.Seconds())
-	}
-}
-
-// forget ends all that a client has labels for.
-func (m *metrics) forget(client string) {
-	of := prometheus.Labels{labelClient: client}
-	m.requests.DeletePartialMatch(of)
-	for _, counter := range []*prometheus.CounterVec{m.reads, m.retries, m.retiring} {
-		counter.DeletePartialMatch(of)
-	}
-	for _, gauge := range []*prometheus.GaugeVec{m.tokenAt, m.skew} {
-		gauge.DeletePartialMatch(of)
 	}
 }

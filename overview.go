@@ -10,8 +10,6 @@ import (
 // overviews keeps what metrics shows of each client, so that a scrape reads no
 // storage. A write of this node sets it, and so does each look of a worker.
 type overviews struct {
-	onConfig func(client string) // called with a client that has a config
-
 	mu sync.Mutex // guards of; nothing waits under it
 	of map[string]overview
 }
@@ -35,7 +33,6 @@ func (o *overviews) note(client string, s *state) {
 	seen := overview{ring: s.Ring.Public()}
 	if s.Config != nil {
 		seen.configured, seen.policy = true, s.Config.policy()
-		o.onConfig(client)
 	}
 	o.set(client, seen)
 }

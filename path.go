@@ -41,8 +41,11 @@ func (e *engine) serve(h handler) framework.OperationFunc {
 			r.client, r.paths = captured, req.MountPoint+clientsPrefix+captured+"/"
 		}
 		resp, err := h(ctx, r)
+		if err != nil && e.life.ended() {
+			return respond(errEnded(), r.ID)
+		}
 		if err != nil {
-			e.log.failure(r.client, r.ID, r.Path, e.now(), err)
+			e.log.failure(ctx, r.client, r.ID, r.Path, e.now(), err)
 			return respond(err, r.ID)
 		}
 		return resp, nil

@@ -96,7 +96,6 @@ func (e *engine) deleteClient(ctx context.Context, r *request) (*logical.Respons
 		return nil, err
 	}
 	e.forget(r.client)
-	e.metrics.forget(r.client)
 	e.schedule.Forget(r.client)
 	if err != nil {
 		return nil, err

@@ -68,7 +68,10 @@ func (e *engine) writeConfig(ctx context.Context, r *request) (*logical.Response
 			before = &stored
 		}
 		now = e.statusOf(r, s)
-		return s.Config.merge(r.fields.Raw)
+		if err := s.Config.merge(r.fields.Raw); err != nil {
+			return err
+		}
+		return e.allow(ctx, r, s.Config)
 	})
 	if err != nil {
 		return nil, err
@@ -97,7 +100,6 @@ func (e *engine) writeConfig(ctx context.Context, r *request) (*logical.Response
 func (e *engine) deleteConfig(ctx context.Context, r *request) (*logical.Response, error) {
 	err := e.entries.removeConfig(ctx, r.Storage, r.client)
 	e.forget(r.client)
-	e.metrics.forget(r.client)
 	if err != nil {
 		return nil, err
 	}

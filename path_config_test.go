@@ -15,11 +15,12 @@ import (
 
 func TestConfig(t *testing.T) {
 	m := newMount(t)
+	before := snapshot(t, m.storage)
 	m.fails(404, logical.ReadOperation, "config", nil)
 	m.fails(404, logical.PatchOperation, "config", map[string]any{"client_id": "x"},
 		"there is no config to patch: write redox/config")
 	m.fails(400, logical.UpdateOperation, "config", map[string]any{"region": "ca"}, "client_id is required")
-	m.unchanged(map[string]string{})
+	m.unchanged(before)
 
 	want := map[string]any{
 		"client_id": clientID, "region": "us", "token_url": "https://api.redoxengine.com/v2/auth/token",
@@ -79,6 +80,7 @@ func TestConfigMerges(t *testing.T) {
 		for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 			t.Run(fmt.Sprint(op, " ", field), func(t *testing.T) {
 				m := newMount(t)
+				m.allow("redox.example")
 				if diff := cmp.Diff(stored, m.write("config", all)); diff != "" {
 					t.Fatalf("(-want +got):\n%s", diff)
 				}
@@ -100,6 +102,7 @@ func TestConfigMerges(t *testing.T) {
 
 func TestConfigRegions(t *testing.T) {
 	m := newMount(t)
+	m.allow("redox.example")
 	got := m.write("config", map[string]any{"client_id": "c", "region": "ca"})
 	if got["token_url"] != "https://api.ca.redoxengine.com/v2/auth/token" || got["audience"] != got["token_url"] {
 		t.Errorf("ca: %v, audience %v", got["token_url"], got["audience"])
@@ -122,8 +125,18 @@ func TestConfigRegions(t *testing.T) {
 		"audience": "https://api.ca.redoxengine.com/v2/auth/token"})
 }
 
+func TestConfigPublishesOneWay(t *testing.T) {
+	m := newMount(t)
+	m.write("config", map[string]any{"client_id": "c", "platform_client": "platform"})
+	m.fails(400, logical.UpdateOperation, "config", map[string]any{"public_jwks": true},
+		"platform_client and public_jwks exclude each other")
+	m.write("config", map[string]any{"public_jwks": true, "platform_client": ""})
+}
+
 func TestConfigTakesURLs(t *testing.T) {
 	m := newMount(t)
+	m.allow("redox.example", "redox.example:8443", "[2001:db8::1]", "127.0.0.1:1", "127.9.9.9:80", "localhost:65535",
+		"[::1]:8080", "192.0.2.1")
 	for _, good := range []string{
 		"https://redox.example", "https://redox.example:8443/a/b", "https://REDOX.example/token",
 		"https://[2001:db8::1]/token", "https://[2001:db8::1]:443/token",
@@ -163,6 +176,7 @@ func TestDeleteConfigKeepsKeys(t *testing.T) {
 // The last value on each side that a rule allows.
 func TestConfigTakesLimits(t *testing.T) {
 	m := newMount(t)
+	m.allow("redox.example", "redox.example:1", "redox.example:65535", "127.0.0.1:80")
 	url := "https://redox.example/"
 	for _, limits := range []map[string]any{
 		{"client_id": strings.Repeat("x", 256), "scope": strings.Repeat("x", 1024), "token_url": url +
@@ -171,7 +185,7 @@ func TestConfigTakesLimits(t *testing.T) {
 			"token_url": "https://redox.example:1/"},
 		{"assertion_ttl": "5m", "clock_leeway": "10s", "request_timeout": "30s", "max_retries": 5,
 			"token_url": "https://redox.example:65535/"},
-		{"client_id": "!~", "scope": " ! ~ ", "token_url": ""},
+		{"client_id": "!~", "scope": "! ~", "token_url": ""},
 	} {
 		m.write("config", limits)
 	}
@@ -183,6 +197,136 @@ func TestConfigTakesLimits(t *testing.T) {
 	m.write("config", map[string]any{"ca_pem": ca + strings.Repeat("\n", 256<<10-len(ca))})
 	m.fails(400, logical.UpdateOperation, "config", map[string]any{"ca_pem": ca +
 		strings.Repeat("\n", 256<<10-len(ca)+1)}, "ca_pem must be at most 256 KiB")
+	var managed []string
+	for i := range 256 {
+		managed = append(managed, fmt.Sprint("c", i, "=id"))
+	}
+	m.write("config", map[string]any{"manages": strings.Join(managed, ",")})
+}
+
+// The shortest and the longest rotation_period depend on the two other durations.
+func TestConfigTakesPeriods(t *testing.T) {
+	m := newMount(t)
+	m.write("config", map[string]any{"client_id": clientID, "assertion_ttl": 300})
+	for _, test := range []struct{ window, retire, least int }{
+		{0, 300, 60}, {168 * hour, 300, 168*hour + 60}, // a minute more than the window
+		{900, 24 * hour, 14550}, {900, 24*hour + 1, 14551}, {0, 8760 * hour, 5256000}, // a sixth of both, rounded up
+	} {
+		settings := map[string]any{"publish_window": test.window, "retire_after": test.retire, "rotation_period": test.least}
+		m.write("config", settings)
+		settings["rotation_period"] = 10 * year
+		m.write("config", settings)
+		for _, wrong := range []int{test.least - 1, 10*year + 1} {
+			settings["rotation_period"] = wrong
+			m.fails(400, logical.UpdateOperation, "config", settings, fmt.Sprint("or at least ", test.least, "s with"))
+		}
+	}
+}
+
+// Values are read as Vault reads its own, with blanks and line ends around them, as
+// @file leaves one.
+func TestConfigForms(t *testing.T) {
+	m := newMount(t)
+	for _, test := range []struct {
+		field      string
+		given, got any
+	}{
+		{"rotation_period", "90d", 7776000.0}, {"rotation_period", " 2160h\n", 7776000.0}, {"retire_after", "1d", 86400.0},
+		{"max_retries", "3\n", 3.0},
+		{"reuse_tokens", "True", true}, {"reuse_tokens", "0", false}, {"reuse_tokens", 1.0, true}, {"reuse_tokens", "F ", false},
+		{"client_id", clientID + "\r\n", clientID}, {"scope", "\ta b ", "a b"}, {"region", "ca\n", "ca"},
+		{"manages", []any{" acme=x\n"}, []any{"acme=x"}}, {"manages", " acme=y , b=z\n", []any{"acme=y", "b=z"}},
+	} {
+		if _, is := test.given.(float64); test.field != "client_id" && !is {
+			m.write("config", map[string]any{"client_id": clientID})
+		}
+		if got := m.write("config", map[string]any{test.field: test.given})[test.field]; !cmp.Equal(got, test.got) {
+			t.Errorf("%s=%q shows %#v, want %#v", test.field, test.given, got, test.got)
+		}
+	}
+	for _, bad := range []string{"90D", "1.5d", "1d12h", "d", "", " ", "0.5s", "106752d"} {
+		m.fails(400, logical.UpdateOperation, "config", map[string]any{"rotation_period": bad},
+			"rotation_period must be a whole number of seconds, or a duration such as 30s, 15m or 90d")
+	}
+	for _, bad := range []any{"yes", "2", 2.0, "", "truth"} {
+		m.fails(400, logical.UpdateOperation, "config", map[string]any{"reuse_tokens": bad}, "must be true or false")
+	}
+	for _, bad := range []string{`"` + clientID + `"`, "'x'", "x`"} {
+		m.fails(400, logical.UpdateOperation, "config", map[string]any{"client_id": bad}, "client_id must not have quotes")
+	}
+}
+
+// What a read shows can be written back and means the same, also what only follows
+// from the region.
+func TestConfigWrittenBack(t *testing.T) {
+	m := newMount(t)
+	m.write("config", map[string]any{"client_id": clientID, "ca_pem": "# ours\n" + testdata(t, "certificate.pem")})
+	before := snapshot(t, m.storage)
+	shown := m.read("config")
+	if diff := cmp.Diff(shown, m.write("config", shown)); diff != "" {
+		t.Errorf("written back it is another (-want +got):\n%s", diff)
+	}
+	m.unchanged(before)
+	got := m.write("config", map[string]any{"region": "ca"})
+	if want := tokenURLs["ca"]; got["token_url"] != want || got["audience"] != want {
+		t.Errorf("with another region: %v", got)
+	}
+	m.write("config", map[string]any{"token_url": tokenURLs["us"]})
+	if got := m.read("config"); got["token_url"] != tokenURLs["us"] || got["audience"] != tokenURLs["us"] {
+		t.Errorf("a token URL that is not the region's: %v", got)
+	}
+}
+
+// Terraform compares what it reads with what was written. These forms settle after
+// one apply; the README of the example names those that do not.
+func TestConfigOfTerraform(t *testing.T) {
+	ca := testdata(t, "certificate.pem")
+	for name, test := range map[string]struct {
+		field   string
+		given   any
+		settles bool
+	}{
+		"seconds": {"rotation_period", 7776000.0, true}, "zero": {"rotation_period", 0.0, true},
+		"a duration": {"rotation_period", "2160h", false}, "seconds as text": {"rotation_period", "7776000", false},
+		"null": {"scope", nil, false}, "true": {"reuse_tokens", true, true}, "true as text": {"reuse_tokens", "true", false},
+		"a number": {"max_retries", 3.0, true}, "a number as text": {"max_retries", "3", false},
+		"a list": {"manages", []any{"z=1", "b=2"}, true}, "a list as text": {"manages", "z=1,b=2", false},
+		"no scope": {"scope", "", true}, "no token URL": {"token_url", "", false},
+		"PEM": {"ca_pem", ca, true}, "PEM without final newline": {"ca_pem", strings.TrimSpace(ca), true},
+		"PEM with CRLF":    {"ca_pem", strings.ReplaceAll(ca, "\n", "\r\n"), true},
+		"PEM with comment": {"ca_pem", "# the hospital's\n" + ca, true},
+		"PEM twice":        {"ca_pem", ca + "\n" + ca, true},
+	} {
+		m := newMount(t)
+		for range 2 {
+			m.write("config", map[string]any{"client_id": clientID, test.field: test.given})
+			if got := m.read("config")[test.field]; cmp.Equal(got, test.given) != test.settles {
+				t.Errorf("%s: written %#v, read %#v", name, test.given, got)
+			}
+		}
+		if c, err := loadConfig(t.Context(), m.storage, defaultClient); err != nil || strings.Contains(c.CAPEM, "#") {
+			t.Errorf("%s: stored %q, %v", name, c.CAPEM, err)
+		}
+	}
+}
+
+// What is shown of ca_pem is what was given, unless that may hold anything else.
+func TestShownCA(t *testing.T) {
+	ca := testdata(t, "certificate.pem")
+	m := newMount(t)
+	for given, shown := range map[string]string{
+		"# ours\r\n" + ca + " \n": "# ours\r\n" + ca + " \n", " \n": "", "": "", "subject=CN=x\n" + ca: ca, ca + canary: ca,
+		"ca.crt: |\n  " + strings.ReplaceAll(ca, "\n", "\n  "): ca,
+	} {
+		m.write("config", map[string]any{"client_id": clientID, "ca_pem": given})
+		if got := m.read("config")["ca_pem"]; got != shown {
+			t.Errorf("given %q, shown %q", given, got)
+		}
+		m.write("config", map[string]any{"max_retries": 1})
+		if got := m.read("config")["ca_pem"]; got != shown {
+			t.Errorf("given %q, after another write shown %q", given, got)
+		}
+	}
 }
 
 // ca_pem takes certificates as people have them, and stores them as PEM alone.

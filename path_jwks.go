@@ -30,14 +30,16 @@ func (e *engine) pathJWKS() []*framework.Path {
 }
 
 // readJWKS answers anybody. It writes nothing, makes no request, and parses no
-// private key.
+// private key. Its errors say nothing of storage, and leave no line in the log: who
+// needs no token could fill it.
 func (e *engine) readJWKS(ctx context.Context, r *request) (*logical.Response, error) {
 	if r.WrapInfo != nil && r.WrapInfo.TTL > 0 {
 		return nil, invalid("a public JWK Set cannot be wrapped: leave X-Vault-Wrap-TTL out")
 	}
 	v, err := e.entries.view(ctx, r.Storage, r.client)
 	if err != nil {
-		return nil, err
+		e.log.of(r.client, r.ID).Debug("the JWK Set cannot be read", "error", err)
+		return nil, bareError("the JWK Set cannot be read")
 	}
 	if v.config == nil || !v.config.PublicJWKS {
 		return nil, notFound("there is no public JWK Set here")

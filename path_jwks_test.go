@@ -1,10 +1,14 @@
 package redox
 
 import (
+	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -44,18 +48,140 @@ func TestJWKS(t *testing.T) {
 	}
 }
 
-// Who is not served cannot tell why: the answer is the same when it is off,
-// when there is no such client, and when it has no config.
-func TestNoJWKS(t *testing.T) {
-	m := newMount(t)
+// anonymous returns all that a reader without a token gets of a client's jwks, and
+// the lines that he leaves in the log above the level debug.
+func (m *mount) anonymous(ctx context.Context, op logical.Operation, path string) string {
+	m.t.Helper()
+	var said string
+	lines := m.lines(func() {
+		resp, err := m.request(ctx, op, path, nil)
+		status, text := outcome(op, resp, err)
+		said = fmt.Sprint("HTTP ", status, ": ", text, resp)
+	})
+	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "[DEBUG] ") })
+	return said + strings.Join(lines, "\n")
+}
+
+// Who is not served cannot tell why: the answer, and what stands in the log, is the
+// same when the set is private, when there is no such client, and when it has no
+// config; and also when storage fails, an entry is damaged, or the reader hangs up.
+func TestAnonymousSameness(t *testing.T) {
+	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+	m := newMountOn(t, storage, systemView(0))
 	m.ready("", nil)
 	m.ready("clients/off/", nil)
 	m.write("clients/bare/keys/generate", nil)
-	for _, path := range []string{"jwks", "clients/off/jwks", "clients/nobody/jwks", "clients/bare/jwks", "jwks/"} {
-		if text := m.fails(404, logical.ReadOperation, path, nil); text != "there is no public JWK Set here" {
-			t.Errorf("%s says %q", path, text)
+	gone, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	const none, unreadable = "HTTP 404: there is no public JWK Set here", "HTTP 500: the JWK Set cannot be read"
+	paths := []string{"jwks", "clients/off/jwks", "clients/nobody/jwks", "clients/bare/jwks"}
+	expect := func(when, want string, ctx context.Context, before func()) {
+		t.Helper()
+		for _, path := range paths {
+			for _, path := range []string{path, path + "/"} {
+				for _, op := range []logical.Operation{logical.ReadOperation, logical.HeaderOperation} {
+					m.pass(rereadAfter)
+					before()
+					if got := m.anonymous(ctx, op, path); got != want+"<nil>" {
+						t.Errorf("%s, %s %s: %s", when, op, path, got)
+					}
+				}
+			}
 		}
 	}
+	expect("well", none, t.Context(), func() {})
+	expect("hung up", none, gone, func() {})
+	for at := range 2 {
+		expect("storage fails", unreadable, t.Context(), func() { storage.countdown = at })
+		expect("storage fails and hung up", unreadable, gone, func() { storage.countdown = at })
+	}
+	storage.countdown = -1
+	for _, path := range paths {
+		client := defaultClient
+		if name, further := strings.CutPrefix(path, clientsPrefix); further {
+			client, _, _ = strings.Cut(name, "/")
+		}
+		entry := &logical.StorageEntry{Key: configKey(client), Value: []byte("damaged")}
+		if err := storage.Put(t.Context(), entry); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect("damaged", unreadable, t.Context(), func() {})
+}
+
+// Many anonymous reads at once share two reads of storage, also of a client that
+// does not exist. Those who hang up meanwhile change nothing for the others.
+func TestAnonymousReadsShare(t *testing.T) {
+	for path, want := range map[string]int{"jwks": 200, "clients/nobody/jwks": 404} {
+		t.Run(path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+				b, err := Factory(t.Context(), &logical.BackendConfig{System: systemView(0), StorageView: storage})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ask := func(ctx context.Context, op logical.Operation, path string, data map[string]any) int {
+					resp, err := b.HandleRequest(ctx, &logical.Request{Operation: op, Path: path, Data: data, Storage: storage})
+					status, _ := outcome(op, resp, err)
+					return status
+				}
+				config := map[string]any{"client_id": clientID, "public_jwks": true}
+				if got := ask(t.Context(), logical.UpdateOperation, "config", config); got != 200 {
+					t.Fatal("config: HTTP", got)
+				}
+				storage.gets.Store(0)
+				hold := make(chan struct{})
+				storage.got = func() { <-hold }
+				statuses := make(chan int, 500)
+				first, hangUp := context.WithCancel(t.Context())
+				go func() { statuses <- ask(first, logical.ReadOperation, path, nil) }() // reads storage for all
+				synctest.Wait()
+				for range 499 {
+					go func() { statuses <- ask(t.Context(), logical.ReadOperation, path, nil) }()
+				}
+				synctest.Wait()
+				hangUp()
+				if got := ask(first, logical.ReadOperation, path, nil); got != 500 {
+					t.Errorf("who hung up: HTTP %d", got)
+				}
+				close(hold)
+				for range 500 {
+					if got := <-statuses; got != want {
+						t.Errorf("HTTP %d, want %d", got, want)
+					}
+				}
+				if n := storage.gets.Load(); n != 2 {
+					t.Errorf("%d reads of storage, want 2", n)
+				}
+			})
+		})
+	}
+}
+
+// A reader of anything who hangs up is no fault of the engine.
+func TestLogOfHangUps(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	m.backend.entries.views.forget(defaultClient)
+	storage := &spiedStorage{Storage: m.storage}
+	ctx, hangUp := context.WithCancel(t.Context())
+	storage.got = hangUp
+	m.storage = canceledStorage{storage}
+	got := m.anonymous(ctx, logical.ReadOperation, "config")
+	if !strings.Contains(got, "HTTP 500: reading clients/default/config") || strings.Contains(got, "[ERROR]") {
+		t.Error(got)
+	}
+}
+
+// canceledStorage fails as Vault's does when the reader has hung up.
+type canceledStorage struct{ logical.Storage }
+
+func (s canceledStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	entry, err := s.Storage.Get(ctx, key)
+	if ctx.Err() != nil {
+		return nil, errors.New("rpc error: code = Canceled desc = context canceled")
+	}
+	return entry, err
 }
 
 // Wrapping would let anybody write to Vault's storage.

@@ -149,7 +149,7 @@ func (e *engine) generateKey(ctx context.Context, r *request) (*logical.Response
 	if err := ring.CanAdd(); err != nil {
 		return nil, err
 	}
-	k, err := keyring.Generate(int(bits), e.now())
+	k, err := e.generate(ctx, r, int(bits))
 	if err != nil {
 		return nil, err
 	}

@@ -2,12 +2,15 @@ package redox
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
 var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -61,6 +64,36 @@ func TestGenerateSizes(t *testing.T) {
 		}
 		if got["state"] == "pending" {
 			m.must(logical.DeleteOperation, "keys/"+got["key_id"].(string), nil)
+		}
+	}
+}
+
+// A full ring refuses a key before it is generated, which is slow: by its first
+// look at storage.
+func TestFullRing(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("", nil)
+	fill := func() {
+		storage.got = nil
+		if err := m.backend.entries.update(t.Context(), storage, defaultClient, func(s *state) error {
+			for i := len(s.Ring.Keys); i < keyring.MaxKeys; i++ {
+				k := *s.Ring.Keys[0]
+				k.ID, k.State = keyring.ID(fmt.Sprint("old", i)), keyring.Retiring
+				s.Ring.Keys = append(s.Ring.Keys, &k)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	storage.got = fill // while the key is generated
+	m.fails(400, logical.UpdateOperation, "keys/rotate", nil, "the ring is full with 8 keys")
+	for _, path := range []string{"keys/generate", "keys/rotate"} {
+		storage.gets.Store(0)
+		m.fails(400, logical.UpdateOperation, path, nil, "the ring is full with 8 keys")
+		if n := storage.gets.Load(); n != 1 {
+			t.Errorf("%s reads storage %d times", path, n)
 		}
 	}
 }

@@ -79,7 +79,7 @@ func newGauges() *gauges {
 	g.unreadable = gauge("redox_client_unreadable",
 		"1 when a client's config or keys in storage are damaged, or were written by a newer plugin.", labelClient)
 	g.inFlight = gauge("redox_requests_in_flight",
-		fmt.Sprintf("Reads of token that wait for Redox; %d at most.", maxInFlight), labelClient)
+		fmt.Sprintf("Reads of token that wait for Redox; %d at most.", maxReads), labelClient)
 	g.created = gauge("redox_key_created_timestamp_seconds",
 		"When each key was generated or imported.", labelClient, labelKeyID, labelState)
 	g.active = gauge("redox_key_active_since_timestamp_seconds",
@@ -112,7 +112,7 @@ func (e *engine) gauges() *gauges {
 			g.inFlight.WithLabelValues(client)
 		}
 	}
-	for client, n := range e.connections.inFlight() {
+	for client, n := range e.reads.all() {
 		g.inFlight.WithLabelValues(client).Set(float64(n))
 	}
 	if !e.writeSafe() {

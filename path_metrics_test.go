@@ -243,6 +243,62 @@ func TestMetricsLabels(t *testing.T) {
 	}
 }
 
+// An answer that comes when its client was deleted brings no label back. A client of
+// the same name begins at zero.
+func TestMetricsOfLateAnswers(t *testing.T) {
+	m := newMount(t)
+	const acme = "clients/acme/"
+	read := func(path string) func() {
+		return func() { _, _ = m.request(t.Context(), logical.ReadOperation, acme+path, nil) }
+	}
+	for name, ask := range map[string]func(){
+		"a token": read("token"), "a check": read("check"), "a proof": func() { m.rotateAll(t.Context()) },
+	} {
+		m.ready(acme, nil)
+		m.read(acme + "token")
+		m.write(acme+"keys/rotate", nil)
+		m.sandbox.SetFault(redoxtest.FaultSlow, 1)
+		done := make(chan struct{})
+		go func() { defer close(done); ask() }()
+		waitFor(t, "the request", func() bool { return m.sandbox.FaultsLeft() == 0 })
+		m.must(logical.DeleteOperation, "clients/acme", map[string]any{"force": true})
+		<-done
+		for label := range m.metrics() {
+			if strings.Contains(label, "=acme") {
+				t.Errorf("after %s there is %s", name, label)
+			}
+		}
+	}
+	m.ready(acme, nil)
+	m.expect(map[string]float64{"redox_request_duration_seconds{client=acme}": 0})
+}
+
+// A config that goes while it is being read, or on another node, leaves no label.
+func TestMetricsOfLateReads(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("", nil)
+	m.backend.entries.views.forget(defaultClient)
+	storage.got = func() {
+		storage.got = nil
+		m.must(logical.DeleteOperation, "config", nil)
+	}
+	m.read("token")
+	if n := len(m.backend.metrics.known); n != 0 {
+		t.Errorf("%d clients have labels", n)
+	}
+	m.ready("", nil)
+	m.read("token")
+	if err := storage.Delete(t.Context(), configKey(defaultClient)); err != nil {
+		t.Fatal(err)
+	}
+	m.pass(rereadAfter)
+	m.fails(400, logical.ReadOperation, "token", nil, "no client ID")
+	if n, views := len(m.backend.metrics.known), len(m.backend.entries.views.places); n != 0 || views != 0 {
+		t.Errorf("%d clients have labels, and %d a view", n, views)
+	}
+}
+
 // A read that fails before Redox is asked is counted, too; of a client without
 // config it is not, as the label would stay.
 func TestMetricsOfErrors(t *testing.T) {

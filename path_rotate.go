@@ -37,7 +37,7 @@ func (e *engine) rotateKey(ctx context.Context, r *request) (*logical.Response, 
 		if err := ring.CanAdd(); err != nil {
 			return nil, err
 		}
-		if k, err = keyring.Generate(successorBits(ring.Active().Bits), e.now()); err != nil {
+		if k, err = e.generate(ctx, r, successorBits(ring.Active().Bits)); err != nil {
 			return nil, err
 		}
 	}

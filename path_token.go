@@ -48,10 +48,7 @@ func (e *engine) readToken(ctx context.Context, r *request) (*logical.Response, 
 		err = complete(r.paths, v.config, v.ring)
 	}
 	if err != nil {
-		// Counted only where there is a config, or any name would become a label.
-		if e.entries.views.has(r.client) || e.overviews.configured(r.client) {
-			e.metrics.reads.WithLabelValues(r.client, outcomeError).Inc()
-		}
+		e.metrics.read(r.client, outcomeError)
 		return nil, err
 	}
 	read := e.freshToken
@@ -62,7 +59,7 @@ func (e *engine) readToken(ctx context.Context, r *request) (*logical.Response, 
 	if err != nil {
 		outcome = outcomeOf(err)
 	}
-	e.metrics.reads.WithLabelValues(r.client, outcome).Inc()
+	e.metrics.read(r.client, outcome)
 	return resp, err
 }
 
@@ -85,7 +82,7 @@ func (e *engine) reusedToken(
 	})
 	switch {
 	case errors.Is(err, tokencache.ErrClosed):
-		err = &redoxapi.UpstreamError{Kind: redoxapi.Overloaded, What: "the engine is being stopped or reloaded: try again"}
+		err = errEnded()
 	case errors.Is(err, tokencache.ErrGaveUp):
 		err = &redoxapi.UpstreamError{Kind: redoxapi.TimedOut, What: "the request was given up while it waited for a token"}
 	}
@@ -113,8 +110,8 @@ func (e *engine) fetchToken(ctx context.Context, r *request, v *view, again bool
 			t, err = nil, e.log.panicked(r.Path, r.ID, p)
 		}
 	}()
-	if t, err = e.issue(ctx, r, r.client, v); err != nil && !again {
-		e.log.of(r.client, r.ID).Warn("there is no new token to hand out again", "error", err)
+	if t, err = e.issue(ctx, r, r.client, v); err != nil && !again && ctx.Err() == nil {
+		e.log.warnSeldom(e.log.of(r.client, r.ID), r.client, "there is no new token to hand out again", e.now(), err)
 	}
 	return t, err
 }

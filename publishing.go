@@ -113,6 +113,11 @@ func (e *engine) updateList(
 	if err != nil {
 		return nil, nil, err
 	}
+	release, err := e.proofs.acquire(ctx, r.client, r.worker)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
 	ctx, cancel := context.WithTimeout(ctx, seconds(p.RequestTimeout))
 	defer cancel()
 	id := s.Config.ClientID
@@ -138,8 +143,30 @@ func (e *engine) updateList(
 	return found.Keys, added, nil
 }
 
+// platformAPI is Redox's Platform API. It makes a request only while the host is
+// allowed.
+type platformAPI struct {
+	*redoxapi.Platform
+
+	allow func(ctx context.Context) error
+}
+
+func (p *platformAPI) Read(ctx context.Context, clientID string) (*redoxapi.APIKey, error) {
+	if err := p.allow(ctx); err != nil {
+		return nil, err
+	}
+	return p.Platform.Read(ctx, clientID)
+}
+
+func (p *platformAPI) Update(ctx context.Context, clientID string, keys []json.RawMessage) error {
+	if err := p.allow(ctx); err != nil {
+		return err
+	}
+	return p.Platform.Update(ctx, clientID, keys)
+}
+
 // platform returns the Platform API with a fresh token of the platform client.
-func (e *engine) platform(ctx context.Context, r *request, name string) (*redoxapi.Platform, error) {
+func (e *engine) platform(ctx context.Context, r *request, name string) (*platformAPI, error) {
 	v, err := e.entries.view(ctx, r.Storage, name)
 	if err != nil {
 		return nil, err
@@ -155,20 +182,24 @@ func (e *engine) platform(ctx context.Context, r *request, name string) (*redoxa
 	if err != nil {
 		return nil, err
 	}
-	return c.conn.api.Platform(v.config.tokenURL(), t.Value)
+	api, err := c.conn.api.Platform(v.config.tokenURL(), t.Value)
+	return &platformAPI{api, c.allow}, err
 }
 
 // noteFailure notes in a why Redox refused a request, why it was not reached, or
-// what is wrong in the settings, and returns nil. It returns any other error.
+// what is wrong in the settings, and returns nil. It returns any other error. A host
+// that is not allowed counts as not reached: once it is allowed, work goes on within
+// a minute.
 func noteFailure(a *keyring.Attempts, err error, now time.Time) error {
 	var (
 		rule     keyring.Rule
 		user     userError
+		host     *hostError
 		refused  *redoxapi.Error
 		platform *redoxapi.PlatformError
 	)
 	switch {
-	case isUpstream(err):
+	case isUpstream(err), errors.As(err, &host):
 		a.Unanswered(withoutAdvice(err).Error(), now)
 	case errors.As(err, &refused), errors.As(err, &platform), errors.As(err, &user), errors.As(err, &rule):
 		a.Refused(withoutAdvice(err).Error(), now)

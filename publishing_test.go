@@ -184,6 +184,7 @@ func TestPublishOnlyForOwner(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.register(victim, `{"keys":[]}`)
+		m.allow(hostOf(his.TokenURL()))
 		m.write("clients/mallory/config", map[string]any{"client_id": victim, "token_url": his.TokenURL(),
 			"platform_client": "platform"})
 		m.read("clients/mallory/token")
@@ -264,6 +265,21 @@ func TestPublishMendsList(t *testing.T) {
 	m.pass(time.Hour)
 	m.rotate()
 	m.signs(active)
+}
+
+// The read that is refused wakes the worker, which would sleep for an hour.
+func TestPublishMendsListAtOnce(t *testing.T) {
+	storage := &readsOf{Storage: &logical.InmemStorage{}, reads: map[string]int{}}
+	m := newMountOn(t, storage, systemView(0))
+	active := m.platformReady(nil)
+	m.rotate()
+	m.pass(10 * time.Minute)
+	m.register(clientID, `{"keys":[]}`)
+	before := storage.of(defaultClient)
+	m.start()
+	waitFor(t, "the worker's first look", func() bool { return storage.of(defaultClient) >= before+2 })
+	m.fails(400, logical.ReadOperation, "token", nil, "Redox does not know key "+active)
+	waitFor(t, "the list to be mended", func() bool { return m.listed() == active })
 }
 
 // A deleted key is taken off Redox's list even if the way there was elsewhere,

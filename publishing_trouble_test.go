@@ -11,7 +11,9 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
 // What can be in the way, what keys and check say of it, and whether the list
@@ -40,8 +42,9 @@ var publishTroubles = map[string]struct {
 	},
 	"the platform client asks elsewhere": {
 		func(m *mount) {
-			m.write("clients/platform/config", map[string]any{"token_url": strings.Replace(m.sandbox.TokenURL(), "127.0.0.1",
-				"localhost", 1)})
+			elsewhere := strings.Replace(m.sandbox.TokenURL(), "127.0.0.1", "localhost", 1)
+			m.allow(hostOf(elsewhere))
+			m.write("clients/platform/config", map[string]any{"token_url": elsewhere})
 		},
 		"token URL and audience must be those of client platform",
 		func(m *mount) {
@@ -184,6 +187,7 @@ func TestPublishTrouble(t *testing.T) {
 			if err != nil || !strings.Contains(fmt.Sprint(resp.Warnings), test.says) {
 				t.Errorf("check: %v, %v", resp, err)
 			}
+			m.expect(map[string]float64{"redox_publication_failed{client=default}": 1})
 			if !strings.Contains(m.log.String(), "the public keys at Redox are not up to date") {
 				t.Error("the log does not tell of it")
 			}
@@ -200,6 +204,7 @@ func TestPublishTrouble(t *testing.T) {
 			if got := m.publication(); !strings.HasPrefix(got, "up to date: ") {
 				t.Errorf("when it is mended: %s", got)
 			}
+			m.expect(map[string]float64{"redox_publication_failed{client=default}": 0})
 			m.pass(15 * time.Minute)
 			m.rotate()
 			m.signs(next)
@@ -257,6 +262,9 @@ func TestPublishSurvivesStorage(t *testing.T) {
 		if got := m.listed(); got != active || active == old {
 			t.Errorf("with a fault at operation %d Redox lists %s, active is %s", at, got, active)
 		}
+		if logged := strings.Contains(m.log.String(), "tried again in a minute"); logged == untouched {
+			t.Errorf("with a fault at operation %d an error is logged: %v", at, logged)
+		}
 		if untouched {
 			if at < 20 {
 				t.Errorf("such a rotation has %d storage operations", at)
@@ -268,9 +276,11 @@ func TestPublishSurvivesStorage(t *testing.T) {
 }
 
 // Whoever has mended what Redox refused writes the config again, and need not
-// wait; and what is no refusal of the key is not called one.
+// wait, even if storage fails at the first look; and what is no refusal of the key
+// is not called one.
 func TestPublishRetry(t *testing.T) {
-	m := newMount(t)
+	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
+	m := newMountOn(t, storage, systemView(0))
 	m.platformReady(map[string]any{"max_retries": 0})
 	m.sandbox.SetFault(redoxtest.FaultUnavailable, 3)
 	m.rotate()
@@ -289,8 +299,29 @@ func TestPublishRetry(t *testing.T) {
 	}
 	m.publish("")
 	m.write("config", map[string]any{"max_retries": 0})
+	storage.countdown = 0
+	m.rotateAll(t.Context())
 	m.rotate()
 	if got := m.publication(); !strings.HasPrefix(got, "up to date: ") {
+		t.Errorf("publication: %s", got)
+	}
+}
+
+// A platform client that cannot be used is a fault here, and no refusal by Redox.
+func TestPublishDamaged(t *testing.T) {
+	m := newMount(t)
+	m.platformReady(nil)
+	key := configKey("platform")
+	damaged := strings.Replace(snapshot(t, m.storage)[key], `"ca_pem":""`, `"ca_pem":"x"`, 1)
+	if err := m.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(damaged)}); err != nil {
+		t.Fatal(err)
+	}
+	m.rotateAll(t.Context())
+	if log := m.log.String(); !strings.Contains(log, "tried again in a minute: client=default") ||
+		!strings.Contains(log, "no CERTIFICATE block that can be read") || strings.Contains(log, "panic") {
+		t.Errorf("the log holds %s", log)
+	}
+	if got := m.publication(); got != "about to begin" {
 		t.Errorf("publication: %s", got)
 	}
 }
@@ -308,4 +339,33 @@ func TestPublishNothing(t *testing.T) {
 	if got := m.publication(); got != "about to begin" {
 		t.Errorf("publication: %s", got)
 	}
+}
+
+// A key whose time has come goes, though 32 deleted ones are on Redox's list still,
+// Redox is down, and the platform client cannot be read.
+func TestDropWhateverElseWaits(t *testing.T) {
+	m := newMount(t)
+	old := m.platformReady(nil)
+	next := m.write("keys/generate", nil)["key_id"].(string)
+	m.write("keys/"+next+"/activate", map[string]any{"force": true})
+	ring, err := loadRing(t.Context(), m.storage, defaultClient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring.Publication = &keyring.Publication{}
+	for i := range 32 {
+		ring.Gone = append(ring.Gone, keyring.Public{ID: keyring.ID(fmt.Sprint("gone", i)), N: "AQ", E: "AQAB"})
+	}
+	if err := store.Put(t.Context(), m.storage, keyringKey(defaultClient), ring); err != nil {
+		t.Fatal(err)
+	}
+	m.sandbox.SetFault(redoxtest.FaultUnavailable, -1)
+	m.fails(400, logical.DeleteOperation, "keys/"+old, nil, "32 deleted keys are on Redox's list still")
+	damaged := &logical.StorageEntry{Key: configKey("platform"), Value: []byte("damaged")}
+	if err := m.storage.Put(t.Context(), damaged); err != nil {
+		t.Fatal(err)
+	}
+	m.pass(time.Hour)
+	m.rotateAll(t.Context())
+	m.fails(404, logical.ReadOperation, "keys/"+old, nil, "there is no key")
 }

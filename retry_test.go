@@ -79,7 +79,7 @@ func TestPause(t *testing.T) {
 		for tries, most := range []time.Duration{100, 200, 400} {
 			most *= time.Millisecond
 			start := time.Now()
-			if !pause(t.Context(), int64(tries), 0) {
+			if !pause(t.Context(), int64(tries), 0, time.Hour) {
 				t.Fatal("it gave up")
 			}
 			if took := time.Since(start); took > most || took < most/2 {
@@ -87,18 +87,20 @@ func TestPause(t *testing.T) {
 			}
 		}
 		start := time.Now()
-		if !pause(t.Context(), 0, 3*time.Second) || time.Since(start) != 3*time.Second {
+		if !pause(t.Context(), 0, 3*time.Second, time.Hour) || time.Since(start) != 3*time.Second {
 			t.Errorf("asked to wait 3 s, it waited %v", time.Since(start))
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Millisecond)
-		defer cancel()
-		start = time.Now()
-		if pause(ctx, 0, 0) || time.Since(start) != 0 {
-			t.Errorf("it waited %v for nothing", time.Since(start))
+		for least, left := range map[time.Duration]time.Duration{0: 40 * time.Millisecond, time.Second: time.Second} {
+			ctx, cancel := context.WithTimeout(t.Context(), left)
+			defer cancel()
+			start = time.Now()
+			if pause(ctx, 0, least, time.Hour) || time.Since(start) != 0 {
+				t.Errorf("it waited %v for nothing", time.Since(start))
+			}
 		}
-		ctx, cancel = context.WithCancel(t.Context())
+		ctx, cancel := context.WithCancel(t.Context())
 		go func() { time.Sleep(time.Millisecond); cancel() }()
-		if pause(ctx, 9, 0) {
+		if pause(ctx, 9, 0, time.Hour) {
 			t.Error("the reader has gone, and it went on")
 		}
 	})

@@ -76,6 +76,7 @@ func (e *engine) listClients(ctx context.Context, s logical.Storage) ([]string, 
 	e.rechecks.keep(there)
 	e.failures.keep(there)
 	e.overviews.keep(there)
+	e.log.keep(there)
 	return names, nil
 }
 
@@ -86,7 +87,7 @@ func (e *engine) step(ctx context.Context, s logical.Storage, client string) (ne
 	if !e.writeSafe() {
 		return time.Time{}, nil // another node does it
 	}
-	r := &request{Request: &logical.Request{Storage: s}, client: client}
+	r := &request{Request: &logical.Request{Storage: s}, client: client, worker: true}
 	decided, step, err := e.decide(ctx, r)
 	if err != nil || decided == nil {
 		return time.Time{}, err
@@ -137,11 +138,15 @@ func (e *engine) decide(ctx context.Context, r *request) (decided *state, step k
 // settle brings the ring up to date with the config and the time now.
 func settle(ctx context.Context, r *request, s *state, now time.Time) error {
 	to, err := publishTo(ctx, r, s.Config)
-	if err != nil {
-		return err
-	}
 	s.Ring.Settle(s.Config.policy(), now)
-	s.Ring.PublishTo(to)
+	var unreadable store.UnreadableError
+	switch {
+	case errors.As(err, &unreadable): // the platform client's; it keeps no key of this one from being deleted
+	case err != nil:
+		return err
+	default:
+		s.Ring.PublishTo(to)
+	}
 	return nil
 }
 
@@ -150,7 +155,7 @@ func settle(ctx context.Context, r *request, s *state, now time.Time) error {
 func (e *engine) prepare(ctx context.Context, r *request, decided *state, step keyring.Step) (change, error) {
 	switch step.Action {
 	case keyring.Add:
-		k, err := e.generateSuccessor(ctx, decided.Ring.Active())
+		k, err := e.generate(ctx, r, successorBits(decided.Ring.Active().Bits))
 		if err != nil {
 			return nil, err
 		}
@@ -162,7 +167,7 @@ func (e *engine) prepare(ctx context.Context, r *request, decided *state, step k
 			return err
 		}, nil
 	case keyring.Drop:
-		return func(ring *keyring.Ring, _ time.Time) error { return ring.Remove(step.Key.ID, false) }, nil
+		return func(ring *keyring.Ring, _ time.Time) error { ring.Drop(step.Key.ID); return nil }, nil
 	case keyring.Publish:
 		return e.publish(ctx, r, decided), ctx.Err()
 	}
@@ -178,18 +183,6 @@ func (e *engine) prepare(ctx context.Context, r *request, decided *state, step k
 	return func(ring *keyring.Ring, now time.Time) error {
 		return noteProof(ring.Get(step.Key.ID), ring, where, err, now)
 	}, ctx.Err()
-}
-
-// generateSuccessor makes one key at a time, so that many rings that are due at
-// once leave the processor to reads.
-func (e *engine) generateSuccessor(ctx context.Context, active *keyring.Key) (*keyring.Key, error) {
-	select {
-	case e.generating <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	defer func() { <-e.generating }()
-	return keyring.Generate(successorBits(active.Bits), e.now())
 }
 
 // noteProof notes how the proof of a key of the ring went, with settings of the

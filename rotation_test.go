@@ -202,6 +202,22 @@ func TestRotateAdopts(t *testing.T) {
 	m.signs("mine")
 }
 
+// The pending key is gone when the rotation to it is to be written.
+func TestRotateOvertaken(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	active := m.ready("", nil)
+	next := m.write("keys/generate", nil)["key_id"].(string)
+	storage.got = func() {
+		storage.got = nil // at the first read of the ring
+		m.must(logical.DeleteOperation, "keys/"+next, nil)
+	}
+	m.fails(400, logical.UpdateOperation, "keys/rotate", nil, "the pending key was deleted or activated meanwhile: repeat")
+	if got := m.read("keys"); got["active"] != active || got["pending"] != "" {
+		t.Errorf("the ring: %v", got)
+	}
+}
+
 // Storage fails at each operation of a whole rotation in turn: nothing is lost,
 // every token read in between succeeds, and the rotation completes.
 func TestRotationSurvivesStorage(t *testing.T) {

@@ -45,6 +45,23 @@ func TestSecondTry(t *testing.T) {
 	m.signs(next)
 }
 
+// Redox knows neither key: the reader is told of the active one, and nothing is
+// remembered or logged of the other.
+func TestSecondTryFails(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	m.rotate()
+	next := m.write("keys/generate", nil)["key_id"].(string)
+	m.write("keys/"+next+"/activate", map[string]any{"force": true})
+	m.register(clientID, `{"keys":[]}`)
+	m.fails(400, logical.ReadOperation, "token", nil, "Redox does not know key "+next)
+	if n := len(m.sandbox.Assertions()); n != 3 || strings.Contains(m.log.String(), "the one before it signs") {
+		t.Errorf("%d assertions were sent; the log holds %s", n, m.log)
+	}
+	m.publish("")
+	m.signs(next)
+}
+
 // The second try is there for as long as the key is, and not without words, without
 // need, or with a key that Redox did not accept with this config.
 func TestNoSecondTry(t *testing.T) {

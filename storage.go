@@ -38,8 +38,10 @@ type state struct {
 // entries reads and writes the entries of clients, and keeps those that reads of
 // token and jwks need in memory: each read of storage is a call to Vault's process.
 type entries struct {
+	ctx     context.Context // of the mount
 	now     func() time.Time
 	onWrite func(client string, w written)
+	onRead  func(client string, configured bool) // called under the client's lock with what is stored
 
 	// locks serialise read-modify-write of a client. Clients share them (they are
 	// striped): while a function holds one, it takes no second one, makes no
@@ -52,13 +54,14 @@ type entries struct {
 // written says what a write changed, or may have changed if it failed.
 type written struct {
 	config  bool     // the config
+	deleted bool     // the config
 	active  bool     // which key signs
 	managed []string // clients whose keys this one may publish, now or before
 	after   *state   // as it was to be afterwards, nil for unknown
 }
 
-func newEntries(now func() time.Time) *entries {
-	return &entries{now: now, locks: locksutil.CreateLocks(), views: newViews()}
+func newEntries(ctx context.Context, now func() time.Time) *entries {
+	return &entries{ctx: ctx, now: now, locks: locksutil.CreateLocks(), views: newViews()}
 }
 
 // loadConfig reads a client's config from storage, nil when there is none.
@@ -113,6 +116,7 @@ func (e *entries) update(ctx context.Context, s logical.Storage, client string, 
 	if err != nil {
 		return err
 	}
+	e.onRead(client, st.Config != nil)
 	if err := change(st); err != nil {
 		return err
 	}
@@ -152,7 +156,7 @@ func (e *entries) removeConfigLocked(ctx context.Context, s logical.Storage, cli
 	if err != nil && !errors.As(err, &unreadable) {
 		return err
 	}
-	w := written{config: true}
+	w := written{config: true, deleted: true}
 	if c != nil {
 		w.managed = managedNames(c.Manages)
 	}
@@ -221,15 +225,26 @@ func (s *state) encode() (e encoded, err error) {
 	return e, nil
 }
 
-// view returns a client's view, from memory if that is fresh.
+// view returns a client's view, from memory if that is fresh. All who need it anew at
+// the same time share one look at storage, which does not end with the reader who
+// began it.
 func (e *entries) view(ctx context.Context, s logical.Storage, client string) (*view, error) {
-	place, v := e.views.place(client)
-	if v != nil && e.now().Sub(v.readAt).Abs() < rereadAfter {
+	v, reading, at, first := e.views.look(client, e.now())
+	if v != nil {
 		return v, nil
 	}
-	v, err := e.readView(ctx, s, client)
-	e.views.put(client, place, v)
-	return v, err
+	if first {
+		reading.err = errors.New("the look at storage was broken off") // by a panic
+		defer e.views.put(client, at)
+		reading.view, reading.err = e.readView(e.ctx, s, client)
+		return reading.view, reading.err
+	}
+	select {
+	case <-reading.done:
+		return reading.view, reading.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func (e *entries) readView(ctx context.Context, s logical.Storage, client string) (*view, error) {

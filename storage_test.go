@@ -98,6 +98,9 @@ func everyOperation(t *testing.T, prefix string) []operation {
 		{logical.ListOperation, "clients", nil},
 		{logical.ReadOperation, "clients/acme", nil},
 		{logical.DeleteOperation, "clients/acme", map[string]any{"force": true}},
+		{logical.ReadOperation, "hosts", nil},
+		{logical.UpdateOperation, "hosts", map[string]any{"allowed": "gateway.example"}},
+		{logical.DeleteOperation, "hosts", nil},
 	}
 }
 
@@ -151,8 +154,9 @@ func TestStorageFailures(t *testing.T) {
 	}
 }
 
-// Every entry lies where seals wrap it, by the rule of the SDK: exact, or a
-// prefix when it ends with a slash. A pattern with a star would match nothing.
+// Every entry of a client lies where seals wrap it, by the rule of the SDK: exact, or
+// a prefix when it ends with a slash. A pattern with a star would match nothing. The
+// hosts are no secret.
 func TestSealWrap(t *testing.T) {
 	m := newMount(t)
 	m.setUp()
@@ -164,6 +168,7 @@ func TestSealWrap(t *testing.T) {
 	}
 	wrapped.AddPaths(m.backend.SpecialPaths().SealWrapStorage)
 	entries := snapshot(t, m.storage)
+	delete(entries, hostsKey)
 	if len(entries) != 4 {
 		t.Errorf("%d entries, want 4", len(entries))
 	}
@@ -196,7 +201,9 @@ func TestGoldenStorage(t *testing.T) {
 	m.rotate()
 	third := m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072b.pem"), "key_id": "third"})
 	m.must(logical.DeleteOperation, "keys/"+third["key_id"].(string), nil)
-	for key, value := range snapshot(t, m.storage) {
+	stored := snapshot(t, m.storage)
+	delete(stored, hostsKey) // TestGoldenHosts
+	for key, value := range stored {
 		file := filepath.Join("testdata", "storage", "v1-acceptance", filepath.Base(key)+".json")
 		if *update {
 			if err := os.WriteFile(file, []byte(value), 0o600); err != nil {
@@ -248,10 +255,14 @@ func TestNewerStorage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	raw := &logical.StorageEntry{Key: hostsKey, Value: []byte(`{"version":2,"data":{"new":"shape"}}`)}
+	if err := m.storage.Put(t.Context(), raw); err != nil {
+		t.Fatal(err)
+	}
 	before := snapshot(t, m.storage)
 	for _, o := range everyOperation(t, "") {
 		if o.path == "clients" || strings.HasPrefix(o.path, "clients/") || o.op == logical.DeleteOperation &&
-			o.path == "config" {
+			(o.path == "config" || o.path == "hosts") {
 			continue
 		}
 		m.fails(500, o.op, o.path, o.data, "stored by a newer plugin (schema version 2, this one knows 1)")
@@ -270,9 +281,14 @@ func TestDamagedStorage(t *testing.T) {
 	}{
 		"private key": {"keyring", `"private_key":"MII`, `"private_key":"AAA`, "token",
 			"the stored private key first cannot be read"},
+		"private key, proof": {"keyring", `"private_key":"MII`, `"private_key":"AAA`, "check",
+			"the stored private key first cannot be read"},
 		"public key": {"keyring", `"e":"AQAB"`, `"e":"!"`, "keys/first", "decoding the public half of key first"},
 		"CA":         {"config", `"ca_pem":""`, `"ca_pem":"x"`, "token", "no CERTIFICATE block that can be read"},
+		"CA, proof":  {"config", `"ca_pem":""`, `"ca_pem":"x"`, "check", "no CERTIFICATE block that can be read"},
 		"JSON":       {"config", `{"version"`, `[`, "config", "not the JSON this plugin writes"},
+		"JSON, jwks": {"config", `{"version"`, `[`, "jwks", "not the JSON this plugin writes"},
+		"a setting":  {"config", `"max_retries":2`, `"max_retries":"x"`, "config", "is not of schema version 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMount(t)
@@ -311,6 +327,48 @@ func TestWritesOfClientsSideBySide(t *testing.T) {
 	<-done
 }
 
+// A change of a client holds the client's lock when it reads: else its write may
+// undo a change that was stored after the read.
+func TestChangesHoldTheLock(t *testing.T) {
+	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
+	m := newMountOn(t, storage, systemView(0))
+	m.ready("clients/acme/", nil)
+	lock := locksutil.LockForKey(m.backend.entries.locks, "acme")
+	for _, o := range []operation{
+		{logical.UpdateOperation, "clients/acme/config", map[string]any{"max_retries": 0}},
+		{logical.DeleteOperation, "clients/acme/config", nil},
+		{logical.DeleteOperation, "clients/acme", map[string]any{"force": true}},
+	} {
+		storage.gets.Store(0)
+		storage.got = func() {
+			if lock.TryLock() {
+				lock.Unlock()
+				t.Errorf("%s %s reads without the lock", o.op, o.path)
+			}
+		}
+		m.must(o.op, o.path, o.data)
+		storage.got = nil
+		if storage.gets.Load() == 0 {
+			t.Errorf("%s %s reads nothing", o.op, o.path)
+		}
+	}
+}
+
+// A change of both entries would not be atomic: it is refused, and neither written.
+func TestUpdateWritesOneEntry(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	before := snapshot(t, m.storage)
+	err := m.backend.entries.update(t.Context(), m.storage, defaultClient, func(s *state) error {
+		s.Config.MaxRetries, s.Ring.Keys = 0, nil
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "would write two entries") {
+		t.Errorf("%v", err)
+	}
+	m.unchanged(before)
+}
+
 // readsOf counts the reads of each client's entries.
 type readsOf struct {
 	logical.Storage
@@ -321,7 +379,8 @@ type readsOf struct {
 
 func (s *readsOf) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
 	s.mu.Lock()
-	s.reads[strings.Split(key, "/")[1]]++
+	client, _, _ := strings.Cut(strings.TrimPrefix(key, clientsPrefix), "/")
+	s.reads[client]++
 	s.mu.Unlock()
 	return s.Storage.Get(ctx, key)
 }
@@ -375,4 +434,8 @@ func TestAWriteWakes(t *testing.T) {
 			t.Errorf("with manages=%q: reads before %v, after %v", test.manages, before, after)
 		}
 	}
+	// Whoever has mended what Redox refused writes the same config again.
+	before := quiet()
+	m.write("clients/platform/config", nil)
+	waitFor(t, "the worker, though nothing changed", func() bool { return storage.of("platform") >= before["platform"]+4 })
 }

@@ -4,10 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
-	"net/netip"
-	"net/url"
 	"regexp"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -44,6 +41,9 @@ func unless(holds bool, rule string, args ...any) error {
 func checkClientID(id string) error {
 	if id == "" {
 		return invalid("client_id is required: Redox's dashboard shows it on the settings page of the OAuth API key")
+	}
+	if strings.ContainsAny(id, "\"'`") {
+		return invalid("client_id must not have quotes: write it as Redox's dashboard shows it")
 	}
 	return unless(isClientID(id), "client_id must be at most 256 printable ASCII characters without blanks")
 }
@@ -111,73 +111,6 @@ func managedNames(list []string) []string {
 	return names
 }
 
-func checkTokenURL(tokenURL string) error {
-	_, err := checkURL("token_url", tokenURL)
-	return err
-}
-
-// checkAudience ties the audience to the token URL. Else who may write config
-// could have assertions meant for Redox sent to a server of his own, and use
-// them at Redox.
-func checkAudience(tokenURL, audience string) error {
-	at, err := checkURL("token_url", tokenURL)
-	if err != nil {
-		return err
-	}
-	to, err := checkURL("audience", audience)
-	if err != nil {
-		return err
-	}
-	return unless(at == to || isRedox(at) && isRedox(to),
-		"audience must name the host of the token URL (%s), or both must be Redox's", at)
-}
-
-// isRedox reports whether host is one of the two hosts of Redox's API. It compares
-// whole names: a comparison of endings would accept names that are not Redox's,
-// such as evil.example;.redoxengine.com.
-func isRedox(host string) bool {
-	return host == "api.redoxengine.com" || host == "api.ca.redoxengine.com"
-}
-
-var defaultPorts = map[string]uint64{"http": 80, "https": 443}
-
-// checkURL accepts https, and http to this machine, as the sandbox needs it.
-// It returns the host in lower case, with its port unless that is the scheme's.
-func checkURL(field, raw string) (host string, err error) {
-	u, err := url.Parse(raw)
-	if err != nil || u.Host == "" || u.Opaque != "" || len(raw) > 1024 || !redoxapi.IsPrintable(raw) {
-		return "", invalid("%s must be an absolute URL of at most 1024 printable ASCII characters, "+
-			"such as https://api.redoxengine.com/v2/auth/token", field)
-	}
-	_, port, hasPort := strings.Cut(strings.TrimPrefix(u.Host, "["+u.Hostname()+"]"), ":")
-	number, err := strconv.ParseUint(port, 10, 16)
-	switch {
-	case u.User != nil:
-		return "", invalid("%s must not hold a user name or password", field)
-	case u.RawQuery != "" || u.ForceQuery || strings.Contains(raw, "#"):
-		return "", invalid("%s must not have a query or a fragment", field)
-	case u.Hostname() == "":
-		return "", invalid("%s must name a host", field)
-	case hasPort && (err != nil || number == 0):
-		return "", invalid("%s must have a port of 1 to 65535, or none", field)
-	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
-		return "", invalid("%s must begin with https:// (http:// only for a loopback address such as 127.0.0.1)", field)
-	}
-	host = strings.ToLower(u.Host)
-	if number == defaultPorts[u.Scheme] {
-		host = strings.TrimSuffix(host, ":"+port)
-	}
-	return host, nil
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	address, err := netip.ParseAddr(host)
-	return err == nil && address.IsLoopback()
-}
-
 // normalCA returns the certificates in text as PEM and nothing else of it, as
 // what is stored is shown again. A certificate that cannot be read is an error,
 // as whoever gave it expects it to be trusted.
@@ -203,6 +136,37 @@ func normalCA(text string) (string, error) {
 		certificates = append(certificates, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
 	return string(certificates), nil
+}
+
+// normalizeCA stores ca_pem in its normal form, and beside it as it was given.
+func (c *config) normalizeCA() error {
+	normal, err := normalCA(c.CAPEM)
+	if err == nil && normal != c.CAPEM {
+		c.CAPEM, c.CAPEMGiven = normal, shownCA(c.CAPEM)
+	}
+	return err
+}
+
+// shownCA returns the text of certificates as it was given, so that a read shows what
+// was written. It is empty when the text holds anything but PEM blocks, blank lines
+// and comments that begin with #: that may be what nobody should see.
+func shownCA(text string) string {
+	within := false
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "-----BEGIN CERTIFICATE-----":
+			within = true
+		case line == "-----END CERTIFICATE-----":
+			within = false
+		case !within && line != "" && !strings.HasPrefix(line, "#"):
+			return ""
+		}
+	}
+	if strings.TrimSpace(text) == "" {
+		return ""
+	}
+	return text
 }
 
 // certificateBlocks returns the blocks in text: PEM, or PEM or one certificate

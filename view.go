@@ -48,7 +48,7 @@ func (v *view) signer(k *keyring.Key) (*rsa.PrivateKey, error) {
 // read of storage is a call to Vault's process. A function that writes reads
 // storage, and not this.
 type views struct {
-	onPut func(client string, v *view) // called under mu with a client that has a config
+	onRead func(client string, v *view) // called under mu with what is stored
 
 	mu     sync.Mutex // guards places; nothing is read or written under it
 	places map[string]*place
@@ -56,41 +56,62 @@ type views struct {
 
 // place is where the view of a client is kept. A change of the client makes
 // another place, so that a view that was read before the change is not kept.
-type place struct{ view *view }
+type place struct {
+	view    *view     // nil for none
+	reading *viewRead // nil when nobody reads storage for the next one
+}
+
+// viewRead is one look at storage for all who need the view at that time.
+type viewRead struct {
+	done chan struct{} // closed when the two below are there
+	view *view
+	err  error
+}
 
 func newViews() *views { return &views{places: map[string]*place{}} }
 
-// place returns the place of a client's view, made if need be, and the view, nil
-// for none.
-func (s *views) place(client string) (*place, *view) {
+// look returns the client's view if that is fresh at the time now. Else it returns
+// the look at storage to wait for. first is true for whom it falls to: he looks, and
+// then calls put with at.
+func (s *views) look(client string, now time.Time) (v *view, reading *viewRead, at *place, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.places[client] == nil {
-		s.places[client] = &place{}
+	at = s.places[client]
+	if at == nil {
+		at = &place{}
+		s.places[client] = at
 	}
-	return s.places[client], s.places[client].view
+	switch {
+	case at.view != nil && now.Sub(at.view.readAt).Abs() < rereadAfter:
+		return at.view, nil, at, false
+	case at.reading != nil:
+		return nil, at.reading, at, false
+	}
+	at.reading = &viewRead{done: make(chan struct{})}
+	return nil, at.reading, at, true
 }
 
-// put stores v, nil for none, unless the client has changed since at was its
-// place: then v may be from before.
-func (s *views) put(client string, at *place, v *view) {
+// put ends the look at storage of the place at. It keeps the view unless the client
+// has changed since: then that may be from before.
+func (s *views) put(client string, at *place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	read := at.reading
+	at.reading = nil
+	defer close(read.done)
+	if s.places[client] != at {
+		return
+	}
+	configured := read.err == nil && read.view.config != nil
+	if read.err == nil {
+		s.onRead(client, read.view)
+	}
 	switch {
-	case s.places[client] != at:
-	case v != nil && v.config != nil:
-		at.view = v
-		s.onPut(client, v)
-	case at.view == nil:
+	case configured:
+		at.view = read.view
+	case read.err == nil || at.view == nil:
 		delete(s.places, client) // requests for names that do not exist must not fill the memory
 	}
-}
-
-// has reports whether a client's view is in memory.
-func (s *views) has(client string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.places[client] != nil && s.places[client].view != nil
 }
 
 // unused drops the views that nobody has read for a minute or more: of many clients,
@@ -99,7 +120,7 @@ func (s *views) unused(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.DeleteFunc(s.places, func(_ string, at *place) bool {
-		return at.view != nil && now.Sub(at.view.readAt).Abs() > time.Minute
+		return at.view != nil && at.reading == nil && now.Sub(at.view.readAt).Abs() > time.Minute
 	})
 }
 
@@ -108,4 +129,11 @@ func (s *views) forget(client string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.places, client)
+}
+
+// clear drops the views of all clients.
+func (s *views) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.places)
 }

@@ -32,6 +32,9 @@ interrupt. Its endpoints:
                                          Platform API at /platform/v1/
   PUT  /dashboard/fault?name=…&times=…   make the token endpoint misbehave
 
+Vault's engine has to be told that it may talk to the sandbox, which is no host
+of Redox's own: vault write redox/hosts allowed=127.0.0.1:8080
+
 `
 
 func main() {

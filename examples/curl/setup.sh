@@ -72,6 +72,11 @@ if [ -z "${REDOX_CLIENT_ID:-}" ]; then
 	echo "Paste this JWK Set into the API key's page of Redox's dashboard, press Save Changes, set REDOX_CLIENT_ID to the client ID that the page shows, and run this again." >&2
 	exit
 fi
+# The engine talks to Redox's own hosts alone, unless another is allowed.
+if [ -n "${REDOX_TOKEN_URL:-}" ]; then
+	hosts=$(api GET "$mount/hosts" | jq '{allowed: (.data.allowed + [env.REDOX_TOKEN_URL | capture("^https?://(?<host>[^/]+)").host])}')
+	api POST "$mount/hosts" "$hosts" >/dev/null
+fi
 api POST "$mount/config" "$(jq -n 'env | {client_id: .REDOX_CLIENT_ID} + if .REDOX_TOKEN_URL then {token_url: .REDOX_TOKEN_URL} else {} end')" >/dev/null
 # Each mount has a policy of its own: one for all would cut off the readers of
 # the mount before. Its name may have a slash, as a mount's may.

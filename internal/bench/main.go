@@ -53,6 +53,9 @@ func run(args []string, out io.Writer) (err error) {
 	if err := s.goals(p, *slice, *rounds); err != nil {
 		return err
 	}
+	if err := s.neighbour(p, *slice); err != nil {
+		return err
+	}
 	if *clients != "" {
 		var sizes []int
 		for _, n := range strings.Split(*clients, ",") {

@@ -142,6 +142,7 @@ func (s *testbed) mount() error {
 		{"sys/mounts/kv", map[string]any{"type": "kv", "options": map[string]any{"version": "1"}}},
 		{"transit/keys/bench", map[string]any{"type": "rsa-2048"}},
 		{"kv/bench", map[string]any{"value": "constant"}},
+		{"redox/hosts", map[string]any{"allowed": s.upstream.host}},
 	} {
 		if _, err := s.call(http.MethodPost, step.path, step.body); err != nil {
 			return err

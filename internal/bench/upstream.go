@@ -13,6 +13,7 @@ import (
 // processor. It answers after a delay.
 type upstream struct {
 	url    string
+	host   string // of url, with its port; /stall never answers there, /refuse refuses
 	server *http.Server
 	delay  atomic.Int64 // a time.Duration
 	conns  atomic.Int64 // opened so far
@@ -24,7 +25,7 @@ func newUpstream() (*upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &upstream{url: "http://" + l.Addr().String() + "/v2/auth/token"}
+	u := &upstream{url: "http://" + l.Addr().String() + "/v2/auth/token", host: l.Addr().String()}
 	answer := []byte(`{"access_token":"bench-3f6c1c0a7e5d4b7f9a1c","token_type":"Bearer","expires_in":300}`)
 	u.server = &http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
@@ -39,6 +40,15 @@ func newUpstream() (*upstream, error) {
 		},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body) // the request is not checked
+			switch r.URL.Path {
+			case "/stall":
+				<-r.Context().Done()
+				return
+			case "/refuse":
+				w.WriteHeader(http.StatusBadRequest)
+				_, _ = io.WriteString(w, `{"error":"invalid_request"}`) // likewise
+				return
+			}
 			if d := time.Duration(u.delay.Load()); d > 0 {
 				time.Sleep(d)
 			}

@@ -105,7 +105,8 @@ func TestScripts(t *testing.T) {
 			env.Vars = append(env.Vars,
 				"VAULT_ADDR="+w.vault.addr, "VAULT_TOKEN=root", "VAULT_MAX_RETRIES=0", "HOME="+env.WorkDir, "NO_PROXY=127.0.0.1",
 				"PATH="+filepath.Dir(w.cli)+string(os.PathListSeparator)+os.Getenv("PATH"),
-				"REDOX="+w.sandbox.URL(), "EXAMPLES="+examples, "REDOX_TLS="+w.stranger.URL, "SHA256="+checksum(t, pluginName),
+				"REDOX="+w.sandbox.URL(), "REDOX_HOST="+hostOf(w.sandbox.URL()), "EXAMPLES="+examples,
+				"REDOX_TLS="+w.stranger.URL, "REDOX_TLS_HOST="+hostOf(w.stranger.URL), "SHA256="+checksum(t, pluginName),
 				"SHA256_NEXT="+checksum(t, pluginName+"-9.9.9"),
 				"PLUGINS="+pluginDir, "OPERATIONS=operations-"+pluginName, "DEV_VERSION="+strings.TrimPrefix(redox.Version, "v"),
 			)
@@ -145,6 +146,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"http":     httpCmd,
 	"overload": overloadCmd,
 	"damage":   damageCmd,
+	"listener": listenerCmd,
 
 	"until":      untilCmd,
 	"anonymous":  anonymousCmd,
@@ -185,6 +187,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"externalsecrets": externalSecretsCmd,
 	"edit":            editCmd,
 	"rights":          rightsCmd,
+	"neighbour":       neighbourCmd,
 	"consultemplate":  consulTemplateCmd,
 
 	"example":  exampleCmd,
@@ -214,11 +217,15 @@ func vaultCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// engineCmd registers and mounts the engine at redox/.
+// engineCmd registers and mounts the engine at redox/, and allows the sandbox's host.
 func engineCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	vaultCmd(ts, false, []string{"plugin", "register", "-sha256=" + ts.Getenv("SHA256"), "secret", pluginName})
 	vaultCmd(ts, false, []string{"secrets", "enable", "-path=redox", pluginName})
+	vaultCmd(ts, false, []string{"write", "redox/hosts", "allowed=" + ts.Getenv("REDOX_HOST")})
 }
+
+// hostOf returns the host of a URL that has no path, with its port.
+func hostOf(url string) string { return url[strings.Index(url, "://")+len("://"):] }
 
 // publishCmd registers the keys of a client at Redox: publish <client ID> <path of
 // keys>.

@@ -81,6 +81,7 @@ func newSoak(t *testing.T) *soak {
 	s.must(t, http.MethodPut, "sys/plugins/catalog/secret/"+pluginName, fmt.Sprintf(
 		`{"sha256":%q,"command":%q,"env":["REDOX_WATCHED=%s"]}`, checksum(t, name), name, s.watched))
 	s.must(t, http.MethodPost, "sys/mounts/redox", fmt.Sprintf(`{"type":%q}`, pluginName))
+	s.must(t, http.MethodPut, "redox/hosts", fmt.Sprintf(`{"allowed":%q}`, hostOf(w.sandbox.URL())))
 	for _, c := range soakClients {
 		if err := w.addClient(c); err != nil {
 			t.Fatal(err)

@@ -182,6 +182,7 @@ func elsewhereCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(other.Close)
 	vaultCmd(ts, false, []string{"read", "-field=jwks", args[1] + "/keys"})
 	ts.Check(other.Register(args[0], []byte(ts.ReadFile("stdout"))))
+	vaultCmd(ts, false, []string{"write", "redox/hosts", "allowed=" + ts.Getenv("REDOX_HOST") + "," + hostOf(other.URL())})
 	vaultCmd(ts, false, []string{"write", args[1] + "/config", "client_id=" + args[0], "token_url=" + other.TokenURL()})
 }
 

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
@@ -45,7 +46,8 @@ type world struct {
 	agents    []*agent
 	programs  programs
 	issuers   map[string]*issuer
-	gateway   *gateway // nil without a proxy
+	gateway   *gateway      // nil without a proxy
+	connected *atomic.Int64 // connections that listenerCmd's server accepted
 
 	prometheus *prometheus // nil unless one was started
 	forwarder  *forwarder  // agents connect to Vault through it

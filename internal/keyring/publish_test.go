@@ -195,7 +195,8 @@ func TestOutOfDate(t *testing.T) {
 	if !r.Publication.NextAt.IsZero() || len(r.Gone) != 1 || r.Gone[0].ID != "g" {
 		t.Errorf("when it comes back: %+v, %v", r.Publication, r.Gone)
 	}
-	for i := range 31 {
+	r.Keys = append(r.Keys, key("r", func(k *keyring.Key) { k.State = keyring.Retiring }))
+	for i := range 30 {
 		if err := r.Remove(r.Pending().ID, false); err != nil {
 			t.Fatal(err)
 		}
@@ -203,9 +204,15 @@ func TestOutOfDate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := r.Remove("k30", false); err == nil || !strings.Contains(err.Error(),
-		"32 deleted keys are on Redox's list still") || r.Get("k30") == nil || len(r.Gone) != 32 {
-		t.Errorf("with 32 deleted keys: %v", err)
+	if err := r.Remove("k29", false); err != nil {
+		t.Fatal(err)
+	}
+	_, _, addErr := r.Add(fake("k30"), noon)
+	for _, err := range []error{addErr, r.Remove("r", false)} {
+		if err == nil || !strings.Contains(err.Error(), "32 deleted keys are on Redox's list still") ||
+			r.Get("r") == nil || r.Get("k30") != nil || len(r.Gone) != 32 {
+			t.Errorf("with 32 deleted keys: %v", err)
+		}
 	}
 	var foreign []string
 	for i := range 100 {
@@ -213,6 +220,43 @@ func TestOutOfDate(t *testing.T) {
 	}
 	if r.Listed(listing(foreign...), noon); len(r.Publication.Foreign) != 32 {
 		t.Errorf("%d keys of others are remembered", len(r.Publication.Foreign))
+	}
+}
+
+// A key whose time has come goes whatever else waits. With so many deleted keys on
+// Redox's list that no further key is added, the next look takes them off.
+func TestDropWithAFullList(t *testing.T) {
+	p := keyring.Policy{RetireAfter: time.Hour, Period: time.Hour, Publishing: keyring.PlatformAPI}
+	r := activeAnd(key("r", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon }))
+	r.Publication = &keyring.Publication{To: "redox"}
+	for i := range 32 {
+		r.Gone = append(r.Gone, keyring.Public{ID: keyring.ID(fmt.Sprint("g", i)), N: "n", E: "AQAB"})
+	}
+	now := noon.Add(2 * time.Hour)
+	if s := r.Next(p, now); s.Action != keyring.Drop || s.Key.ID != "r" {
+		t.Fatalf("next is %+v", s)
+	}
+	r.Drop("r")
+	if r.Get("r") != nil || len(r.Gone) != 33 || r.Gone[32].ID != "r" {
+		t.Errorf("the ring holds %s, gone are %v", states(r), r.Gone)
+	}
+	if s := r.Next(p, now); s.Action != keyring.Publish {
+		t.Errorf("then %s", s.Action)
+	}
+	r.Publication.Refused("no", now)
+	if s := r.Next(p, now); s.Action != keyring.Wait || !s.At.Equal(now.Add(time.Minute)) {
+		t.Errorf("while Redox refuses, next is %+v", s)
+	}
+	if err := r.CanAdd(); err == nil || !strings.HasPrefix(err.Error(), "33 deleted keys are on Redox's list still") {
+		t.Errorf("another key: %v", err)
+	}
+	r.Listed(listing(jwk("a", "n-of-a")), now)
+	if s := r.Next(p, now); s.Action != keyring.Add || len(r.Gone) != 0 {
+		t.Errorf("when Redox is well, next is %s, and %d are gone", s.Action, len(r.Gone))
+	}
+	r.Drop("a")
+	if r.Active() == nil {
+		t.Error("it dropped the active key")
 	}
 }
 

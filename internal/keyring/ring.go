@@ -8,6 +8,7 @@ package keyring
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -78,6 +79,18 @@ func (r *Ring) CanAdd() error {
 	}
 	if len(r.Keys) >= MaxKeys {
 		return ruleError("the ring is full with %d keys: delete a retiring one first", MaxKeys)
+	}
+	if len(r.Keys) > 0 {
+		return r.manyGone()
+	}
+	return nil
+}
+
+// manyGone returns an error when so many deleted keys are on Redox's list still that
+// nobody may delete another, nor add one that would have to be deleted some day.
+func (r *Ring) manyGone() error {
+	if r.Publication != nil && len(r.Gone) >= maxNoted {
+		return ruleError("%d deleted keys are on Redox's list still: mend first what publication says", len(r.Gone))
 	}
 	return nil
 }
@@ -155,11 +168,10 @@ func (r *Ring) Remove(id ID, force bool) error {
 					"that is meant", id)
 			}
 		}
-		if len(r.Gone) >= maxNoted && r.Publication != nil {
-			return ruleError("%d deleted keys are on Redox's list still: mend first what publication says", maxNoted)
+		if err := r.manyGone(); err != nil {
+			return err
 		}
-		r.Keys = append(r.Keys[:i], r.Keys[i+1:]...)
-		r.removed(k)
+		r.removeAt(i)
 		return nil
 	}
 	return ruleError("there is no key %s", id)
@@ -178,6 +190,22 @@ func (r *Ring) Public() *Ring {
 		public.Publication = &Publication{Attempts: r.Publication.Attempts}
 	}
 	return public
+}
+
+// Drop deletes a retiring key when its time has come, however many deleted keys are
+// on Redox's list still: its private half is to go. The public half is taken off that
+// list later.
+func (r *Ring) Drop(id ID) {
+	i := slices.IndexFunc(r.Keys, func(k *Key) bool { return k.ID == id && k.State == Retiring })
+	if i >= 0 {
+		r.removeAt(i)
+	}
+}
+
+func (r *Ring) removeAt(i int) {
+	k := r.Keys[i]
+	r.Keys = slices.Delete(r.Keys, i, i+1)
+	r.removed(k)
 }
 
 // JWKS returns the public half of every key as a JWK Set (RFC 7517 section 5):

@@ -29,7 +29,7 @@ const (
 	Wait  Action = "wait"
 	Add   Action = "add"   // generate a key and put it into the ring, rotating
 	Prove Action = "prove" // request a token with the key, then call Accept and Activate, or note in Proofs why not
-	Drop  Action = "drop"  // delete the key
+	Drop  Action = "drop"  // delete the key with Ring.Drop
 
 	// Accept: request a token with the active key, then call Accept, or note in Proofs why not.
 	Accept Action = "accept"
@@ -93,7 +93,7 @@ func (r *Ring) Next(p Policy, now time.Time) Step {
 			return Step{Action: Prove, Key: k}
 		}
 		return Step{Action: Wait, At: earlier(look, from)}
-	case overdue && len(r.Keys) < MaxKeys:
+	case overdue && r.CanAdd() == nil:
 		return Step{Action: Add}
 	case overdue:
 		return Step{Action: Wait, At: look}

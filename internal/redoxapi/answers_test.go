@@ -18,7 +18,7 @@ const (
 	tooLarge   = "the answer is larger than 1 MiB"
 	repeats    = "the answer repeats the client assertion"
 	firewall   = "not the JSON of Redox (a firewall or proxy may have answered)"
-	notHTTP    = "broke before there was an answer; proxy settings come from"
+	notHTTP    = "broke before there was an answer; "
 	notAsked   = ", which was not asked for"
 	bareError  = `(HTTP 400, error "e", error_description "")`
 	docs       = "https://docs.redoxengine.com/"
@@ -62,12 +62,12 @@ var badAnswers = map[string]struct {
 }{
 	// 2xx without a usable token.
 	"HTML": {ok("<html>" + canary),
-		Unusable, "the token endpoint answered HTTP 200: " + noJSON},
+		Unusable, "the token endpoint answered HTTP 200: " + noJSON + " (a firewall or proxy may have answered)"},
+	"text":                        {ok(canary), Unusable, noJSON + " (a firewall or proxy may have answered)"},
 	"no content":                  {"HTTP/1.1 204 No Content\r\n\r\n", Unusable, noJSON},
 	"an array":                    {ok(`["` + canary + `"]`), Unusable, noJSON},
 	"null":                        {ok(`null`), Unusable, noToken},
 	"two JSON values":             {ok(canaryJSON + canaryJSON), Unusable, noJSON},
-	"a byte order mark":           {ok("\xef\xbb\xbf" + canaryJSON), Unusable, noJSON},
 	"deep nesting beside a token": {ok(`{"access_token":"` + canary + `","x":` + deep + `}`), Unusable, noJSON},
 	"a token that is empty":       {ok(`{"access_token":""}`), Unusable, noToken},
 	"a token that is an object":   {ok(`{"access_token":{"` + canary + `":1}}`), Unusable, noToken},
@@ -83,7 +83,7 @@ var badAnswers = map[string]struct {
 	"a token_type that is a number":  {ok(`{"access_token":"t","token_type":7}`), Unusable, noJSON},
 	"a token_type of another kind":   {ok(`{"access_token":"t","token_type":"DPoP"}`), Unusable, notBearer},
 	"a token_type with an LF":        {ok(`{"access_token":"t","token_type":"Bearer\r\nX: y"}`), Unusable, notBearer},
-	"a scope that is a list":         {ok(`{"access_token":"t","scope":["a"]}`), Unusable, noJSON},
+	"a token beside an error object": {ok(`{"access_token":"t","error":{"code":1}}`), NotRedox, firewall},
 	"1 MiB and a byte":               {ok(strings.Repeat(" ", maxBody+1)), Unusable, tooLarge},
 	"400 with 1 MiB and a byte":      {bad(strings.Repeat(" ", maxBody+1)), Unusable, tooLarge},
 	"the assertion as the token":     {ok(`{"access_token":"` + assertion + `"}`), Unusable, repeats},
@@ -247,6 +247,13 @@ func TestGoodAnswers(t *testing.T) {
 		"with a scope of 1025 bytes": {scoped(longest[:1025]), of(time.Minute)},
 		"with a scope with an LF":    {scoped(`a\r\nX: y`), of(time.Minute)},
 		"without expires_in":         {ok(`{"access_token":"t"}`), assumed},
+		"after a byte order mark":    {ok("\xef\xbb\xbf" + minute), of(time.Minute)},
+		"with a list of scopes": {ok(`{"access_token":"t","expires_in":60,"scope":["a","b"]}`),
+			Token{Value: "t", Lifetime: time.Minute, Scope: "a b"}},
+		"with a list that is no scope":  {ok(`{"access_token":"t","expires_in":60,"scope":["a\n",7]}`), of(time.Minute)},
+		"with an error that is false":   {ok(`{"access_token":"t","expires_in":60,"error":false}`), of(time.Minute)},
+		"with an error that is null":    {ok(`{"access_token":"t","expires_in":60,"error":null}`), of(time.Minute)},
+		"with an error that is nothing": {ok(`{"access_token":"t","expires_in":60,"error":""}`), of(time.Minute)},
 	}
 	for seconds, want := range map[string]time.Duration{
 		`300`: 300, `"300"`: 300, `1`: 1, `299.9`: 299, `"1e2"`: 100, `86400`: 86400, `0`: 0, `0.5`: 0, `-1`: 0, `-1e300`: 0,

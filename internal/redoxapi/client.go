@@ -41,6 +41,7 @@ type Client struct {
 	http      *http.Client
 	userAgent string
 	now       func() time.Time
+	ownCA     bool // trusts the authorities of ca_pem alone
 }
 
 // New returns a client. It connects to nobody yet. The error says that CAPEM
@@ -62,6 +63,7 @@ func New(o Options) (*Client, error) {
 		},
 		userAgent: "vault-plugin-secrets-redox/" + strings.TrimPrefix(o.Version, "v"),
 		now:       o.Now,
+		ownCA:     o.CAPEM != "",
 	}, nil
 }
 
@@ -133,7 +135,7 @@ func (c *Client) send(req *http.Request) (*httpAnswer, error) {
 func (c *Client) receive(req *http.Request) (*httpAnswer, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, connectionError(req.URL.Host, err)
+		return nil, c.connectionError(req, err)
 	}
 	defer func() { _ = resp.Body.Close() }() // read-only: nothing can be lost
 	if resp.StatusCode < 200 {
@@ -143,7 +145,7 @@ func (c *Client) receive(req *http.Request) (*httpAnswer, error) {
 	}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {
-		return nil, connectionError(req.URL.Host, err)
+		return nil, c.connectionError(req, err)
 	}
 	if len(raw) > maxBody {
 		return nil, &UpstreamError{Kind: Unusable, What: "the answer is larger than 1 MiB"}

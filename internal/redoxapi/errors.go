@@ -45,6 +45,7 @@ const (
 	RateLimited             // 429
 	NotRedox                // 3xx, or a 4xx that Redox did not write
 	Overloaded              // the caller's own limit: no request was made
+	Abandoned               // who asked has hung up, or Vault ended the request: nobody waits for an answer
 )
 
 // UpstreamError is a request that got no answer from Redox, or none that makes

@@ -1,6 +1,7 @@
 package redoxapi
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,8 +9,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
+	"strings"
+	"sync"
 	"syscall"
+	"time"
 )
 
 // proxyRefusal is the HTTP status with which a proxy refuses to connect to Redox.
@@ -28,7 +33,8 @@ func proxyConnected(_ context.Context, _ *url.URL, _ *http.Request, answer *http
 
 // connectionError classifies what http.Client returned. Its text is not passed
 // on: a proxy's URL in it may hold a password.
-func connectionError(host string, err error) error {
+func (c *Client) connectionError(req *http.Request, err error) error {
+	host := req.URL.Host
 	var (
 		netErr  net.Error
 		dnsErr  *net.DNSError
@@ -38,43 +44,138 @@ func connectionError(host string, err error) error {
 		errno   syscall.Errno
 		denied  proxyRefusal
 	)
-	const proxies = "; proxy settings come from the environment of the Vault server (HTTPS_PROXY, NO_PROXY)"
-	unreachable := func(what string) error { return &UpstreamError{Kind: Unreachable, What: what} }
+	unreachable := func(what string) error {
+		return &UpstreamError{Kind: Unreachable, What: what + c.route(req)}
+	}
 	switch {
+	case errors.Is(err, context.Canceled):
+		return &UpstreamError{Kind: Abandoned, What: "the reader hung up, or Vault's max_request_duration ended the " +
+			"request, before Redox had answered"}
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
-		return &UpstreamError{Kind: TimedOut, What: "no answer from " + host + " in time" + proxies}
+		return &UpstreamError{Kind: TimedOut, What: "no answer from " + host + " in time" + c.route(req)}
 	case errors.As(err, &certErr):
-		return unreachable("the TLS certificate of " + host + " is not trusted: " +
-			certificateFault(certErr.Err) + "; if a private CA signed it, set ca_pem")
+		return unreachable("the TLS certificate of " + host + " is not trusted: " + certificateFault(certErr, c.ownCA))
 	case errors.As(err, &dnsErr):
-		return unreachable("the name of " + host + " (or of the proxy) cannot be resolved" + proxies)
+		return unreachable("the name of " + c.firstHop(req) + " cannot be resolved")
 	case errors.As(err, &opErr) && opErr.Op == "proxyconnect":
-		return unreachable("the proxy on the way to " + host + " cannot be reached" + proxies)
+		return unreachable("the proxy on the way to " + host + " cannot be reached")
 	case errors.As(err, &denied):
-		return unreachable("on the way to " + host + " " + denied.Error() + proxies)
+		return unreachable("on the way to " + host + " " + denied.Error())
 	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
-		return unreachable("what answers at " + host + " does not speak TLS" + proxies)
+		return unreachable("what answers at " + host + " does not speak TLS")
 	case errors.As(err, &opErr) && opErr.Op == "remote error": // an alert, in crypto/tls's words
 		return unreachable("the TLS handshake with " + host + " failed: " + opErr.Err.Error())
 	case errors.As(err, &errno):
-		return unreachable("connection to " + host + ": " + errno.Error() + proxies)
+		return unreachable("connection to " + c.firstHop(req) + ": " + errno.Error())
 	}
-	return unreachable("the connection to " + host + " broke before there was an answer" + proxies)
+	if _, why, is := strings.Cut(err.Error(), "tls: failed to parse certificate from server: "); is { // crypto/x509's words
+		return unreachable("the TLS certificate of " + host + " cannot be read: " + why + "; its owner has to replace it")
+	}
+	return unreachable("the connection to " + host + " broke before there was an answer")
 }
 
-func certificateFault(err error) string {
+// proxyOf returns the proxy that a request goes through, nil for none.
+func (c *Client) proxyOf(req *http.Request) *url.URL {
+	transport, is := c.http.Transport.(*http.Transport)
+	if !is || transport.Proxy == nil {
+		return nil
+	}
+	proxy, err := transport.Proxy(req)
+	if err != nil {
+		return nil
+	}
+	return proxy
+}
+
+// firstHop names whom the request is sent to at first.
+func (c *Client) firstHop(req *http.Request) string {
+	if proxy := c.proxyOf(req); proxy != nil {
+		return "the proxy " + proxy.Host
+	}
+	return req.URL.Host
+}
+
+// route says by which way the request went. Without a name and password: a proxy's
+// URL may hold both.
+func (c *Client) route(req *http.Request) string {
+	if proxy := c.proxyOf(req); proxy != nil {
+		return "; through the proxy " + proxy.Host + ", which the environment of the Vault server names " +
+			"(HTTPS_PROXY, NO_PROXY)"
+	}
+	if trouble := ProxyTrouble(); trouble != "" {
+		return "; directly: " + trouble
+	}
+	return "; directly: the environment of the Vault server names no proxy for it (HTTPS_PROXY, NO_PROXY)"
+}
+
+// ProxyTrouble says why the environment of this process names a proxy that is not
+// used, empty for nothing wrong. The standard library ignores one that it cannot
+// read without a word.
+var ProxyTrouble = sync.OnceValue(func() string { return proxyTrouble(os.Getenv) }) // as http.ProxyFromEnvironment
+
+func proxyTrouble(getenv func(string) string) string {
+	either := func(name string) string {
+		if value := getenv(name); value != "" {
+			return value
+		}
+		return getenv(strings.ToLower(name))
+	}
+	if proxy := either("HTTPS_PROXY"); proxy != "" {
+		u, err := url.Parse(proxy)
+		if err != nil || u.Scheme == "" || u.Host == "" {
+			_, err = url.Parse("http://" + proxy)
+		}
+		if err != nil {
+			return "HTTPS_PROXY in the environment of the Vault server is not a URL that can be read, and is ignored: " +
+				"escape special characters of its user name and password (% is %25, @ is %40)"
+		}
+		return ""
+	}
+	for _, name := range []string{"HTTP_PROXY", "ALL_PROXY"} {
+		if either(name) != "" {
+			return name + " in the environment of the Vault server does not apply to https: set HTTPS_PROXY"
+		}
+	}
+	return ""
+}
+
+// certificateFault says in words why a certificate is not trusted, and what to do.
+// ownCA says that ca_pem replaces the system's authorities.
+func certificateFault(failed *tls.CertificateVerificationError, ownCA bool) string {
 	var (
 		unknown x509.UnknownAuthorityError
 		name    x509.HostnameError
 		invalid x509.CertificateInvalidError
 	)
-	switch {
-	case errors.As(err, &unknown):
-		return "signed by an unknown authority"
-	case errors.As(err, &name):
-		return "it is for another host"
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "it has expired or is not yet valid"
+	const replace = "; its owner has to replace it"
+	trust := "; if a private authority signed it, set ca_pem to that one's certificate"
+	if ownCA {
+		trust = "; ca_pem is set and replaces the system's authorities: it must hold the one that signed it"
 	}
-	return "it is not valid"
+	text := failed.Err.Error()
+	switch {
+	case strings.Contains(text, "insecure algorithm"):
+		return "it is signed with SHA-1 or MD5" + replace
+	case strings.Contains(text, "parent certificate cannot sign"):
+		return "the certificate that signed it is not one of an authority (its basic constraints lack CA:TRUE)" + replace
+	case errors.As(failed.Err, &unknown):
+		if sent := failed.UnverifiedCertificates; len(sent) == 1 && !bytes.Equal(sent[0].RawIssuer, sent[0].RawSubject) {
+			return "signed by an unknown authority, and the server sent no intermediate certificate: it has to, if there is one" +
+				trust
+		}
+		return "signed by an unknown authority" + trust
+	case errors.As(failed.Err, &name):
+		if c := name.Certificate; len(c.DNSNames)+len(c.IPAddresses) == 0 {
+			return "it has no subject alternative name, and a common name does not count" + replace
+		}
+		return "it is for another host; check token_url, and what stands between Vault and it"
+	case errors.As(failed.Err, &invalid) && invalid.Reason == x509.Expired:
+		return "it is valid from " + invalid.Cert.NotBefore.Format(time.RFC3339) + " to " +
+			invalid.Cert.NotAfter.Format(time.RFC3339) + "; check the clock of the Vault server, else its owner has to replace it"
+	case errors.As(failed.Err, &invalid) && invalid.Reason == x509.IncompatibleUsage:
+		return "it may not be used for a server (extended key usage)" + replace
+	case errors.As(failed.Err, &invalid) && invalid.Reason == x509.NotAuthorizedToSign:
+		return "the certificate that signed it is not one of an authority (its basic constraints lack CA:TRUE)" + replace
+	}
+	return Quotable(text, 200) + replace // crypto/x509's words
 }

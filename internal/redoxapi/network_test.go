@@ -1,11 +1,13 @@
 package redoxapi
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"net"
@@ -32,14 +34,34 @@ func TestServersWithBadTLS(t *testing.T) {
 		return append(with(certificate, tls.VersionTLS12, tls.VersionTLS13), more...)
 	}
 	later := now.Add(time.Hour)
-	_, otherCA := certify(t, x509.Certificate{NotAfter: later})
+	_, otherCA := certify(t, x509.Certificate{NotAfter: later, Subject: pkix.Name{CommonName: "other"}})
 	otherName, otherNameCA := certify(t, x509.Certificate{NotAfter: later, DNSNames: []string{"redox.example"},
 		IPAddresses: []net.IP{{127, 0, 0, 2}}})
 	expired, expiredCA := certify(t, x509.Certificate{NotAfter: now.Add(-time.Minute), IPAddresses: loopback})
 	early, earlyCA := certify(t, x509.Certificate{NotBefore: later, NotAfter: later.Add(time.Hour), IPAddresses: loopback})
 	wrongUse, wrongUseCA := certify(t, x509.Certificate{NotAfter: later, IPAddresses: loopback,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-	const untrusted, private = " is not trusted: ", "; if a private CA signed it, set ca_pem"
+	noName, noNameCA := certify(t, x509.Certificate{NotAfter: later, Subject: pkix.Name{CommonName: "127.0.0.1"}})
+	negative, _ := certify(t, x509.Certificate{NotAfter: later, IPAddresses: loopback})
+	negative.Certificate[0] = bytes.Replace(negative.Certificate[0], []byte("\x02\x01\x01"), []byte("\x02\x01\xff"), 1)
+	authority := x509.Certificate{NotAfter: later, Subject: pkix.Name{CommonName: "authority"}, IsCA: true,
+		BasicConstraintsValid: true}
+	between := x509.Certificate{NotAfter: later, Subject: pkix.Name{CommonName: "between"}, IsCA: true,
+		BasicConstraintsValid: true}
+	leaf := x509.Certificate{NotAfter: later, Subject: pkix.Name{CommonName: "leaf"}, IPAddresses: loopback}
+	noIntermediate, noIntermediateCA := issue(t, authority, between, leaf)
+	noIntermediate.Certificate = noIntermediate.Certificate[:1]
+	noAuthority := authority
+	noAuthority.IsCA, noAuthority.BasicConstraintsValid = false, false
+	notOne, notOneCA := issue(t, noAuthority, leaf)
+	sha1 := leaf
+	sha1.SignatureAlgorithm = x509.ECDSAWithSHA1
+	old, oldCA := issue(t, authority, sha1)
+	const untrusted, replace = " is not trusted: ", "; its owner has to replace it; directly: "
+	const unknown = untrusted + "signed by an unknown authority"
+	const set, private = "; ca_pem is set and replaces the system's authorities: it must hold the one that signed it",
+		"; if a private authority signed it, set ca_pem to that one's certificate"
+	const valid, clock = untrusted + "it is valid from ", "; check the clock of the Vault server, else its owner has to"
 	const most = "HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n" + `{"access_token":"t"}`
 	for name, test := range map[string]struct {
 		ca       string
@@ -49,16 +71,24 @@ func TestServersWithBadTLS(t *testing.T) {
 		requests int64
 	}{
 		"wrong name": {otherNameCA, with(otherName, 0, 0),
-			Unreachable, untrusted + "it is for another host" + private, 0},
+			Unreachable, untrusted + "it is for another host; check token_url", 0},
+		"a common name alone": {noNameCA, with(noName, 0, 0),
+			Unreachable, untrusted + "it has no subject alternative name, and a common name does not count" + replace, 0},
 		"expired": {expiredCA, with(expired, 0, 0),
-			Unreachable, untrusted + "it has expired or is not yet valid" + private, 0},
+			Unreachable, " to " + now.Add(-time.Minute).UTC().Format(time.RFC3339) + clock, 0},
 		"not yet valid": {earlyCA, with(early, 0, 0),
-			Unreachable, untrusted + "it has expired or is not yet valid" + private, 0},
+			Unreachable, valid + later.UTC().Format(time.RFC3339), 0},
 		"for clients": {wrongUseCA, with(wrongUse, 0, 0),
-			Unreachable, untrusted + "it is not valid" + private, 0},
-		"unknown authority": {"", sound(), Unreachable, untrusted + "signed by an unknown authority" + private, 0},
-		"another authority": {otherCA, sound(),
-			Unreachable, untrusted + "signed by an unknown authority" + private, 0},
+			Unreachable, untrusted + "it may not be used for a server (extended key usage)" + replace, 0},
+		"a negative serial": {ca, with(negative, 0, 0),
+			Unreachable, " cannot be read: x509: negative serial number" + replace, 0},
+		"SHA-1": {oldCA, with(old, 0, 0), Unreachable, untrusted + "it is signed with SHA-1 or MD5" + replace, 0},
+		"a signer that is no authority": {notOneCA, with(notOne, 0, 0),
+			Unreachable, "is not one of an authority (its basic constraints lack CA:TRUE)" + replace, 0},
+		"no intermediate": {noIntermediateCA, with(noIntermediate, 0, 0),
+			Unreachable, unknown + ", and the server sent no intermediate certificate: it has to, if there is one" + set, 0},
+		"unknown authority": {"", sound(), Unreachable, unknown + private, 0},
+		"another authority": {otherCA, sound(), Unreachable, unknown + set, 0},
 		"TLS 1.0": {ca, with(certificate, tls.VersionTLS10, tls.VersionTLS10),
 			Unreachable, "failed: tls: protocol version not supported", 0},
 		"TLS 1.1": {ca, with(certificate, tls.VersionTLS10, tls.VersionTLS11),
@@ -121,7 +151,7 @@ func TestProxies(t *testing.T) {
 	t.Parallel()
 	certificate, ca := certify(t, x509.Certificate{NotAfter: time.Now().Add(time.Hour),
 		DNSNames: []string{"redox.example"}})
-	const settings = "; proxy settings come from the environment of the Vault server (HTTPS_PROXY, NO_PROXY)"
+	const settings = "; through the proxy 127.0.0.1:"
 	tunnel := reply("HTTP/1.1 200 Connection established\r\n\r\n")
 	inside := handshake(&tls.Config{Certificates: []tls.Certificate{certificate}})
 	for name, test := range map[string]struct {
@@ -144,7 +174,7 @@ func TestProxies(t *testing.T) {
 		"a cut behind the tunnel": {"redox.example", []step{tunnel, hangUp},
 			Unreachable, "the connection to redox.example " + notHTTP},
 		"a reset": {"redox.example", []step{reset},
-			Unreachable, "connection to redox.example: connection reset by peer" + settings},
+			Unreachable, "connection to the proxy 127.0.0.1:"},
 		"a flood": {"redox.example", []step{reply("HTTP/1.1 200 OK\r\nX: "), flood(canary)},
 			Unreachable, notHTTP},
 		"noise": {"redox.example", []step{reply(canary + "\r\n\r\n")}, Unreachable, notHTTP},
@@ -189,15 +219,72 @@ func TestConnectionErrors(t *testing.T) {
 		client *Client
 		want   string
 	}{
-		"http://" + address: {newClient(t, ""), "connection to " + address + ": connection refused; proxy settings"},
+		"http://" + address: {newClient(t, ""), "connection to " + address + ": connection refused; directly: the environment "},
 		"https://redox.invalid/": {newClient(t, ""),
-			"the name of redox.invalid (or of the proxy) cannot be resolved; proxy settings"},
+			"the name of redox.invalid cannot be resolved; directly: the environment "},
 		"https://redox.example/": {through(t, address, ""),
-			"the proxy on the way to redox.example cannot be reached; proxy settings"},
-		"https://redox.other/": {through(t, "proxy.invalid:1", ""), "redox.other"},
+			"the proxy on the way to redox.example cannot be reached; through the proxy " + address},
+		"https://redox.other/": {through(t, "proxy.invalid:1", ""),
+			"the name of the proxy proxy.invalid:1 cannot be resolved; through the proxy proxy.invalid:1"},
 	} {
 		_, err := withstand(t, test.client, nil, url, patient)
 		checkError(t, err, Unreachable, test.want)
+	}
+}
+
+// issue makes a chain of certificates, the authority first and the server's last,
+// and returns what the server sends, and the authority's.
+func issue(t *testing.T, chain ...x509.Certificate) (sent tls.Certificate, caPEM string) {
+	t.Helper()
+	var parent *x509.Certificate
+	var parentKey *ecdsa.PrivateKey
+	for _, template := range chain {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template.SerialNumber, template.NotBefore = big.NewInt(1), time.Now().Add(-24*time.Hour)
+		if parent == nil {
+			parent, parentKey = &template, key
+		}
+		der, err := x509.CreateCertificate(rand.Reader, &template, parent, &key.PublicKey, parentKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if parent, err = x509.ParseCertificate(der); err != nil {
+			t.Fatal(err)
+		}
+		if parentKey = key; caPEM == "" {
+			caPEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+			continue
+		}
+		sent.Certificate, sent.PrivateKey = append([][]byte{der}, sent.Certificate...), key
+	}
+	return sent, caPEM
+}
+
+// The environment names a proxy that is not used.
+func TestProxyTrouble(t *testing.T) {
+	const none = ""
+	for env, want := range map[string]string{
+		"":                                     none,
+		"HTTPS_PROXY=http://proxy.example:1":   none,
+		"https_proxy=proxy.example:1":          none,
+		"HTTPS_PROXY=http://u:p@ss%41@proxy:1": none,
+		"HTTPS_PROXY=http://u:p%zz@proxy:1":    "HTTPS_PROXY in the environment of the Vault server is not a URL that can be read",
+		"HTTP_PROXY=http://proxy.example:1":    "HTTP_PROXY in the environment of the Vault server does not apply to https: set",
+		"all_proxy=socks5://proxy.example:1":   "ALL_PROXY in the environment of the Vault server does not apply to https: set",
+	} {
+		name, value, _ := strings.Cut(env, "=")
+		got := proxyTrouble(func(asked string) string {
+			if asked == name {
+				return value
+			}
+			return ""
+		})
+		if want == none && got != none || !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %q, want %q", env, got, want)
+		}
 	}
 }
 

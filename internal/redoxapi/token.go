@@ -120,13 +120,20 @@ func parseToken(status int, raw []byte, skew Skew) (*Token, error) {
 		AccessToken any             `json:"access_token"`
 		TokenType   string          `json:"token_type"`
 		ExpiresIn   json.RawMessage `json:"expires_in"`
-		Scope       string          `json:"scope"`
-		Error       string          `json:"error"`
+		Scope       any             `json:"scope"`
+		Error       any             `json:"error"`
 	}
+	raw = bytes.TrimPrefix(raw, []byte("\xef\xbb\xbf")) // a byte order mark
 	if err := json.Unmarshal(raw, &answer); err != nil {
-		return nil, &UpstreamError{Kind: Unusable, Status: status, What: "the answer is not the JSON of a token"}
+		what := "the answer is not the JSON of a token"
+		if text := bytes.TrimSpace(raw); len(text) > 0 && text[0] != '{' && text[0] != '[' {
+			what += " (a firewall or proxy may have answered)"
+		}
+		return nil, &UpstreamError{Kind: Unusable, Status: status, What: what}
 	}
-	if answer.Error != "" {
+	switch answer.Error {
+	case nil, false, "":
+	default:
 		return nil, parseError(status, raw, skew)
 	}
 	value, _ := answer.AccessToken.(string)
@@ -137,11 +144,27 @@ func parseToken(status int, raw []byte, skew Skew) (*Token, error) {
 		return nil, &UpstreamError{Kind: Unusable, Status: status, What: "the token is not of type Bearer"}
 	}
 	t := &Token{Value: value, Skew: skew}
-	if IsScope(answer.Scope) {
-		t.Scope = answer.Scope
+	if scope := scopeText(answer.Scope); IsScope(scope) {
+		t.Scope = scope
 	}
 	t.Lifetime, t.Assumed = lifetime(answer.ExpiresIn)
 	return t, nil
+}
+
+// scopeText returns a scope as text. Some servers send a list of them.
+func scopeText(scope any) string {
+	switch scope := scope.(type) {
+	case string:
+		return scope
+	case []any:
+		var texts []string
+		for _, one := range scope {
+			text, _ := one.(string)
+			texts = append(texts, text)
+		}
+		return strings.Join(texts, " ")
+	}
+	return ""
 }
 
 // IsScope reports whether text can be a list of scopes (RFC 6749 section 3.3) of

@@ -3,7 +3,8 @@
 // It verifies what a client sends, so a test replaces the server and never the
 // client. Where the documentation is silent, the sandbox is strict.
 //
-// Command redox-sandbox runs it as a program.
+// Command redox-sandbox runs it as a program. The engine makes requests to it only
+// when its host is allowed: vault write redox/hosts allowed=127.0.0.1:8080.
 package redoxtest
 
 import (

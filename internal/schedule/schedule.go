@@ -48,7 +48,8 @@ type Work struct {
 type Schedule struct {
 	now func() time.Time // of the times that Step returns
 
-	running sync.Mutex // held to start or stop; guards the two below
+	running sync.Mutex // held to start or stop; guards the three below
+	stopped bool
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when all goroutines have ended
 
@@ -116,18 +117,17 @@ func (s *Schedule) Unread() (n int, complete bool) {
 	return s.clients.unread, s.listed && s.clients.unread == 0
 }
 
-// Start begins the work. While it is under way, Start compares the due times with
-// the clock.
+// Start begins the work, unless it was stopped. While it is under way, Start compares
+// the due times with the clock.
 func (s *Schedule) Start(work Work) {
 	s.running.Lock()
 	defer s.running.Unlock()
+	if s.stopped {
+		return
+	}
 	if s.done != nil {
-		select {
-		case <-s.done:
-		default:
-			s.signal()
-			return
-		}
+		s.signal()
+		return
 	}
 	// Not a request's context: the work outlives the one that starts it.
 	ctx, cancel := context.WithCancel(context.Background())
@@ -139,10 +139,11 @@ func (s *Schedule) Start(work Work) {
 	}()
 }
 
-// Stop ends the work and waits until it has ended.
+// Stop ends the work for good and waits until it has ended.
 func (s *Schedule) Stop() {
 	s.running.Lock()
 	defer s.running.Unlock()
+	s.stopped = true
 	if s.cancel != nil {
 		s.cancel()
 		<-s.done

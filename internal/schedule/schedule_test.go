@@ -376,31 +376,39 @@ func TestListAgain(t *testing.T) {
 	})
 }
 
-// Start while the work is under way begins nothing anew. Stop ends each step and
-// waits for it, also when nothing was started; afterwards the work can begin anew.
+// Start while the work is under way begins nothing anew. Stop ends each step and waits
+// for it. Afterwards nothing begins, whoever asks for it.
 func TestStartAndStop(t *testing.T) {
 	inWorld(t, []string{"a", "b"}, func(w *world) {
-		w.Stop()
 		w.step["a"] = func(ctx context.Context) (time.Time, error) {
 			<-ctx.Done()
 			time.Sleep(5 * second) // what is to be finished
 			return time.Time{}, nil
 		}
-		for round := range 2 {
-			for range 3 {
-				w.Start(w.work())
-				w.after(second)
-			}
-			start := time.Now()
-			w.Stop()
-			w.Stop()
-			if took := time.Since(start); took != 5*second || w.Workers() != 0 {
-				t.Errorf("round %d: it stopped after %v with %d workers", round, took, w.Workers())
-			}
+		for range 3 {
+			w.Start(w.work())
+			w.after(0)
 		}
+		start := time.Now()
+		w.Stop()
+		w.Stop()
+		if took := time.Since(start); took != 5*second || w.Workers() != 0 {
+			t.Errorf("it stopped after %v with %d workers", took, w.Workers())
+		}
+		w.Start(w.work())
 		w.Wake("a")
 		w.after(10 * minute)
-		w.saw([]time.Duration{0, 8 * second}, map[string][]time.Duration{"a": {0, 8 * second}, "b": {0, 8 * second}})
+		w.saw([]time.Duration{0}, map[string][]time.Duration{"a": {0}, "b": {0}})
+	})
+}
+
+// What was stopped before it began does not begin.
+func TestStopBeforeStart(t *testing.T) {
+	inWorld(t, []string{"a"}, func(w *world) {
+		w.Stop()
+		w.Start(w.work())
+		w.after(minute)
+		w.saw(nil, map[string][]time.Duration{"a": nil})
 	})
 }
 

@@ -95,9 +95,9 @@ type Got[T Token] struct {
 // While calls fail with a passing error, Get returns the token to its last second.
 // The error is fetch's, [ErrClosed] or [ErrGaveUp].
 func (c *Cache[T]) Get(ctx context.Context, key, fingerprint string, fetch Fetch[T]) (Got[T], error) {
-	got, waitFor, began := c.look(key, fingerprint, fetch)
-	if waitFor == nil {
-		return got, nil
+	got, waitFor, began, err := c.look(key, fingerprint, fetch)
+	if err != nil || waitFor == nil {
+		return got, err
 	}
 	select {
 	case <-waitFor.done:
@@ -116,10 +116,13 @@ func (c *Cache[T]) good(t T) bool { return t.Left(c.now()) >= time.Second }
 
 // look returns the token in the entry if that is good, and begins the call for
 // the next one when it is due. waitFor is the call to wait for, nil when the
-// token is to be used as it is.
-func (c *Cache[T]) look(key, fingerprint string, fetch Fetch[T]) (got Got[T], waitFor *call[T], began bool) {
+// token is to be used as it is. The error is [ErrClosed].
+func (c *Cache[T]) look(key, fingerprint string, fetch Fetch[T]) (got Got[T], waitFor *call[T], began bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.ctx.Err() != nil {
+		return Got[T]{}, nil, false, ErrClosed
+	}
 	e := c.entries[key]
 	if e == nil || e.fingerprint != fingerprint {
 		e = &entry[T]{fingerprint: fingerprint}
@@ -128,7 +131,7 @@ func (c *Cache[T]) look(key, fingerprint string, fetch Fetch[T]) (got Got[T], wa
 	var none T
 	if e.token == none || !c.good(e.token) {
 		waitFor, began = c.callLocked(e, fetch)
-		return Got[T]{}, waitFor, began
+		return Got[T]{}, waitFor, began, nil
 	}
 	now := c.now()
 	left, margin := e.token.Left(now), e.token.Margin()
@@ -138,12 +141,12 @@ func (c *Cache[T]) look(key, fingerprint string, fetch Fetch[T]) (got Got[T], wa
 		if rested && left <= margin+margin/aheadPart {
 			c.callLocked(e, fetch)
 		}
-		return Got[T]{Token: e.token}, nil, false
+		return Got[T]{Token: e.token}, nil, false, nil
 	case !rested && c.passing(e.err):
-		return Got[T]{Token: e.token, Trouble: e.err}, nil, false
+		return Got[T]{Token: e.token, Trouble: e.err}, nil, false, nil
 	}
 	waitFor, began = c.callLocked(e, fetch)
-	return Got[T]{Token: e.token}, waitFor, began
+	return Got[T]{Token: e.token}, waitFor, began, nil
 }
 
 // callLocked begins the call for an entry's next token, unless one is under way,
@@ -153,11 +156,6 @@ func (c *Cache[T]) callLocked(e *entry[T], fetch Fetch[T]) (f *call[T], began bo
 		return e.call, false
 	}
 	f = &call[T]{done: make(chan struct{})}
-	if c.ctx.Err() != nil {
-		f.err = ErrClosed
-		close(f.done)
-		return f, false
-	}
 	e.call = f
 	again := e.err != nil
 	c.calls.Go(func() {
@@ -189,12 +187,14 @@ func (c *Cache[T]) Drop(key string) {
 	delete(c.entries, key)
 }
 
-// Close ends all calls and waits until they have ended. Afterwards none begins.
+// Close ends all calls, waits until they have ended, and forgets all tokens.
+// Afterwards no call begins.
 func (c *Cache[T]) Close() {
 	c.mu.Lock() // no call begins between the two below
 	c.cancel()
 	c.mu.Unlock()
 	c.calls.Wait()
+	c.Keep(nil)
 }
 
 // Len returns how many entries there are.

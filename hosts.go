@@ -1,0 +1,126 @@
+package redox
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
+)
+
+// hostsKey is the entry with the hosts of the mount.
+const hostsKey = "hosts"
+
+// hostList is the stored list of the hosts that a mount may talk to besides
+// Redox's own. Each is in the form that parseHost returns.
+type hostList struct {
+	Allowed []string `json:"allowed"`
+}
+
+// hosts keeps the list of hosts in memory, as views keeps the clients: each
+// request to Redox needs it, and each read of storage is a call to Vault's process.
+type hosts struct {
+	now func() time.Time
+
+	mu    sync.Mutex // guards place and what is in it; nothing is read or written under it
+	place *hostsPlace
+}
+
+// hostsPlace is where the list is kept. A change of the list makes another place, so
+// a list that was read before the change ends in a place that nobody looks at.
+type hostsPlace struct {
+	list   *hostList // nil: not read yet
+	readAt time.Time
+}
+
+func newHosts(now func() time.Time) *hosts { return &hosts{now: now, place: &hostsPlace{}} }
+
+// forget drops the list from memory.
+func (h *hosts) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.place = &hostsPlace{}
+}
+
+// loadHosts reads the list from storage, an empty one when there is none.
+func loadHosts(ctx context.Context, s logical.Storage) (*hostList, error) {
+	list, err := store.Get[hostList](ctx, s, hostsKey)
+	if err == nil && list == nil {
+		list = &hostList{}
+	}
+	return list, err
+}
+
+// current returns the list, from memory if that is fresh.
+func (h *hosts) current(ctx context.Context, s logical.Storage) (*hostList, error) {
+	now := h.now()
+	h.mu.Lock()
+	place := h.place
+	list, readAt := place.list, place.readAt
+	h.mu.Unlock()
+	if list != nil && now.Sub(readAt).Abs() < rereadAfter {
+		return list, nil
+	}
+	list, err := loadHosts(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	place.list, place.readAt = list, now
+	return list, nil
+}
+
+// allow returns nil when the mount may talk to the host of c's token URL, at which
+// the Platform API is as well, else a [*hostError]. For Redox's own hosts it reads
+// no storage. mount is for the error.
+func (h *hosts) allow(ctx context.Context, s logical.Storage, mount string, c *config) error {
+	const field = "token_url"
+	host, err := checkURL(field, c.tokenURL())
+	if err != nil || isRedox(host) {
+		return err
+	}
+	list, err := h.current(ctx, s)
+	if err != nil || slices.Contains(list.Allowed, host) {
+		return err
+	}
+	return &hostError{field: field, host: host, mount: mount, allowed: list.Allowed}
+}
+
+// hostError is a host that the mount may not talk to. Nothing was sent to it.
+type hostError struct {
+	field, host string
+	allowed     []string // besides Redox's own
+
+	// mount is where the mount is, for the command. It is empty in a rotation, whose
+	// errors are stored: the mount may move.
+	mount string
+}
+
+// The error shows at most so many allowed hosts: a list may have a thousand.
+const shownHosts = 20
+
+func (e *hostError) Error() string {
+	what := e.field + " names " + e.host + ", a host that this mount may not talk to"
+	if e.mount == "" {
+		return what
+	}
+	shown, written := strings.Join(e.allowed, ", "), strings.Join(append(slices.Clone(e.allowed), e.host), ",")
+	switch n := len(e.allowed); {
+	case n == 0:
+		shown = "no other"
+	case n > shownHosts:
+		shown = strconv.Itoa(n) + " others (vault read " + e.mount + hostsKey + ")"
+		written = "<those>," + e.host
+	}
+	if strings.Contains(written, "[") { // some shells read brackets as a pattern
+		written = "'" + written + "'"
+	}
+	return what + ": allowed are " + strings.Join(redoxHosts, ", ") + " and " + shown + "; whoever has sudo on " +
+		e.mount + hostsKey + " allows it with: vault write " + e.mount + hostsKey + " allowed=" + written
+}

@@ -1,0 +1,93 @@
+package redoxtest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Neighbour is a tenant who has all rights on a client of his own and does his worst
+// with it, to see whether others feel it.
+type Neighbour struct {
+	Client  string   // path of the client in Vault, such as redox/clients/worst
+	CAs     []string // certificates (PEM) for ca_pem, in turn
+	Stalls  string   // token URL that never answers
+	Refuses string   // token URL that refuses
+
+	// Ask sends a request to Vault and returns the answer, nil if there was none.
+	Ask func(ctx context.Context, method, path, body string) []byte
+}
+
+// Run works on the client until ctx ends: many at once read tokens and test the
+// connection, generate the largest keys, flip the config between certificates and
+// token URLs, delete the client, and read jwks and hang up.
+func (n *Neighbour) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	loop := func(workers int, do func(ctx context.Context)) {
+		for range workers {
+			all.Go(func() {
+				for ctx.Err() == nil {
+					do(ctx)
+				}
+			})
+		}
+	}
+	turn := 0
+	loop(1, func(ctx context.Context) { n.configure(ctx, turn); turn++ })
+	loop(1, func(ctx context.Context) {
+		pause(ctx, 2*time.Second)
+		n.Ask(ctx, http.MethodDelete, n.Client+"?force=true", "")
+	})
+	loop(200, func(ctx context.Context) { n.Ask(ctx, http.MethodGet, n.Client+"/token", "") })
+	loop(50, func(ctx context.Context) { n.Ask(ctx, http.MethodGet, n.Client+"/check", "") })
+	loop(8, n.generate)
+	loop(4, func(ctx context.Context) {
+		ctx, hangUp := context.WithTimeout(ctx, time.Millisecond)
+		defer hangUp()
+		n.Ask(ctx, http.MethodGet, n.Client+"/jwks", "")
+		<-ctx.Done()
+	})
+	all.Wait()
+}
+
+// configure writes one of several configs.
+func (n *Neighbour) configure(ctx context.Context, turn int) {
+	url := n.Stalls
+	if turn%4 == 3 {
+		url = n.Refuses
+	}
+	body, err := json.Marshal(map[string]any{
+		"client_id": "worst", "token_url": url, "ca_pem": n.CAs[turn%len(n.CAs)], "request_timeout": 30, "max_retries": 0,
+	})
+	if err != nil {
+		panic(err) // texts and numbers
+	}
+	n.Ask(ctx, http.MethodPut, n.Client+"/config", string(body))
+	pause(ctx, 20*time.Millisecond)
+}
+
+// generate generates a key, and deletes it to have room for the next.
+func (n *Neighbour) generate(ctx context.Context) {
+	var answer struct {
+		Data struct {
+			ID    string `json:"key_id"`
+			State string
+		}
+	}
+	raw := n.Ask(ctx, http.MethodPut, n.Client+"/keys/generate", `{"key_bits":4096}`)
+	if json.Unmarshal(raw, &answer) != nil || answer.Data.State != "pending" {
+		pause(ctx, 10*time.Millisecond)
+		return
+	}
+	n.Ask(ctx, http.MethodDelete, fmt.Sprint(n.Client, "/keys/", answer.Data.ID), "")
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,246 @@
+package redox
+
+import (
+	"bytes"
+	"context"
+	"runtime/pprof"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
+)
+
+// pointStorage calls a test at one of its operations, before it is carried out.
+type pointStorage struct {
+	logical.Storage
+
+	mu   sync.Mutex // guards left
+	left int        // operations until then; zero for never
+	call func()
+}
+
+func (s *pointStorage) pass() {
+	s.mu.Lock()
+	due := s.left == 1
+	s.left = max(0, s.left-1)
+	s.mu.Unlock()
+	if due {
+		s.call()
+	}
+}
+
+func (s *pointStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	s.pass()
+	return s.Storage.Get(ctx, key)
+}
+
+func (s *pointStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	s.pass()
+	return s.Storage.Put(ctx, entry)
+}
+
+func (s *pointStorage) Delete(ctx context.Context, key string) error {
+	s.pass()
+	return s.Storage.Delete(ctx, key)
+}
+
+func (s *pointStorage) List(ctx context.Context, prefix string) ([]string, error) {
+	s.pass()
+	return s.Storage.List(ctx, prefix)
+}
+
+// restart mounts the engine anew on a copy of what is stored.
+func (m *mount) restart(stored map[string]string) *pointStorage {
+	m.t.Helper()
+	storage := &pointStorage{Storage: &logical.InmemStorage{}}
+	for key, value := range stored {
+		if err := storage.Put(m.t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	made, err := Factory(m.t.Context(), &logical.BackendConfig{
+		System: systemView(0), StorageView: storage,
+		Logger: hclog.New(&hclog.LoggerOptions{Output: m.log, Level: hclog.Trace}),
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.backend, m.storage = made.(*backend), storage
+	m.pass(0)
+	return storage
+}
+
+// afterTheEnd calls what Vault, or a late reader, may call after Clean, and fails
+// unless nothing comes of it, and nothing is left.
+func (m *mount) afterTheEnd(when string) {
+	m.t.Helper()
+	stored, sent := snapshot(m.t, m.storage), len(m.sandbox.Assertions())
+	m.start()
+	if err := m.backend.PeriodicFunc(m.t.Context(), &logical.Request{Storage: m.storage}); err != nil {
+		m.t.Error(err)
+	}
+	m.backend.InvalidateKey(m.t.Context(), configKey(defaultClient))
+	for _, o := range everyOperation(m.t, "") {
+		m.fails(429, o.op, o.path, o.data, "the engine is being stopped or reloaded: try again")
+	}
+	m.backend.Cleanup(m.t.Context())
+	m.unchanged(stored)
+	if n := len(m.sandbox.Assertions()); n != sent {
+		m.t.Errorf("%s: %d assertions were sent after the end", when, n-sent)
+	}
+	e := m.backend.engine
+	families, err := e.metrics.registry.Gather()
+	if err != nil || len(families) != 1 || families[0].GetName() != "redox_build_info" {
+		m.t.Errorf("%s: metrics are left: %v, %v", when, families, err)
+	}
+	if left := [...]int{
+		len(e.entries.views.places), len(e.connections.clients), e.tokens.Len(), e.schedule.Workers(),
+		len(e.reads.clients), len(e.proofs.clients), len(e.generating.clients), len(e.log.clients),
+		len(e.rechecks.due) + len(e.rechecks.asked),
+	}; left != [9]int{} {
+		m.t.Errorf("%s: memory holds %v", when, left)
+	}
+	var running bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&running, 1); err != nil {
+		m.t.Fatal(err)
+	}
+	for _, of := range []string{"redox.(*engine)", "redox.(*client)", "schedule.(*", "tokencache.(*"} {
+		if strings.Contains(running.String(), of) {
+			m.t.Errorf("%s: a goroutine of %s runs on:\n%s", when, of, running.String())
+		}
+	}
+}
+
+// clean calls what Vault does at the end of a mount, and returns at its beginning.
+// The channel is closed when it has returned.
+func (m *mount) clean() <-chan struct{} {
+	cleaned := make(chan struct{})
+	b := m.backend
+	go func() {
+		defer close(cleaned)
+		b.Cleanup(context.Background())
+	}()
+	<-b.life.ctx.Done()
+	return cleaned
+}
+
+// The mount ends at each operation on storage of each request in turn, and of the
+// steps of a worker: whatever comes later, nothing comes of it.
+func TestAfterTheEnd(t *testing.T) {
+	m := newMount(t)
+	m.setUp()
+	m.write("config", map[string]any{"public_jwks": true, "publish_window": "0s"})
+	m.write("keys/rotate", nil)
+	m.publish("")
+	stored := snapshot(t, m.storage)
+	m.backend.Cleanup(t.Context())
+	work := everyOperation(t, "")
+	work = append(work, operation{logical.ReadOperation, "jwks", nil}, operation{logical.ReadOperation, "metrics", nil},
+		operation{path: "a worker"})
+	for _, o := range work {
+		for at := 1; ; at++ {
+			storage := m.restart(stored)
+			reached := make(chan (<-chan struct{}), 1)
+			storage.left, storage.call = at, func() {
+				cleaned := m.clean()
+				select {
+				case <-cleaned:
+					t.Error(o.path, "is under way, and Clean has returned")
+				case <-time.After(time.Millisecond):
+				}
+				reached <- cleaned
+			}
+			if o.path == "a worker" {
+				m.start()
+				waitFor(t, "the worker", func() bool {
+					s, err := loadState(t.Context(), storage.Storage, defaultClient)
+					return len(reached) == 1 || err == nil && s.Ring.Pending() == nil
+				})
+			} else {
+				_, _ = m.request(t.Context(), o.op, o.path, o.data) // how it went is TestStorageFailures'
+			}
+			if len(reached) == 0 {
+				m.backend.Cleanup(t.Context())
+				if at == 1 {
+					t.Errorf("%s used no storage", o.path)
+				}
+				break
+			}
+			<-<-reached
+			m.afterTheEnd(o.path)
+		}
+	}
+}
+
+// What waits for Redox, for a slot, or for its turn to generate a key ends with the
+// mount, at once, and is told to come again. Nothing is signed any more.
+func TestEndWhileRequestsWait(t *testing.T) {
+	m := newMount(t)
+	m.setUp()
+	m.write("config", map[string]any{"request_timeout": "30s", "max_retries": 5})
+	m.write("clients/acme/config", map[string]any{"request_timeout": "30s", "reuse_tokens": true})
+	stored := snapshot(t, m.storage)
+	m.backend.Cleanup(t.Context())
+	m.restart(stored)
+	m.sandbox.SetFault(redoxtest.FaultStall, -1)
+	before := len(m.sandbox.Assertions())
+	answers := make(chan string)
+	waiting := 0
+	ask := func(n int, op logical.Operation, path string) {
+		waiting += n
+		for range n {
+			go func() {
+				resp, err := m.request(context.Background(), op, path, nil)
+				status, text := outcome(op, resp, err)
+				if status != 429 || text != "the engine is being stopped or reloaded: try again" {
+					text = path + ": " + text
+				} else {
+					text = ""
+				}
+				answers <- text
+			}()
+		}
+	}
+	release, err := m.backend.generating.acquire(t.Context(), "busy", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask(2, logical.ReadOperation, "clients/acme/token")
+	ask(1, logical.UpdateOperation, "keys/old/activate")
+	ask(1, logical.ReadOperation, "check")
+	ask(maxReads, logical.ReadOperation, "token")
+	ask(1, logical.UpdateOperation, "clients/new/keys/generate")
+	waitFor(t, "the requests to stall", func() bool {
+		return len(m.sandbox.Assertions()) == before+maxReads+3 && m.backend.generating.all()["new"] == 1
+	})
+	began := time.Now()
+	ask(1, logical.ReadOperation, "token") // no slot is free
+	waitFor(t, "it to wait", func() bool {
+		m.backend.reads.mu.Lock()
+		defer m.backend.reads.mu.Unlock()
+		return m.backend.reads.clients[defaultClient].users == maxReads+1
+	})
+	cleaned := m.clean()
+	for range waiting {
+		if text := <-answers; text != "" {
+			t.Error(text)
+		}
+	}
+	<-cleaned
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	release()
+	if n := len(m.sandbox.Assertions()); n != before+maxReads+3 {
+		t.Errorf("%d assertions were sent, want %d", n-before, maxReads+3)
+	}
+	m.afterTheEnd("requests that wait")
+	if lines := m.log.String(); strings.Contains(lines, "[WARN]") || strings.Contains(lines, "[ERROR]") {
+		t.Errorf("the log holds\n%s", lines)
+	}
+}
