@@ -17,6 +17,8 @@ import (
 // stored has copies in entries alone; tokens that are handed out again are in
 // tokens alone.
 type engine struct {
+	newKey func(bits int, now time.Time) (*keyring.Key, error) // generates one
+
 	now         func() time.Time
 	life        *life
 	log         *mountLog
@@ -43,8 +45,8 @@ type engine struct {
 
 func newEngine() *engine {
 	e := &engine{
-		now: time.Now, life: newLife(), log: newMountLog(), metrics: newMetrics(), rechecks: newRechecks(),
-		failures: newFailures(), overviews: newOverviews(),
+		now: time.Now, newKey: keyring.Generate, life: newLife(), log: newMountLog(), metrics: newMetrics(),
+		rechecks: newRechecks(), failures: newFailures(), overviews: newOverviews(),
 		reads: newReadSlots(), proofs: newProofSlots(), generating: newGenerateSlots(),
 	}
 	clock := func() time.Time { return e.now() }
@@ -209,5 +211,5 @@ func (e *engine) generate(ctx context.Context, r *request, bits int) (*keyring.K
 		return nil, err
 	}
 	defer release()
-	return keyring.Generate(bits, e.now())
+	return e.newKey(bits, e.now())
 }

@@ -7,13 +7,17 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"flag"
+	"fmt"
 	"maps"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,6 +25,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
@@ -60,9 +65,10 @@ type attacker struct {
 }
 
 var attackers = map[string]func(t *testing.T, m *mount) attacker{
-	"with a server": func(t *testing.T, _ *mount) attacker {
+	"with a server": func(t *testing.T, m *mount) attacker {
 		server := httptest.NewServer(tokensForAll)
 		t.Cleanup(server.Close)
+		m.allow(hostOf(server.URL)) // such as a gateway that the mount may use
 		return attacker{settings: map[string]any{"token_url": server.URL}, differs: "audience, token_url"}
 	},
 	"with an API key": func(t *testing.T, m *mount) attacker {
@@ -100,6 +106,7 @@ var attackers = map[string]func(t *testing.T, m *mount) attacker{
 		}
 		t.Cleanup(sandbox.Close)
 		m.sandbox = sandbox
+		m.allow(hostOf(sandbox.TokenURL()))
 		m.pass(0)
 		toRedox = httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: sandbox.Address()})
 		return attacker{
@@ -156,5 +163,150 @@ func TestConfigDestroysNothing(t *testing.T) {
 			m.write("config", before)
 			m.signs(key)
 		})
+	}
+}
+
+var seeds = flag.Int("seeds", 500, "how many seeds TestRights draws")
+
+// raid is a mount in which somebody with one right does what he can with it. Redox
+// knows the victim's key alone. He has an API key of his own there, and a server that
+// the mount may talk to; one more server is not allowed.
+type raid struct {
+	*mount
+	random    *mathrand.Rand
+	his, none string // URLs
+}
+
+// pick returns one of the values.
+func pick[T any](r *raid, values ...T) T { return values[r.random.IntN(len(values))] }
+
+// send sends a request of his, and returns nothing: he may be refused.
+func (r *raid) send(op logical.Operation, path string, data map[string]any) {
+	_, _ = r.request(r.t.Context(), op, path, data)
+}
+
+// key returns the ID of a key of the ring.
+func (r *raid) key() string {
+	keys := r.must(logical.ListOperation, "keys", nil)["keys"]
+	if ids, _ := keys.([]any); len(ids) > 0 {
+		return pick(r, ids...).(string)
+	}
+	return "none"
+}
+
+// rights are the rights of the API, each alone. With those that delete keys he may
+// delete the key.
+var rights = map[string]struct {
+	deletes bool
+	use     func(r *raid)
+}{
+	"config": {false, func(r *raid) {
+		all := map[string][]any{
+			"token_url": {"", r.sandbox.TokenURL(), r.his, r.none, "https://127.0.0.1:1/"}, "client_id": {clientID, "his"},
+			"ca_pem": {"", testdata(r.t, "certificate.pem")}, "audience": {""}, "rotation_period": {"60s", "1h", 0},
+			"publish_window": {0, "10s"}, "retire_after": {"30s", "1h"}, "assertion_ttl": {"30s"}, "public_jwks": {true, false},
+			"platform_client": {"", "default", "nobody"}, "manages": {"default=" + clientID, "default=his", ""},
+			"reuse_tokens": {true, false}, "max_retries": {0}, "request_timeout": {"1s"},
+		}
+		given := map[string]any{}
+		for range 1 + r.random.IntN(8) {
+			field := pick(r, slices.Sorted(maps.Keys(all))...)
+			given[field] = pick(r, all[field]...)
+		}
+		r.send(pick[logical.Operation](r, logical.UpdateOperation, logical.PatchOperation), "config", given)
+	}},
+	"quick config": {false, func(r *raid) {
+		given := maps.Clone(quick)
+		given["token_url"], given["client_id"] = pick(r, r.his, r.sandbox.TokenURL()), pick(r, clientID, "his")
+		r.send(logical.UpdateOperation, "config", given)
+	}},
+	"delete config": {false, func(r *raid) { r.send(logical.DeleteOperation, "config", nil) }},
+	"keys/generate": {false, func(r *raid) { r.send(logical.UpdateOperation, "keys/generate", nil) }},
+	"keys/rotate":   {false, func(r *raid) { r.send(logical.UpdateOperation, "keys/rotate", nil) }},
+	"keys/import": {false, func(r *raid) {
+		file := pick(r, "rsa3072.pem", "rsa4096.pem", "pkcs8.pem")
+		r.send(logical.UpdateOperation, "keys/import", map[string]any{"private_key": testdata(r.t, file)})
+	}},
+	"activate": {false, func(r *raid) {
+		r.send(logical.UpdateOperation, "keys/"+r.key()+"/activate", map[string]any{"force": pick(r, true, false)})
+	}},
+	"delete keys":    {true, func(r *raid) { r.send(logical.DeleteOperation, "keys/"+r.key(), map[string]any{"force": true}) }},
+	"delete clients": {true, func(r *raid) { r.send(logical.DeleteOperation, "clients/acme", map[string]any{"force": true}) }},
+	"reads": {false, func(r *raid) {
+		r.send(logical.ReadOperation, pick(r, "token", "check", "keys", "config", "jwks", "metrics", "clients/acme"), nil)
+	}},
+}
+
+// Each right of the API reaches as far as docs/security.md says: the key that Redox
+// accepted stays, unless the right is to delete; no request goes to a host that is
+// not allowed; and with the config as it was, reads succeed.
+func TestRights(t *testing.T) {
+	stock := stockOfKeys(t)
+	his, forbidden := httptest.NewServer(tokensForAll), httptest.NewServer(http.HandlerFunc(
+		func(http.ResponseWriter, *http.Request) { t.Error("a request went to a host that is not allowed") }))
+	defer his.Close()
+	defer forbidden.Close()
+	names := slices.Sorted(maps.Keys(rights))
+	for seed := range *seeds {
+		name := names[seed%len(names)]
+		t.Run(fmt.Sprintf("%s/%d", name, seed), func(t *testing.T) {
+			right := rights[name]
+			m := newMount(t)
+			r := &raid{m, mathrand.New(mathrand.NewPCG(uint64(seed), 1)), his.URL, forbidden.URL}
+			m.backend.newKey = func(_ int, now time.Time) (*keyring.Key, error) { return stock(now), nil }
+			m.allow(hostOf(his.URL))
+			key := m.ready("", nil)
+			before := m.read("config")
+			m.rotate()
+			if r.random.IntN(2) == 0 { // with a further key, as for activate
+				m.write("keys/generate", nil)
+			}
+			for range 10 {
+				right.use(r)
+				if keys, err := loadRing(t.Context(), m.storage, defaultClient); err == nil && len(keys.Keys) > 0 {
+					if err := m.sandbox.Register("his", []byte(m.read("keys")["jwks"].(string))); err != nil {
+						t.Fatal(err)
+					}
+				}
+				m.rotateAll(t.Context())
+				m.rotateAll(t.Context())
+				m.pass(pick(r, 0, 20*time.Second, time.Minute, time.Hour, 100*time.Hour))
+			}
+			ring, err := loadRing(t.Context(), m.storage, defaultClient)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ring.Get(keyring.ID(key)) == nil {
+				if !right.deletes {
+					t.Error("the key that Redox accepted is gone")
+				}
+				return
+			}
+			m.write("config", before)
+			if m.read("token")["access_token"] == "a" {
+				t.Error("the token is not Redox's")
+			}
+		})
+	}
+}
+
+// stockOfKeys returns a function that gives a key of a stock at each call, as to
+// generate one takes long.
+func stockOfKeys(t *testing.T) func(now time.Time) *keyring.Key {
+	t.Helper()
+	var stock []*keyring.Key
+	for range 24 {
+		k, err := keyring.Generate(2048, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stock = append(stock, k)
+	}
+	n := 0
+	return func(now time.Time) *keyring.Key {
+		k := *stock[n%len(stock)]
+		n++
+		k.CreatedAt = now.UTC()
+		return &k
 	}
 }

@@ -152,7 +152,7 @@ func TestSafetyNet(t *testing.T) {
 	}
 }
 
-// The first look at all clients goes at a pace, in the order of the list; nobody
+// The first look at all clients goes at a pace; nobody
 // waits for it who is woken, and it is told when it has ended.
 func TestFirstLook(t *testing.T) {
 	names := make([]string, 10_000)
@@ -387,7 +387,7 @@ func TestStartAndStop(t *testing.T) {
 		}
 		for range 3 {
 			w.Start(w.work())
-			w.after(0)
+			w.after(second)
 		}
 		start := time.Now()
 		w.Stop()
