@@ -60,9 +60,11 @@ type attacker struct {
 }
 
 var attackers = map[string]func(t *testing.T, m *mount) attacker{
-	"with a server": func(t *testing.T, _ *mount) attacker {
+	// His server is an allowed host, as a gateway may be.
+	"with a server": func(t *testing.T, m *mount) attacker {
 		server := httptest.NewServer(tokensForAll)
 		t.Cleanup(server.Close)
+		m.allow(hostOf(server.URL))
 		return attacker{settings: map[string]any{"token_url": server.URL}, differs: "audience, token_url"}
 	},
 	"with an API key": func(t *testing.T, m *mount) attacker {
@@ -100,6 +102,7 @@ var attackers = map[string]func(t *testing.T, m *mount) attacker{
 		}
 		t.Cleanup(sandbox.Close)
 		m.sandbox = sandbox
+		m.allow(hostOf(sandbox.TokenURL()))
 		m.pass(0)
 		toRedox = httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: sandbox.Address()})
 		return attacker{
