@@ -17,7 +17,7 @@ func anyToken(w http.ResponseWriter, _ *http.Request) {
 
 // attackerCmd gives somebody who may write config what he needs besides:
 //
-//	attacker server   a token endpoint of his own, at ATTACKER
+//	attacker server   a token endpoint of his own, at ATTACKER, on ATTACKER_HOST
 //	attacker network  his endpoint answers in Redox's place behind the proxy, with a certificate of attacker.pem
 //	attacker gone     Redox answers in its place again
 func attackerCmd(ts *testscript.TestScript, _ bool, args []string) {
@@ -27,6 +27,7 @@ func attackerCmd(ts *testscript.TestScript, _ bool, args []string) {
 		server := httptest.NewServer(http.HandlerFunc(anyToken))
 		ts.Defer(server.Close)
 		ts.Setenv("ATTACKER", server.URL)
+		ts.Setenv("ATTACKER_HOST", hostOf(server.URL))
 	case "network":
 		certificate, authority, err := certify(redoxHosts)
 		ts.Check(err)
