@@ -50,7 +50,7 @@ func (w *walk) disturb() {
 // behind says what of the ring is not as it should be, empty when nothing is.
 func (w *walk) behind() string {
 	for _, k := range w.ring.In(keyring.Retiring) {
-		if !w.now.Before(k.RetiredAt.Add(w.policy.RetireAfter)) {
+		if !w.ring.Keeps(k) && !w.now.Before(k.RetiredAt.Add(w.policy.RetireAfter)) {
 			return string(k.ID) + " is past its time"
 		}
 	}

@@ -227,7 +227,7 @@ func TestOutOfDate(t *testing.T) {
 // Redox's list that no further key is added, the next look takes them off.
 func TestDropWithAFullList(t *testing.T) {
 	p := keyring.Policy{RetireAfter: time.Hour, Period: time.Hour, Publishing: keyring.PlatformAPI}
-	r := activeAnd(key("r", func(k *keyring.Key) { k.State, k.RetiredAt = keyring.Retiring, noon }))
+	r := retired("here")
 	r.Publication = &keyring.Publication{To: "redox"}
 	for i := range 32 {
 		r.Gone = append(r.Gone, keyring.Public{ID: keyring.ID(fmt.Sprint("g", i)), N: "n", E: "AQAB"})
