@@ -40,7 +40,7 @@ func newEngine() *engine {
 	e := &engine{
 		now: time.Now, life: newLife(), log: newMountLog(), metrics: newMetrics(), rechecks: newRechecks(),
 		failures: newFailures(),
-		reads: newReadSlots(), proofs: newProofSlots(), generating: newGenerateSlots(),
+		reads:    newReadSlots(), proofs: newProofSlots(), generating: newGenerateSlots(),
 	}
 	clock := func() time.Time { return e.now() }
 	e.entries = newEntries(e.life.ctx, clock)

@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -37,10 +41,15 @@ func (s *testbed) neighbour(p *printer, slice time.Duration) error {
 	if err := measure("alone", func(name string, r *result) { alone[name] = r }); err != nil {
 		return err
 	}
+	key, err := privateKey()
+	if err != nil {
+		return err
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 300}}
 	worst := redoxtest.Neighbour{
-		Client: "redox/clients/worst", CAs: []string{""}, Stalls: "http://" + s.upstream.host + "/stall", Refuses: "http://" + s.upstream.host + "/refuse",
+		Client: "redox/clients/worst", Key: key, CAs: []string{""},
+		Stalls: "http://" + s.upstream.host + "/stall", Refuses: "http://" + s.upstream.host + "/refuse",
 		Ask: func(ctx context.Context, method, path, body string) []byte {
 			return s.ask(ctx, client, method, path, body)
 		},
@@ -51,7 +60,7 @@ func (s *testbed) neighbour(p *printer, slice time.Duration) error {
 	defer stop()
 	time.Sleep(slice) // until he has taken what he can
 	var verdicts []string
-	err := measure("beside him", func(name string, r *result) {
+	err = measure("beside him", func(name string, r *result) {
 		times := float64(r.quantile(0.99)) / float64(alone[name].quantile(0.99))
 		verdict := ""
 		if name != "kv" {
@@ -62,6 +71,16 @@ func (s *testbed) neighbour(p *printer, slice time.Duration) error {
 	p.line("\nThe 99th percentile beside him, in times of that alone (goal %d, and no read fails): %s.", most,
 		strings.Join(verdicts, "; "))
 	return err
+}
+
+// privateKey returns a new key as PEM.
+func privateKey() (string, error) {
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return "", err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), err
 }
 
 // ask sends a request to Vault and returns the answer, nil if there was none.

@@ -29,6 +29,10 @@ func neighbourCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Defer(stalls.Close)
 	stalls.SetFault(redoxtest.FaultStall, -1)
+	hosts := ts.Getenv("REDOX_HOST") + "," + hostOf(stalls.URL())
+	vaultCmd(ts, false, []string{"write", "redox/hosts", "allowed=" + hosts})
+	key, err := os.ReadFile(filepath.Join(repository, "internal/keyring/testdata/pkcs8.pem"))
+	ts.Check(err)
 	ca, err := os.ReadFile(filepath.Join(repository, "internal/keyring/testdata/certificate.pem"))
 	ts.Check(err)
 
@@ -38,7 +42,8 @@ func neighbourCmd(ts *testscript.TestScript, _ bool, args []string) {
 	var mu sync.Mutex
 	answers := map[int]int{}
 	worst := redoxtest.Neighbour{
-		Client: args[2], CAs: []string{"", string(ca)}, Stalls: stalls.TokenURL(), Refuses: w.sandbox.TokenURL(),
+		Client: args[2], Key: string(key), CAs: []string{"", string(ca)},
+		Stalls: stalls.TokenURL(), Refuses: w.sandbox.TokenURL(),
 		Ask: func(ctx context.Context, method, path, body string) []byte {
 			status, answer, err := w.askAs(ctx, client, args[3], method, path, body)
 			mu.Lock()

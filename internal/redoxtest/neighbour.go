@@ -13,6 +13,7 @@ import (
 // with it, to see whether others feel it.
 type Neighbour struct {
 	Client  string   // path of the client in Vault, such as redox/clients/worst
+	Key     string   // a private key (PEM) for it
 	CAs     []string // certificates (PEM) for ca_pem, in turn
 	Stalls  string   // token URL that never answers
 	Refuses string   // token URL that refuses
@@ -38,7 +39,8 @@ func (n *Neighbour) Run(ctx context.Context) {
 	turn := 0
 	loop(1, func(ctx context.Context) { n.configure(ctx, turn); turn++ })
 	loop(1, func(ctx context.Context) {
-		pause(ctx, 2*time.Second)
+		n.restore(ctx)
+		pause(ctx, 5*time.Second)
 		n.Ask(ctx, http.MethodDelete, n.Client+"?force=true", "")
 	})
 	loop(200, func(ctx context.Context) { n.Ask(ctx, http.MethodGet, n.Client+"/token", "") })
@@ -51,6 +53,15 @@ func (n *Neighbour) Run(ctx context.Context) {
 		<-ctx.Done()
 	})
 	all.Wait()
+}
+
+// restore gives the client a key again.
+func (n *Neighbour) restore(ctx context.Context) {
+	body, err := json.Marshal(map[string]string{"private_key": n.Key})
+	if err != nil {
+		panic(err) // a text
+	}
+	n.Ask(ctx, http.MethodPut, n.Client+"/keys/import", string(body))
 }
 
 // configure writes one of several configs.
