@@ -8,7 +8,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// tokenError is a failed token request, with what advice on it needs.
+// tokenError is a failed token request, with the facts that its advice needs.
 type tokenError struct {
 	err    error
 	config *config
@@ -78,8 +78,8 @@ func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 	return fmt.Sprintf("client ID %s, key %s", e.config.ClientID, e.keyID)
 }
 
-// withoutAdvice returns the bare error of a token request. Stored errors have no
-// advice: it names paths of the mount, which may move.
+// withoutAdvice returns the error of a token request without its advice. Stored
+// errors must not have advice: it names paths of the mount, and the mount may move.
 func withoutAdvice(err error) error {
 	var t *tokenError
 	if errors.As(err, &t) {

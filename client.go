@@ -15,8 +15,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// client requests tokens from Redox in the name of one Redox OAuth API key. It
-// lives as long as one request, or one step of a rotation.
+// client requests tokens from Redox for one Redox OAuth API key. It lives as long as
+// one request, or one step of a rotation.
 type client struct {
 	name    string
 	paths   string // for advice: redox/ or redox/clients/acme/
@@ -38,8 +38,8 @@ type issued struct {
 	keyID    keyring.ID // that signed the request
 }
 
-// complete returns an error that lists everything that a token request still
-// lacks, in the order in which to do it, and nil when nothing is.
+// complete returns an error that lists everything that a token request still lacks,
+// in the order in which to do it. It returns nil when nothing is missing.
 func complete(paths string, c *config, ring *keyring.Ring) error {
 	var missing []string
 	if ring.Active() == nil {
@@ -103,7 +103,7 @@ func (c *client) requestWith(ctx context.Context, v *view, k *keyring.Key) (*iss
 	return &issued{t, c.config.ClientID, k.ID}, nil
 }
 
-// prove requests a token with k, to throw away.
+// prove requests a token with k, to show that Redox accepts k. The token is not used.
 func (c *client) prove(ctx context.Context, k *keyring.Key) (*redoxapi.Token, error) {
 	private, err := k.Private()
 	if err != nil {
@@ -114,8 +114,9 @@ func (c *client) prove(ctx context.Context, k *keyring.Key) (*redoxapi.Token, er
 	return c.requestToken(ctx, k, private, c.conn.proofs)
 }
 
-// requestToken requests a token, signing with k, which is private. A passing failure
-// is tried again, each time with a new assertion, until ctx ends. Its error is a
+// requestToken requests a token, signing with k; private is k's parsed private half.
+// It repeats a request that failed for a temporary reason, each time with a new
+// assertion, at most max_retries times and until ctx ends. Its error is a
 // [*tokenError] unless no request could be made.
 func (c *client) requestToken(
 	ctx context.Context, k *keyring.Key, private *rsa.PrivateKey, from slots,
@@ -169,8 +170,8 @@ func (c *client) attempt(
 }
 
 // pause waits before the next attempt: 100 ms, doubled for each attempt, then
-// shortened at random by up to half. It waits at least as long as least, which the
-// server asked for. It returns false when ctx leaves no time for that.
+// shortened at random by up to half. If the server asked for a longer pause, least,
+// it waits that long. It returns false at once when ctx ends too early for the pause.
 func pause(ctx context.Context, tries int64, least time.Duration) bool {
 	wait := 100 * time.Millisecond << tries
 	wait -= rand.N(wait / 2) //nolint:gosec // spreads load, guards nothing

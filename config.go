@@ -11,7 +11,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// config is a client's settings as stored. What each means stands in settings.
+// config is a client's settings as they are stored. The table settings says what each
+// one means.
 type config struct {
 	ClientID       string `json:"client_id"`
 	Region         string `json:"region"`
@@ -29,9 +30,9 @@ type config struct {
 	PublishWindow  int64  `json:"publish_window"`
 	RetireAfter    int64  `json:"retire_after"`
 
-	// PlatformClient is the client by whose authority the engine keeps Redox's
-	// list of this one's keys. Manages is the other side of it: which clients,
-	// each as name=client ID, may have their keys published by this one.
+	// PlatformClient names the client whose rights the engine uses to update Redox's
+	// list of this client's keys. Manages is the other side: the clients whose keys
+	// may be published with this client's rights, each as name=client ID.
 	PlatformClient string   `json:"platform_client,omitempty"`
 	Manages        []string `json:"manages,omitempty"`
 }
@@ -49,7 +50,7 @@ type setting struct {
 	stored func(c *config) any // pointer to the stored value
 	shown  func(c *config) any // the value that a read shows, if it is not the stored one
 
-	// What a merged config is checked by: a range, as a number and in words, or a rule.
+	// The check of a merged config: a range, as numbers and in words, or a rule.
 	least, most int64
 	bounds      string
 	rule        func(c *config) error
@@ -169,7 +170,8 @@ func (s setting) value(c *config) any {
 	return nil
 }
 
-// set stores value, or the default when that is of another type: nil is JSON's null.
+// set stores value. If value is of another type, such as nil for JSON's null, it
+// stores the default.
 func (s setting) set(c *config, value any) {
 	switch at := s.stored(c).(type) {
 	case *string:
@@ -209,7 +211,7 @@ func defaultConfig() config {
 	return c
 }
 
-// UnmarshalJSON gives fields that an older version did not store their default.
+// UnmarshalJSON sets a default for each field that an older version did not store.
 func (c *config) UnmarshalJSON(raw []byte) error {
 	type plain config
 	stored := plain(defaultConfig())
@@ -220,8 +222,8 @@ func (c *config) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// merge stores the given fields (null: the default), then checks the whole config.
-// The values must have passed checkInput.
+// merge stores the given fields (null stores the default), then checks the whole
+// config. The values must have passed checkInput.
 func (c *config) merge(given map[string]any) error {
 	for _, s := range settings {
 		if value, is := given[s.name]; is {
@@ -272,8 +274,8 @@ func (c *config) audience() string {
 	return c.tokenURL()
 }
 
-// attemptTimeout returns the share of request_timeout that one attempt may take,
-// so that a connection that died leaves time for another.
+// attemptTimeout returns how much of request_timeout one attempt may use. An attempt
+// on a dead connection must leave time for another one.
 func (c *config) attemptTimeout() time.Duration {
 	return min(max(seconds(c.RequestTimeout)/time.Duration(c.MaxRetries+1), 2*time.Second), seconds(c.RequestTimeout))
 }

@@ -13,9 +13,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/tokencache"
 )
 
-// engine is what the endpoints and the rotation of one mount work with. What is
-// stored has copies in entries alone; tokens that are handed out again are in
-// tokens alone.
+// engine is what the endpoints and the rotation of one mount share. Only entries
+// keeps copies of stored data in memory, and only tokens keeps tokens.
 type engine struct {
 	now         func() time.Time
 	log         *mountLog
@@ -28,10 +27,11 @@ type engine struct {
 	tokens      *tokencache.Cache[*issued]
 	schedule    *schedule.Schedule
 
-	// writeSafe reports whether this node may write storage, and so rotates keys.
+	// writeSafe reports whether this node may write to storage, and therefore rotates
+	// keys.
 	writeSafe func() bool
 
-	generating chan struct{} // has room for one rotation that generates a key
+	generating chan struct{} // one slot: one rotation at a time generates a key
 }
 
 func newEngine() *engine {
@@ -49,8 +49,8 @@ func newEngine() *engine {
 	return e
 }
 
-// written drops what memory holds of a client that was changed, and wakes its
-// worker and those of the clients that it manages.
+// written is called after a client was changed. It drops what is in memory about it,
+// and wakes its worker and the workers of the clients that it manages.
 func (e *engine) written(client string, w written) {
 	if w.config || w.active {
 		e.tokens.Drop(client)
@@ -61,7 +61,7 @@ func (e *engine) written(client string, w written) {
 	}
 }
 
-// forget frees what memory holds of a client.
+// forget frees all memory that is used for a client.
 func (e *engine) forget(client string) {
 	e.entries.views.forget(client)
 	e.tokens.Drop(client)
@@ -70,7 +70,7 @@ func (e *engine) forget(client string) {
 	e.failures.note(client, nil, e.now())
 }
 
-// request is one call of an endpoint, for one client.
+// request is one request to an endpoint, for one client.
 type request struct {
 	*logical.Request
 	client string // as stored: default for the bare paths
@@ -83,8 +83,8 @@ func (r *request) load(ctx context.Context) (*state, error) {
 	return loadState(ctx, r.Storage, r.client)
 }
 
-// loadComplete reads the client of a request, which has to have what a token
-// request needs.
+// loadComplete reads the client of a request. It returns an error if the client lacks
+// something that a token request needs.
 func (r *request) loadComplete(ctx context.Context) (*state, error) {
 	s, err := r.load(ctx)
 	if err == nil {
@@ -123,8 +123,8 @@ func (e *engine) clientNamed(r *request, name string, c *config) (*client, error
 	}, nil
 }
 
-// issue requests a token to hand out. When Redox does not know the key though the
-// engine publishes it, the worker looks at Redox's list again.
+// issue requests a token to hand out. If the engine publishes the key and Redox does
+// not know it, the worker reads Redox's list again.
 func (e *engine) issue(ctx context.Context, r *request, name string, v *view) (*issued, error) {
 	c, err := e.clientNamed(r, name, v.config)
 	if err != nil {
@@ -140,7 +140,7 @@ func (e *engine) issue(ctx context.Context, r *request, name string, v *view) (*
 	return t, err
 }
 
-// prove requests a token with k, to throw away.
+// prove requests a token with k, to show that Redox accepts k. The token is not used.
 func (e *engine) prove(ctx context.Context, r *request, c *config, k *keyring.Key) (*redoxapi.Token, error) {
 	as, err := e.clientNamed(r, r.client, c)
 	if err != nil {

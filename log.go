@@ -15,30 +15,32 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// mountLog writes the log lines of one mount: each says where it happened, as
-// all mounts of one process share a log under the name of the first one.
+// mountLog writes the log lines of one mount. Each line names the mount, because all
+// mounts of a process share one logger, which has the name of the first mount.
 type mountLog struct {
 	logger func() hclog.Logger
 
-	// mount is where requests come in. A rotation has no request that tells it.
+	// mount is the path of the mount, as the last request named it. A rotation has no
+	// request, so it uses this one.
 	mount atomic.Pointer[string]
 
-	// failures bounds the lines of failed requests: when Redox is down, each of
-	// thousands of readers would have one. skipped are those without a line.
+	// failures limits how many lines failed requests write: when Redox is down, there
+	// are thousands of them. skipped counts the failures without a line.
 	failures *rate.Limiter
 	skipped  atomic.Int64
 }
 
 func newMountLog() *mountLog { return &mountLog{failures: rate.NewLimiter(10, 50)} }
 
-// setMount notes where the mount is: it can be moved.
+// setMount stores the path of the mount. It can change: a mount can be moved.
 func (l *mountLog) setMount(mount string) {
 	if known := l.mount.Load(); known == nil || *known != mount {
 		l.mount.Store(&mount)
 	}
 }
 
-// mountPoint is empty until the first request, within a minute of the start.
+// mountPoint returns the path of the mount. It is empty until the first request,
+// which comes within a minute of the start.
 func (l *mountLog) mountPoint() string {
 	if at := l.mount.Load(); at != nil {
 		return *at
@@ -46,8 +48,7 @@ func (l *mountLog) mountPoint() string {
 	return ""
 }
 
-// of returns the log for work on a client. requestID is empty when the work is a
-// rotation.
+// of returns the logger for work on a client. requestID is empty for a rotation.
 func (l *mountLog) of(client, requestID string) hclog.Logger {
 	log := l.logger().With("mount", l.mountPoint(), "client", client)
 	if requestID == "" {
@@ -57,7 +58,7 @@ func (l *mountLog) of(client, requestID string) hclog.Logger {
 }
 
 // failure writes a line about the error of a request, with the text that the reader
-// got. A mistake of the reader has no line.
+// got. It writes none if the request itself was wrong.
 func (l *mountLog) failure(client, requestID, path string, now time.Time, err error) {
 	var (
 		rule    keyring.Rule
@@ -89,9 +90,9 @@ func (l *mountLog) warnSeldom(log hclog.Logger, message string, now time.Time, e
 	log.Warn(message, "error", err)
 }
 
-// panicked logs where a panic came from, and returns the error to show. The
-// panic's value is logged only when it is the runtime's own, as any other may
-// hold a secret.
+// panicked logs where a panic happened, and returns the error for the reader. It logs
+// the panic's value only if it comes from the Go runtime: any other value may hold a
+// secret.
 func (l *mountLog) panicked(path, requestID string, p any) error {
 	what := fmt.Sprintf("%T", p)
 	if fault, ok := p.(runtime.Error); ok {

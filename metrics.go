@@ -9,9 +9,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// metrics counts what one mount did since its process started. A client has
-// labels once its config was found, until it is deleted: so their number is that
-// of the clients, and not of the names that somebody asks for.
+// metrics counts what one mount did since its process started. A client has labels
+// from the first time its config was found until the client is deleted. So a request
+// for a client that does not exist adds no label.
 type metrics struct {
 	registry *prometheus.Registry
 
@@ -78,9 +78,9 @@ const (
 	outcomeError       = "error"
 )
 
-// begin gives a client all that is counted, at zero: Prometheus sees a counter
-// grow only from a value that it has seen, so it would miss the first refusal of
-// all if the label came with it.
+// begin creates the counters of a client, at zero. Prometheus sees an increase only
+// from a value that it has scraped before: without the zero it would miss the first
+// event.
 func (m *metrics) begin(client string) {
 	for _, outcome := range []string{
 		outcomeIssued, outcomeReused, outcomeHeld, outcomeRefused, outcomeLimited, outcomeOverloaded,
@@ -93,7 +93,7 @@ func (m *metrics) begin(client string) {
 	m.retiring.WithLabelValues(client)
 }
 
-// outcomeOf names how a read of token failed.
+// outcomeOf returns the outcome label of a read of token that failed with err.
 func outcomeOf(err error) string {
 	var (
 		refused *redoxapi.Error
@@ -145,7 +145,7 @@ func (m *metrics) noteSkew(client string, s redoxapi.Skew) {
 	}
 }
 
-// forget ends all that a client has labels for.
+// forget deletes all metrics of a client.
 func (m *metrics) forget(client string) {
 	of := prometheus.Labels{labelClient: client}
 	m.requests.DeletePartialMatch(of)

@@ -29,8 +29,8 @@ func (e *engine) pathJWKS() []*framework.Path {
 	})
 }
 
-// readJWKS answers anybody. It writes nothing, makes no request, and parses no
-// private key.
+// readJWKS answers anybody, without a Vault token. So it writes nothing, makes no
+// request, and parses no private key.
 func (e *engine) readJWKS(ctx context.Context, r *request) (*logical.Response, error) {
 	if r.WrapInfo != nil && r.WrapInfo.TTL > 0 {
 		return nil, invalid("a public JWK Set cannot be wrapped: leave X-Vault-Wrap-TTL out")
@@ -50,6 +50,6 @@ func (e *engine) readJWKS(ctx context.Context, r *request) (*logical.Response, e
 	}}, nil
 }
 
-// maxAge returns for how many seconds a fetcher may keep the set: so short that it
-// sees a new key before that may sign.
+// maxAge returns for how many seconds a cache may keep the set. It is shorter than
+// the publish window, so that every cache has a new key before that key may sign.
 func (c *config) maxAge() int64 { return min(300, c.PublishWindow/2) }

@@ -62,8 +62,8 @@ func (e *engine) readMetrics(ctx context.Context, r *request) (*logical.Response
 	}}, nil
 }
 
-// gauges shows what is looked up at each scrape: the state of the clients' keys,
-// and the requests in flight. Times are in seconds since 1970, 0 for never.
+// gauges are the metrics that are computed at each scrape: the state of the clients'
+// keys, and the requests in flight. Times are in seconds since 1970, 0 for never.
 type gauges struct {
 	*prometheus.Registry
 	unreadable, inFlight, created, active, due, window, proof, refusals, published, kept, overdue *prometheus.GaugeVec
@@ -103,8 +103,8 @@ func newGauges() *gauges {
 	return g
 }
 
-// lookUp returns the gauges of all clients. A client that cannot be read has one
-// gauge that says so: it must not hide the others.
+// lookUp returns the gauges of all clients. For a client that cannot be read it sets
+// the gauge that says so, and goes on with the others.
 func (e *engine) lookUp(ctx context.Context, r *request) (*gauges, error) {
 	g := newGauges()
 	clients, err := loadClients(ctx, r.Storage)

@@ -44,8 +44,8 @@ func (e *engine) rotateKey(ctx context.Context, r *request) (*logical.Response, 
 	return e.beginRotation(ctx, r, k)
 }
 
-// beginRotation begins the rotation to the pending key, or to k when there is none.
-// The client's worker does the rest.
+// beginRotation begins the rotation to the pending key, or to k when no key is
+// pending. The client's worker does the rest.
 func (e *engine) beginRotation(ctx context.Context, r *request, k *keyring.Key) (*logical.Response, error) {
 	var c *config
 	err := e.update(ctx, r, func(s *state) (err error) {

@@ -154,7 +154,7 @@ func (s status) nextRotation() string {
 	return "the next begins at " + timestamp(due)
 }
 
-// waitsFor says what a rotating key waits for, and who has to do it.
+// waitsFor says what a rotating key waits for, and who has to act.
 func waitsFor(paths string, c *config, k *keyring.Key) string {
 	p := c.policy()
 	var text string
@@ -204,7 +204,7 @@ func (s status) publication() string {
 	return "up to date: Redox listed every key at " + timestamp(p.ReadAt)
 }
 
-// afterAdding says what to do with a key that was added.
+// afterAdding says what to do next with a key that was added.
 func afterAdding(paths string, c *config, k *keyring.Key) string {
 	activate := paths + "keys/" + string(k.ID) + "/activate"
 	switch {
@@ -240,7 +240,7 @@ func showKeyWithID(k *keyring.Key, c *config, ring *keyring.Ring) map[string]any
 	return data
 }
 
-// keyFields is the schema of showKeyWithID, and more.
+// keyFields returns the schema of showKeyWithID, with the schemas in more added.
 func keyFields(more schemas) schemas {
 	fields := schemas{
 		fieldKeyID:     shown(framework.TypeString, "Key ID (kid), by default the RFC 7638 thumbprint"),
@@ -267,7 +267,7 @@ func publishedUntil(c *config, ring *keyring.Ring, k *keyring.Key) string {
 	return timestamp(k.RetiredAt.Add(seconds(c.RetireAfter)))
 }
 
-// timestamp is empty for what has not happened.
+// timestamp returns t in RFC 3339, or an empty string for the zero time.
 func timestamp(t time.Time) string {
 	if t.IsZero() {
 		return ""

@@ -8,13 +8,14 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// rereadAfter is how long a view is used without another look at storage. A view
-// is dropped at every write here and at Vault's Invalidate. The limit is for changes
-// without either: somebody repairs storage by hand, or a write that failed reaches
-// storage later.
+// rereadAfter is how long a view is used before storage is read again. Every write on
+// this node and every Invalidate call of Vault drops the view at once. The limit is
+// for other changes: somebody repairs storage by hand, or a write that seemed to fail
+// reaches storage later.
 const rereadAfter = 10 * time.Second
 
-// view is a client as it was stored. Many read it at once, so nothing changes it.
+// view is a client as it was stored. It is read concurrently, so it must not be
+// changed.
 type view struct {
 	config      *config // nil when there is none
 	ring        *keyring.Ring
@@ -27,8 +28,8 @@ type view struct {
 	private map[keyring.ID]*rsa.PrivateKey
 }
 
-// signer returns the parsed private half of a key of the view's ring. It is
-// parsed once: parsing costs an eighth of a signature.
+// signer returns the parsed private half of a key of the ring. It parses each key
+// once: parsing takes an eighth of the time of a signature.
 func (v *view) signer(k *keyring.Key) (*rsa.PrivateKey, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -43,24 +44,24 @@ func (v *view) signer(k *keyring.Key) (*rsa.PrivateKey, error) {
 	return private, nil
 }
 
-// views keeps in memory what reads of token and jwks need of each client: each
-// read of storage is a call to Vault's process. A function that writes reads
-// storage, and not this.
+// views keeps in memory what reads of token and jwks need, because each read of
+// storage is a call to Vault's process. Functions that write must read storage
+// instead.
 type views struct {
-	onPut func(client string) // called under mu with a client that has a config
+	onPut func(client string) // called with mu held, for a client that has a config
 
-	mu     sync.Mutex // guards places; nothing is read or written under it
+	mu     sync.Mutex // guards places; no storage access while it is held
 	places map[string]*place
 }
 
-// place is where the view of a client is kept. A change of the client makes
-// another place, so that a view that was read before the change is not kept.
+// place holds the view of a client. A change of the client replaces the place, so a
+// view that was read before the change cannot be stored.
 type place struct{ view *view }
 
 func newViews() *views { return &views{places: map[string]*place{}} }
 
-// place returns the place of a client's view, made if need be, and the view, nil
-// for none.
+// place returns the place of a client, and creates it if needed. It also returns the
+// view there, nil for none.
 func (s *views) place(client string) (*place, *view) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,8 +71,8 @@ func (s *views) place(client string) (*place, *view) {
 	return s.places[client], s.places[client].view
 }
 
-// put stores v, nil for none, unless the client has changed since at was its
-// place: then v may be from before.
+// put stores v in the place at. It does nothing if the client was changed since at
+// was its place: v may be out of date then.
 func (s *views) put(client string, at *place, v *view) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
