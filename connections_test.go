@@ -54,8 +54,7 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// A connection that Redox closed while idle costs no failed read, and the
-// assertion that was on it is not sent again.
+// If Redox closes an idle connection, no read fails, and no assertion is sent twice.
 func TestTokenOnAClosedConnection(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -71,8 +70,8 @@ func TestTokenOnAClosedConnection(t *testing.T) {
 	}
 }
 
-// 64 of a client's requests are in flight at most; another waits its turn for
-// a second, and then does not add to the heap. Other clients are not affected.
+// At most 64 requests of a client are in flight. A further one waits for a second and
+// then fails. Other clients are not affected.
 func TestTokenOverload(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"request_timeout": 30, "max_retries": 0})
@@ -99,8 +98,8 @@ func TestTokenOverload(t *testing.T) {
 	m.read("token")
 }
 
-// Nothing of the request that failed holds a lock: while Redox stalls, the
-// config can be written and keys be added.
+// A request that waits for Redox holds no lock: while Redox stalls, the config can be
+// written and keys can be added.
 func TestWritesWhileRedoxStalls(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -120,8 +119,8 @@ func TestWritesWhileRedoxStalls(t *testing.T) {
 	<-done
 }
 
-// A request that waits for a slot gets the next one that is released, or gives up
-// after a second, or when its reader does.
+// A request that waits for a slot gets the next free one. It gives up after a second,
+// or when its reader gives up.
 func TestSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := slots{make(chan struct{}, 2), make(chan struct{}, 3)}
@@ -154,7 +153,7 @@ func TestSlots(t *testing.T) {
 		if taken := [2]int{len(s[0]), len(s[1])}; taken != [2]int{2, 2} {
 			t.Errorf("slots taken: %v", taken)
 		}
-		// The second kind is full: the slot of the first is given back.
+		// The second kind has no free slot: the slot of the first kind is given back.
 		release[1]()
 		s[1] <- struct{}{}
 		s[1] <- struct{}{}

@@ -10,8 +10,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// For each kind of error: what a reader of a token gets, with its advice, and how
-// many assertions were sent for it. Nothing is stored, and the next read is well.
+// For each kind of error: the message that a reader of a token gets, with its advice,
+// and how many assertions were sent. Nothing is stored, and the next read succeeds.
 func TestTokenErrors(t *testing.T) {
 	const (
 		status   = ": Redox may be in trouble (https://status.redoxengine.com): try again"
@@ -22,7 +22,7 @@ func TestTokenErrors(t *testing.T) {
 		fault    redoxtest.Fault
 		status   int
 		attempts int
-		want     string // KEY stands for the key's ID, HOST for the server
+		want     string // KEY stands for the key's ID, HOST for the server's name
 	}{
 		{redoxtest.FaultTooMany, 429, 1, "HTTP 429: Redox allows 10,000 requests in 5 minutes per source address, " +
 			"and all reads through this Vault share one: wait, and read tokens less often"},

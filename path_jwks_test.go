@@ -44,8 +44,8 @@ func TestJWKS(t *testing.T) {
 	}
 }
 
-// Who is not served cannot tell why: the answer is the same when it is off,
-// when there is no such client, and when it has no config.
+// A reader who gets no set cannot tell why: the answer is the same if public_jwks is
+// off, if there is no such client, and if the client has no config.
 func TestNoJWKS(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -58,7 +58,8 @@ func TestNoJWKS(t *testing.T) {
 	}
 }
 
-// Wrapping would let anybody write to Vault's storage.
+// A response must not be wrapped: wrapping stores it in Vault, so anybody could write
+// to Vault's storage.
 func TestJWKSCannotBeWrapped(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"public_jwks": true})
@@ -86,7 +87,7 @@ func TestJWKSTouchesNoPrivateKey(t *testing.T) {
 	m.fails(500, logical.ReadOperation, "token", nil, "cannot be read")
 }
 
-// What is served without a Vault token: the set, and nothing else.
+// Without a Vault token only the JWK Set can be read.
 func TestUnauthenticated(t *testing.T) {
 	want := []string{"jwks", "jwks/", "clients/+/jwks", "clients/+/jwks/"}
 	if diff := cmp.Diff(want, newMount(t).backend.SpecialPaths().Unauthenticated); diff != "" {

@@ -14,13 +14,14 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// What can be in the way, what keys and check say of it, and whether the list
-// is up to date when it has been mended. Reads of token go on throughout.
+// Each problem that can prevent publishing: how it arises, what keys and check say
+// about it, and how it is fixed. Then the list becomes up to date. Reads of token
+// succeed all the time.
 var publishTroubles = map[string]struct {
 	breaks func(m *mount)
 	says   string
 	mends  func(m *mount)
-	after  time.Duration // to the next attempt, 1m when zero
+	after  time.Duration // time until the next attempt, 1m when zero
 }{
 	"the platform client does not manage it": {
 		func(m *mount) { m.write("clients/platform/config", map[string]any{"manages": "acme=" + clientID}) },
@@ -155,7 +156,8 @@ var publishTroubles = map[string]struct {
 	},
 }
 
-// platformFails has the Platform API do so after that many good answers.
+// platformFails returns a function that makes the Platform API fail with f after that
+// many good answers.
 func platformFails(f redoxtest.Fault, after int) func(*mount) {
 	return func(m *mount) { m.sandbox.SetPlatformFault(f, after, -1) }
 }
@@ -214,7 +216,8 @@ func TestPublishTrouble(t *testing.T) {
 	}
 }
 
-// The rotation's outcome is thrown away when the config points elsewhere since.
+// If the config changes to another identity while the engine publishes, the result is
+// not stored.
 func TestPublishOvertaken(t *testing.T) {
 	m := newMount(t)
 	m.platformReady(nil)
@@ -229,15 +232,15 @@ func TestPublishOvertaken(t *testing.T) {
 	}
 }
 
-// Storage fails at each operation of a rotation that the engine publishes:
-// nothing is lost, and it completes.
+// Storage fails at each operation of a rotation in turn, while the engine publishes:
+// nothing is lost, and the rotation completes.
 func TestPublishSurvivesStorage(t *testing.T) {
 	t.Parallel()
 	for at := 0; ; at++ {
 		storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 		m := newMountOn(t, storage, systemView(0))
 		old := m.platformReady(nil)
-		// Generating one for each round takes long.
+		// Importing a key is faster than generating one in each round.
 		m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072b.pem")})
 		m.write("keys/rotate", nil)
 		storage.countdown = at
