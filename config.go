@@ -11,8 +11,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// config is a client's settings as they are stored. The table settings says what each
-// one means.
+// config is a client's settings as they are stored. settings says what each one means.
 type config struct {
 	ClientID       string `json:"client_id"`
 	Region         string `json:"region"`
@@ -170,8 +169,7 @@ func (s setting) value(c *config) any {
 	return nil
 }
 
-// set stores value. If value is of another type, such as nil for JSON's null, it
-// stores the default.
+// set stores value, or the default if value is nil, which stands for JSON's null.
 func (s setting) set(c *config, value any) {
 	switch at := s.stored(c).(type) {
 	case *string:

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Messages about formats that the engine recognises and cannot read.
+// Messages about formats that the engine recognises but cannot read.
 const (
 	fromPKCS12 = "it is PKCS#12 (.p12, .pfx), which is binary: take the private key out " + outOfPKCS12
 	fromJKS    = "it is a Java keystore, which is binary: make PKCS#12 of it (keytool -importkeystore " +
@@ -38,7 +38,7 @@ var formats = []struct {
 	{regexp.MustCompile(`^\s*["']?eyJ[\w-]+(?:\.[\w-]*){4}["']?\s*$`), isJWE},
 }
 
-// bySight says which of formats text is, "" when it is none.
+// bySight returns the message for text if it is in one of formats, else "".
 func bySight(text string) string {
 	for _, format := range formats {
 		if format.mark.MatchString(text) {
@@ -48,8 +48,9 @@ func bySight(text string) string {
 	return ""
 }
 
-// binary says which binary format text begins as, "" when it is none. Where
-// a byte is not UTF-8, JSON has the replacement character.
+// binary returns the message for text if it is binary, else "". JSON replaces each
+// byte that is not UTF-8 with U+FFFD, so binary expects that character in place of
+// such bytes.
 func binary(text string) string {
 	head := []rune(text[:min(len(text), 256)])
 	begin := string(head[:min(len(head), 16)])

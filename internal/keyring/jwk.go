@@ -14,10 +14,10 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/pasted"
 )
 
-// jwk is a JWK's members as they were written.
+// jwk holds the members of a JWK, not yet decoded.
 type jwk map[string]json.RawMessage
 
-// has reports whether the member is there and is more than null, "" or [].
+// has reports whether the member exists and is not null, "" or [].
 func (j jwk) has(name string) bool {
 	raw := strings.TrimSpace(string(j[name]))
 	return raw != "" && raw != "null" && raw != `""` && raw != "[]"
@@ -25,7 +25,7 @@ func (j jwk) has(name string) bool {
 
 func (j jwk) isPrivate() bool { return j.has("d") || j.has("p") || j.has("q") }
 
-// text returns a member that has to be a string, "" when it is absent.
+// text returns a member that must be a string, "" if it does not exist.
 func (j jwk) text(name string) (text string, err error) {
 	if j.has(name) && json.Unmarshal(j[name], &text) != nil {
 		return "", ruleError("its %s has to be a string", name)
@@ -64,7 +64,8 @@ func readJWK(j jwk) (found, error) {
 	return got, nil
 }
 
-// checkPurpose checks the purpose that a JWK declares: alg, use and key_ops.
+// checkPurpose returns an error if the JWK is not for signing with RS384. It looks at
+// kty, alg, use and key_ops.
 func (j jwk) checkPurpose() error {
 	kty, err := j.text("kty")
 	switch {
@@ -118,7 +119,8 @@ func (j jwk) checkOperations() error {
 
 var briefly = regexp.MustCompile(`^[A-Za-z0-9+_. -]{1,16}$`)
 
-// brief returns a value of alg, use or kty if it is short, else something else.
+// brief returns value, of alg, use or kty, if it is short enough to be shown, else
+// otherwise.
 func brief(value, otherwise string) string {
 	if briefly.MatchString(value) {
 		return value
@@ -128,8 +130,8 @@ func brief(value, otherwise string) string {
 
 var hexadecimal = regexp.MustCompile(`^[0-9A-Fa-f:]{128,}$`)
 
-// number reads a member that is a number in base64url; zero when it is absent.
-// It takes base64 as well, and e as the number that it is.
+// number reads a member that is a number in base64url, and returns zero if it does
+// not exist. It also accepts base64, and for e a JSON number.
 func (j jwk) number(name string) (*big.Int, error) {
 	if !j.has(name) {
 		if name == "n" || name == "e" {
@@ -154,8 +156,8 @@ func (j jwk) number(name string) (*big.Int, error) {
 	return new(big.Int).SetBytes(raw), nil
 }
 
-// otherCertificate reports whether the first certificate in x5c is of another
-// key. One that cannot be read tells nothing.
+// otherCertificate reports whether the first certificate in x5c belongs to another
+// key. It returns false if the certificate cannot be read.
 func (k numbers) otherCertificate(j jwk) bool {
 	var chain []string
 	if json.Unmarshal(j["x5c"], &chain) != nil || len(chain) == 0 {

@@ -40,7 +40,8 @@ func testKey(t testing.TB) *rsa.PrivateKey {
 	return key
 }
 
-// privateJWK returns the test key with the given members changed; nil removes.
+// privateJWK returns the test key as a JWK with the given members changed. A member
+// that is nil is removed.
 func privateJWK(t testing.TB, changes map[string]any) string {
 	t.Helper()
 	raw, err := jose.JSONWebKey{Key: testKey(t)}.MarshalJSON()
@@ -62,8 +63,8 @@ func privateJWK(t testing.TB, changes map[string]any) string {
 	return string(raw)
 }
 
-// TestParse is about what the cases do not have: other layers around a key,
-// several at once, and the ID.
+// TestParse tests what testdata/cases does not: other wrappings of a key, several at
+// once, and the ID.
 func TestParse(t *testing.T) {
 	pkcs8, certificate := file(t, "pkcs8.pem"), file(t, "certificate.pem")
 	named := privateJWK(t, map[string]any{"kid": "from-jwk"})
@@ -144,7 +145,7 @@ func TestParse(t *testing.T) {
 
 func base(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 
-// within returns what stands between the BEGIN and the END line.
+// within returns the text between the BEGIN and the END line.
 func within(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.Join(lines[1:len(lines)-1], "")
@@ -251,7 +252,7 @@ func TestParseID(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{
-		// The last is Cyrillic.
+		// The last one is a Cyrillic letter.
 		"", ".", "..", "generate", "import", "rotate", "a b", "a/b", "a%2Fb", "a\nb", "a\n", "ключ", "a\x00", "а",
 		strings.Repeat("x", 129), "a?b", "a#b", "a*b", `a"b`, "<a>",
 	} {
