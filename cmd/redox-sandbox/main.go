@@ -1,6 +1,7 @@
-// Command redox-sandbox is a Redox to test against: a token endpoint that verifies
-// client assertions as Redox documents, and API endpoints that accept exactly the
-// tokens that it issued. It keeps everything in memory and writes no files.
+// Command redox-sandbox is a server to use in tests instead of Redox: a token
+// endpoint that verifies client assertions as Redox documents, and API endpoints that
+// accept exactly the tokens that it issued. It keeps everything in memory and writes
+// no files.
 package main
 
 import (

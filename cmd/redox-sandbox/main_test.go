@@ -48,7 +48,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// The audience is the URL that clients use, not the address to listen on.
+// With -url, the audience is that URL and not the address to listen on.
 func TestURL(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	out, in := io.Pipe()

@@ -17,7 +17,7 @@ import (
 type stub struct {
 	mu           sync.Mutex
 	vault, redox string
-	status       int    // of what Vault answers
+	status       int    // the status of Vault's answers
 	asked        int    // how many tokens were read
 	refuses      string // see stubCmd
 	refused      int

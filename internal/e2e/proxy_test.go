@@ -27,12 +27,12 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// redoxHosts are the names of the sandbox behind the proxy: the real ones, which
-// only the proxy connects to the sandbox.
+// redoxHosts are the real names of Redox's hosts. The proxy connects them to the
+// sandbox.
 var redoxHosts = []string{"api.redoxengine.com", "api.ca.redoxengine.com"}
 
-// gateway is the forward proxy of a hospital. Redox is only reachable through
-// it, with a certificate of a private authority, as where TLS is inspected.
+// gateway is the forward proxy of a hospital that inspects TLS: Redox can only be
+// reached through it, with a certificate of a private authority.
 type gateway struct {
 	redox *httptest.Server // terminates TLS for the sandbox
 	proxy *httptest.Server
@@ -133,7 +133,7 @@ func (g *gateway) ServeHTTP(answer http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(client, redox) // likewise
 }
 
-// certify creates an authority, and a certificate of it for a server.
+// certify creates an authority, and a server certificate that it signed.
 func certify(hosts []string) (server tls.Certificate, authority []byte, err error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

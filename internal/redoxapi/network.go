@@ -22,8 +22,9 @@ type proxyRefusal int
 
 func (s proxyRefusal) Error() string { return "the proxy refuses with HTTP " + strconv.Itoa(int(s)) }
 
-// proxyConnected reads what a proxy answers to CONNECT. The standard library
-// would tell the status by the proxy's own words alone, which are not shown.
+// proxyConnected reads a proxy's answer to CONNECT. The error of the standard library
+// has only the proxy's own text, which must not be shown, so this one keeps the
+// status.
 func proxyConnected(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
 	if answer.StatusCode != http.StatusOK {
 		return proxyRefusal(answer.StatusCode)

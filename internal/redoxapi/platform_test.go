@@ -23,7 +23,7 @@ func askPlatform(t *testing.T, handler http.HandlerFunc) *Platform {
 	return api
 }
 
-// platformThat returns the API of a server with that one answer.
+// platformThat returns the Platform API of a server that always sends that answer.
 func platformThat(t *testing.T, status int, answer string) *Platform {
 	t.Helper()
 	return askPlatform(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -61,7 +61,7 @@ func TestPlatformRequests(t *testing.T) {
 	}
 }
 
-// Whatever answers: an error of the right kind, which quotes nothing.
+// Each answer gives an error of the right kind, which quotes nothing of it.
 func TestPlatformAnswers(t *testing.T) {
 	const words = "words of the server"
 	for name, test := range map[string]struct {

@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// Options configures a [Sandbox]. The zero value is good for tests.
+// Options configures a [Sandbox]. The zero value suits tests.
 type Options struct {
 	Listen   string           // address to listen on; 127.0.0.1:0 when empty
 	URL      string           // base URL that clients use, without a trailing slash; that of the address when empty

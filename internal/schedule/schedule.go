@@ -1,6 +1,7 @@
-// Package schedule carries on the work of many clients: a worker for each, as
-// each may wait for a server of its own, and one that knows which clients there
-// are. It knows nothing of what a step does, nor of storage or keys.
+// Package schedule runs the work of many clients. Each client has a worker of its
+// own, because it may have to wait for its own server. One more goroutine keeps the
+// list of clients up to date. The package does not know what a step does, nor
+// anything about storage or keys.
 package schedule
 
 import (
@@ -9,24 +10,24 @@ import (
 	"time"
 )
 
-// LookAgain is the longest time between two looks at the list of clients, or
-// between two steps of a client: after an error, and because a clock may have
-// been set.
+// LookAgain is the longest time between two reads of the list of clients, and between
+// two steps of a client. It is needed after an error, and because somebody may set
+// the clock.
 const LookAgain = time.Minute
 
-// Work is what the schedule is to do. Both functions log their own errors and
+// Work holds the functions that the schedule calls. They log their own errors and
 // recover from their own panics.
 type Work struct {
 	// List returns the names of all clients.
 	List func(ctx context.Context) ([]string, error)
 
-	// Step does one step for a client. next is the time at which the following step
-	// is due, zero when no time is set for it.
+	// Step does one step for a client. next is when the following step is due, zero
+	// if none is planned.
 	Step func(ctx context.Context, client string) (next time.Time, err error)
 }
 
-// Schedule runs the steps of each client one after the other, and the clients side
-// by side. A step must store what comes next before it returns: then the schedule
+// Schedule runs the steps of each client one after the other, and different clients
+// at the same time. A step must store its result before it returns: then the schedule
 // can be stopped at any point.
 type Schedule struct {
 	now func() time.Time
@@ -35,8 +36,8 @@ type Schedule struct {
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when all goroutines have ended
 
-	mu      sync.Mutex // guards workers; nothing waits under it
-	list    wake       // of the one that lists the clients
+	mu      sync.Mutex // guards workers; no function waits while it holds mu
+	list    wake       // wakes the goroutine that lists the clients
 	workers map[string]*worker
 }
 
@@ -68,14 +69,14 @@ func (w wake) wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// New returns a schedule that does not run. now is the clock of the times that
+// New returns a schedule that is not started. now is the clock for the times that
 // Step returns.
 func New(now func() time.Time) *Schedule {
 	return &Schedule{now: now, list: newWake(), workers: map[string]*worker{}}
 }
 
-// Wake has the next step of a client run at once. Of a client without a worker
-// the list is read again.
+// Wake makes the next step of a client run at once. If the client has no worker yet,
+// Wake makes the list of clients be read at once.
 func (s *Schedule) Wake(client string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,7 +87,7 @@ func (s *Schedule) Wake(client string) {
 	s.list.send()
 }
 
-// Relist has the list of clients read again at once: one was deleted.
+// Relist makes the list of clients be read at once, because a client was deleted.
 func (s *Schedule) Relist() { s.list.send() }
 
 // Workers returns how many clients have a worker.
@@ -96,7 +97,7 @@ func (s *Schedule) Workers() int {
 	return len(s.workers)
 }
 
-// Start begins the work, unless it is under way.
+// Start starts the work. It does nothing if the work runs already.
 func (s *Schedule) Start(work Work) {
 	s.running.Lock()
 	defer s.running.Unlock()
@@ -107,7 +108,7 @@ func (s *Schedule) Start(work Work) {
 			return
 		}
 	}
-	// Not a request's context: the work outlives the one that starts it.
+	// Do not use a request's context: the work goes on when that request ends.
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	s.cancel, s.done = cancel, done
@@ -127,7 +128,7 @@ func (s *Schedule) Stop() {
 	}
 }
 
-// run keeps a worker for each client there is.
+// run keeps one worker running for each client.
 func (s *Schedule) run(ctx context.Context, work Work) {
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -145,8 +146,8 @@ func (s *Schedule) run(ctx context.Context, work Work) {
 	}
 }
 
-// keep begins a worker for each client that has none, and stops those of clients
-// that are not in the list.
+// keep starts a worker for each client that has none, and stops the workers of
+// clients that are not in the list.
 func (s *Schedule) keep(clients []string, begin func(client string) *worker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// world is a schedule in a bubble, and the clients it works for.
+// world is a schedule in a synctest bubble, and its clients.
 type world struct {
 	*Schedule
 	t *testing.T
 
 	mu      sync.Mutex
 	clients []string
-	err     error                                                   // of lists
-	step    map[string]func(ctx context.Context) (time.Time, error) // nothing to do where there is none
-	lists   []time.Duration                                         // when the list was read
-	steps   map[string][]time.Duration                              // when a client's step began
-	begun   time.Time                                               // zero of both
+	err     error                                                   // that reading the list returns
+	step    map[string]func(ctx context.Context) (time.Time, error) // a client without one has nothing to do
+	lists   []time.Duration                                         // when the list was read, since begun
+	steps   map[string][]time.Duration                              // when a client's steps began, since begun
+	begun   time.Time                                               // when the test began
 }
 
 func inWorld(t *testing.T, clients []string, do func(w *world)) {
@@ -34,7 +34,7 @@ func inWorld(t *testing.T, clients []string, do func(w *world)) {
 	})
 }
 
-// work is what the schedule is given.
+// work returns the work of the schedule.
 func (w *world) work() Work {
 	return Work{
 		List: func(context.Context) ([]string, error) {
@@ -56,14 +56,14 @@ func (w *world) work() Work {
 	}
 }
 
-// set changes the world.
+// set runs change while it holds the lock.
 func (w *world) set(change func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	change()
 }
 
-// after waits for d, and until nothing goes on.
+// after waits for d, and then until all goroutines wait.
 func (w *world) after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -88,8 +88,8 @@ var errTest = errors.New("it fails")
 
 const second, minute = time.Second, time.Minute
 
-// A step runs when it is due, when a minute has passed, and after an error in a
-// minute, whatever time was told along with it.
+// A step runs when it is due, and at least once a minute. After an error it runs in a
+// minute, and the time that was returned with the error is ignored.
 func TestWhenStepsRun(t *testing.T) {
 	inWorld(t, []string{"idle", "due", "later", "failing", "past"}, func(w *world) {
 		in := func(d time.Duration, err error) func(context.Context) (time.Time, error) {
@@ -112,8 +112,9 @@ func TestWhenStepsRun(t *testing.T) {
 	})
 }
 
-// One worker runs a client's steps, one after the other, and delays no other.
-// However often a client is woken during a step, one more follows.
+// One worker runs a client's steps, one after the other, and does not delay other
+// workers. If a client is woken several times during a step, only one more step
+// follows.
 func TestSlowStep(t *testing.T) {
 	inWorld(t, []string{"slow", "quick"}, func(w *world) {
 		w.step["slow"] = func(context.Context) (time.Time, error) {
@@ -134,8 +135,8 @@ func TestSlowStep(t *testing.T) {
 	})
 }
 
-// Wake runs a client's next step at once. For a client without a worker the list
-// is read, as it is by Relist.
+// Wake makes a client's next step run at once. For a client without a worker it makes
+// the list be read, and so does Relist.
 func TestWake(t *testing.T) {
 	inWorld(t, []string{"old"}, func(w *world) {
 		w.Start(w.work())
@@ -155,8 +156,9 @@ func TestWake(t *testing.T) {
 	})
 }
 
-// A client that goes loses its worker: its step is told to end. When it comes
-// back it has another. A list that cannot be read changes nothing.
+// A client that is not in the list loses its worker, and the context of its step
+// ends. When it is in the list again it gets another worker. If the list cannot be
+// read, nothing changes.
 func TestClientsComeAndGo(t *testing.T) {
 	inWorld(t, []string{"stays", "goes"}, func(w *world) {
 		ended := 0
@@ -188,14 +190,14 @@ func TestClientsComeAndGo(t *testing.T) {
 	})
 }
 
-// Start while the work is under way does nothing. Stop ends each step and waits
-// for it, also when nothing was started; afterwards the work can begin anew.
+// Start does nothing while the work runs. Stop ends each step and waits for it, and
+// may be called before Start. Afterwards Start works again.
 func TestStartAndStop(t *testing.T) {
 	inWorld(t, []string{"a", "b"}, func(w *world) {
 		w.Stop()
 		w.step["a"] = func(ctx context.Context) (time.Time, error) {
 			<-ctx.Done()
-			time.Sleep(5 * second) // what is to be finished
+			time.Sleep(5 * second) // must end before Stop returns
 			return time.Time{}, nil
 		}
 		for round := range 2 {
@@ -217,8 +219,8 @@ func TestStartAndStop(t *testing.T) {
 	})
 }
 
-// A list that waits for storage ends with Stop, and nothing that others need is
-// held meanwhile.
+// Stop ends a read of the list that waits for storage. Meanwhile Wake and Workers do
+// not wait for a lock.
 func TestStopDuringAList(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		work := w.work()
