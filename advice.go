@@ -41,9 +41,10 @@ func (e *tokenError) advice() string {
 		return "Redox allows 10,000 requests in 5 minutes per source address, and all reads through this Vault share " +
 			"one: wait, and read tokens less often"
 	case redoxapi.Overloaded:
-		return fmt.Sprintf("%d of one client, or %d of all, wait for Redox already; try again", maxInFlight, maxInFlightAll)
+		return fmt.Sprintf("%d requests of one client, or %d of all, already wait for Redox; try again",
+			maxInFlight, maxInFlightAll)
 	case redoxapi.TimedOut:
-		return fmt.Sprintf("each of %d attempts had %s, the share of request_timeout in %sconfig: raise that, or lower "+
+		return fmt.Sprintf("each of %d attempts had %s, its share of request_timeout: raise that in %sconfig, or lower "+
 			"max_retries", e.config.MaxRetries+1, e.config.attemptTimeout(), e.paths)
 	case redoxapi.Unavailable, redoxapi.Unusable:
 		return "Redox may be in trouble (https://status.redoxengine.com): try again"
@@ -56,8 +57,8 @@ func (e *tokenError) advice() string {
 func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 	switch {
 	case refused.UnknownKey() && e.config.PlatformClient != "":
-		return fmt.Sprintf("Redox does not know key %s for client ID %s: publication in %skeys tells how far the engine "+
-			"has come with publishing it, and client_id in %sconfig has to be the API key's",
+		return fmt.Sprintf("Redox does not know key %s for client ID %s: see publication in %skeys, and "+
+			"check that client_id in %sconfig is the API key's",
 			e.keyID, e.config.ClientID, e.paths, e.paths)
 	case refused.UnknownKey() && e.origin == keyring.Imported:
 		return fmt.Sprintf("Redox does not know key %s for client ID %s: the key was imported, so if Redox has it "+
@@ -72,7 +73,7 @@ func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 			e.keyID, e.config.ClientID, e.paths, e.paths)
 	case refused.Description == "":
 		return fmt.Sprintf("Redox gives no reason when a claim is wrong: %s, the audience is %s, the algorithm RS384, "+
-			"the key %s; mend the clock if it is wrong, else audience in %sconfig",
+			"the key %s; fix the clock if it is wrong, otherwise audience in %sconfig",
 			refused.Skew, e.config.audience(), e.keyID, e.paths)
 	}
 	return fmt.Sprintf("client ID %s, key %s", e.config.ClientID, e.keyID)

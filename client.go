@@ -80,7 +80,7 @@ func (c *client) issue(ctx context.Context, v *view) (t *issued, unknownKey bool
 	}
 	if second.State == keyring.Retiring {
 		c.conn.noteUnknown(first.ID, c.now())
-		c.log.Warn("Redox does not know the active key everywhere yet: the one before it signs",
+		c.log.Warn("Redox does not know the active key everywhere yet: the previous key signs",
 			"key_id", first.ID, "signed_with", second.ID)
 	}
 	return t, true, nil
@@ -164,7 +164,7 @@ func (c *client) attempt(
 	now := c.now()
 	c.metrics.answered(c.name, now.Sub(sent), t, err)
 	if err == nil && t.Left(now) < time.Second {
-		return nil, &redoxapi.UpstreamError{Kind: redoxapi.Unusable, What: "the token had ended before it came"}
+		return nil, &redoxapi.UpstreamError{Kind: redoxapi.Unusable, What: "the token had expired before it arrived"}
 	}
 	return t, err
 }

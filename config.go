@@ -76,8 +76,8 @@ var settings = []setting{{
 	rule:   func(c *config) error { return checkTokenURL(c.tokenURL()) },
 }, {
 	name: "audience", kind: framework.TypeString, stored: func(c *config) any { return &c.Audience },
-	help: "Audience (aud) of the client assertion. Its host must be the token URL's, or both Redox's. The token URL " +
-		"when absent or empty.",
+	help: "Audience (aud) of the client assertion. Its host must be that of the token URL, or both must be Redox's. The " +
+		"token URL when absent or empty.",
 	answer: "Audience in effect",
 	shown:  func(c *config) any { return c.audience() },
 	rule:   func(c *config) error { return checkAudience(c.tokenURL(), c.audience()) },
@@ -104,8 +104,8 @@ var settings = []setting{{
 	stored: func(c *config) any { return &c.RequestTimeout }, least: 1, most: 30, bounds: "1s to 30s",
 }, {
 	name: "max_retries", kind: framework.TypeInt, initial: int64(2), stored: func(c *config) any { return &c.MaxRetries },
-	help:   "Further attempts after a passing failure, 0 to 5. Each signs a new assertion. After a refusal there is none.",
-	answer: "Further attempts after a passing failure",
+	help:   "Further attempts after a temporary failure, 0 to 5. Each signs a new assertion. None after a refusal.",
+	answer: "Further attempts after a temporary failure",
 	most:   5, bounds: "0 to 5",
 }, {
 	name: "ca_pem", kind: framework.TypeString, area: true, stored: func(c *config) any { return &c.CAPEM },
@@ -118,9 +118,9 @@ var settings = []setting{{
 	answer: "Whether jwks is served without a Vault token",
 }, {
 	name: "reuse_tokens", kind: framework.TypeBool, initial: false, stored: func(c *config) any { return &c.ReuseTokens },
-	help: "Hand a token out again, from memory, until a fifth of its life is left or a minute if that is less: " +
-		"fewer requests to Redox and quicker reads, but readers share a token. false, for a fresh one on each read, when " +
-		"absent.",
+	help: "Hand out the same token from memory, until it has a fifth of its life left, at most a minute. This means " +
+		"fewer requests to Redox and quicker reads, but readers share a token. false when absent: each read gets a " +
+		"fresh token.",
 	answer: "Whether a token is handed out more than once",
 }, {
 	name: "publish_window", kind: framework.TypeDurationSecond, initial: int64(900),
@@ -135,8 +135,8 @@ var settings = []setting{{
 	rule:   func(c *config) error { return checkRetireAfter(c.RetireAfter, c.AssertionTTL) },
 }, {
 	name: "rotation_period", kind: framework.TypeDurationSecond, initial: int64(0),
-	help:   "How long a key signs before the next one replaces it, such as 2160h. 0, for never by itself, when absent.",
-	answer: "Seconds a key signs before it is replaced, 0 for until somebody does it",
+	help:   "How long a key signs before the next one replaces it, such as 2160h. 0 when absent: only on request.",
+	answer: "Seconds a key signs before it is replaced, 0: only on request",
 	stored: func(c *config) any { return &c.RotationPeriod },
 	rule:   func(c *config) error { return checkPeriod(c.RotationPeriod, c.PublishWindow, c.RetireAfter) },
 }, {
@@ -144,7 +144,7 @@ var settings = []setting{{
 	help: "Name of the client that holds a user-level API key (default for the bare paths): with it the engine " +
 		"keeps the public keys at Redox up to date itself. That client's manages must name this one. None when absent or " +
 		"empty.",
-	answer: "Client by whose authority the engine publishes the keys, empty for none",
+	answer: "Client whose rights the engine uses to publish the keys, empty for none",
 	rule:   func(c *config) error { return checkPlatformClient(c.PlatformClient, c.PublicJWKS) },
 }, {
 	name: "manages", kind: framework.TypeCommaStringSlice, stored: func(c *config) any { return &c.Manages },

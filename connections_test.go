@@ -86,7 +86,7 @@ func TestTokenOverload(t *testing.T) {
 		}()
 	}
 	waitFor(t, "all slots to be taken", func() bool { return len(m.sandbox.Assertions()) == maxInFlight })
-	m.fails(429, logical.ReadOperation, "token", nil, "too many token requests at once: 64 of")
+	m.fails(429, logical.ReadOperation, "token", nil, "too many token requests at once: 64 requests of")
 	m.read("clients/other/token")
 	m.read("check")
 	cancel()

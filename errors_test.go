@@ -35,12 +35,12 @@ func TestTokenErrors(t *testing.T) {
 		{redoxtest.FaultReset, 502, 3, "the connection to HOST broke before there was an answer" + proxies},
 		{redoxtest.FaultTruncate, 502, 3, "the connection to HOST broke before there was an answer" + proxies},
 		{redoxtest.FaultStall, 504, 1, "no answer from HOST in time" + proxies +
-			": each of 1 attempts had 1s, the share of request_timeout in redox/config: raise that, or lower max_retries"},
+			": each of 1 attempts had 1s, its share of request_timeout: raise that in redox/config, or lower max_retries"},
 		{redoxtest.FaultEcho, 400, 1, "Unexpected value: [removed][removed].[removed]\", error_uri " +
 			"https://docs.redoxengine.com/permalink/7sEi7MTFssZ1JuHpUYLeYJ): client ID " + clientID + ", key KEY"},
 		{redoxtest.FaultBlank, 400, 1, "): Redox gives no reason when a claim is wrong: the clocks agree, " +
 			"the audience is http://HOST/v2/auth/token, the algorithm RS384, the key KEY; " +
-			"mend the clock if it is wrong, else audience in redox/config"},
+			"fix the clock if it is wrong, otherwise audience in redox/config"},
 	} {
 		t.Run(string(test.fault), func(t *testing.T) {
 			m := newMount(t)

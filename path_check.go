@@ -12,7 +12,7 @@ const checkHelp = `
 Tests the connection to Redox: requests a real token and throws it away. The
 answer says what Redox accepted, how long it took, how far this clock is ahead
 of Redox's, and the state of rotation and publication. An error says what to
-mend. A warning names a problem that does not stop tokens yet, but will.
+fix. A warning names a problem that does not stop tokens yet, but will.
 `
 
 func (e *engine) pathCheck() []*framework.Path {

@@ -35,8 +35,8 @@ const keyPattern = "keys/(?P<" + fieldKeyID + ">[^/]+)"
 func (e *engine) pathKey() []*framework.Path {
 	fields := schemas{
 		fieldKeyID: keyIDField(),
-		fieldForce: {Type: framework.TypeBool, Query: true, Description: "On delete: also delete the only, active key, " +
-			"which ends all tokens. false when absent."},
+		fieldForce: {Type: framework.TypeBool, Query: true, Description: "On delete: delete the key even if it is the " +
+			"only one, which ends all tokens. false when absent."},
 	}
 	return e.path(keyPattern, "key", fields, keyHelp, ops{
 		logical.ReadOperation: e.read(e.readKey, "Read the public half of a key.", ok("The public half", keyFields(schemas{

@@ -177,20 +177,20 @@ func TestImportJWK(t *testing.T) {
 	}
 	before := snapshot(t, m.storage)
 	for want, body := range map[string]map[string]any{
-		"the body is a JWK, and belongs into the field private_key: write redox/keys/import private_key=@key.json": jwk,
+		"the body is a JWK, and belongs in the field private_key: write redox/keys/import private_key=@key.json": jwk,
 		"the body is a JWK":                           {"keys": []any{jwk}},
 		"private_key: the JWK Set has no private key": {"private_key": []any{map[string]any{"kty": "RSA", "n": jwk["n"]}}},
 		"private_key: its member d has to be a string": {"private_key": map[string]any{"kty": "RSA",
 			"n": jwk["n"], "e": "AQAB", "d": []any{jwk["d"]}}},
-		"private_key must be a string":                                    {"private_key": true},
-		"private_key: it is JSON and no JWK: its member key may be meant": {"private_key": map[string]any{"key": jwk}},
+		"private_key must be a string":                                       {"private_key": true},
+		"private_key: it is JSON but not a JWK: its member key may be meant": {"private_key": map[string]any{"key": jwk}},
 	} {
 		m.fails(400, logical.UpdateOperation, "keys/import", body, want)
 	}
 	m.unchanged(before)
 	resp, err := m.request(t.Context(), logical.UpdateOperation, "keys/import", map[string]any{"private_key": jwk})
 	if err != nil || resp.Data["key_id"] != "my-kid-1" || len(resp.Warnings) != 1 ||
-		!strings.Contains(resp.Warnings[0], "private_key: the certificate in x5c is of another key") {
+		!strings.Contains(resp.Warnings[0], "private_key: the certificate in x5c belongs to another key") {
 		t.Errorf("%v, %v", resp, err)
 	}
 	if again := m.write("keys/import", map[string]any{"private_key": testdata(t,

@@ -10,7 +10,7 @@ import (
 )
 
 const rotateHelp = `
-Replaces the signing key. The rest happens by itself: the engine generates the
+Replaces the signing key. The rest happens automatically: the engine generates the
 next key, publishes it, waits publish_window unless you paste it by hand, proves
 it by real token requests until Redox accepts one, and then signs with it. The
 old key stays published for retire_after and is then deleted. No read of token

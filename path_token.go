@@ -115,7 +115,7 @@ func (e *engine) fetchToken(ctx context.Context, r *request, v *view, again bool
 		}
 	}()
 	if t, err = e.issue(ctx, r, r.client, v); err != nil && !again {
-		e.log.of(r.client, r.ID).Warn("there is no new token to hand out again", "error", err)
+		e.log.of(r.client, r.ID).Warn("no new token for the cache", "error", err)
 	}
 	return t, err
 }

@@ -114,7 +114,7 @@ func TestTokenClocks(t *testing.T) {
 				m.read("token")
 				return
 			}
-			m.fails(400, logical.ReadOperation, "token", nil, test.want, "mend the clock")
+			m.fails(400, logical.ReadOperation, "token", nil, test.want, "fix the clock")
 		})
 	}
 }
@@ -456,7 +456,7 @@ func TestReuseRidesOutAnOutage(t *testing.T) {
 	if m.later(0)["access_token"] == first {
 		t.Error("after the outage the old token is handed out")
 	}
-	if log := m.log.String(); strings.Count(log, "there is no new token to hand out again") != 1 {
+	if log := m.log.String(); strings.Count(log, "no new token for the cache") != 1 {
 		t.Errorf("the log says\n%s", log)
 	}
 }
@@ -483,7 +483,7 @@ func TestTokenThatEndsAtOnce(t *testing.T) {
 		m.backend.now = func() time.Time {
 			return clock.Add(time.Duration(len(m.sandbox.Assertions())) * 1500 * time.Millisecond)
 		}
-		m.fails(502, logical.ReadOperation, "token", nil, "the token had ended before it came")
+		m.fails(502, logical.ReadOperation, "token", nil, "the token had expired before it arrived")
 	}
 }
 

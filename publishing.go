@@ -98,8 +98,8 @@ func (e *engine) proveOwner(ctx context.Context, r *request, s *state, p *config
 	case err == nil:
 		return nil
 	case isUnknownKey(err):
-		return fmt.Errorf("Redox has to know the active key before the engine may publish others beside it, so that one "+
-			"is pasted once: %w", withoutAdvice(err))
+		return fmt.Errorf("Redox must know the active key before the engine can publish others, so paste that one "+
+			"once: %w", withoutAdvice(err))
 	}
 	return fmt.Errorf("proving the active key: %w", withoutAdvice(err))
 }
@@ -122,8 +122,8 @@ func (e *engine) updateList(
 		return nil, nil, err
 	}
 	if found.JWKSURL != "" {
-		return nil, nil, invalid("somebody has given this API key a JWKS URL, and where there is one, Redox looks at no " +
-			"other keys: remove it in the dashboard, or platform_client here")
+		return nil, nil, invalid("somebody has given this API key a JWKS URL, and then Redox ignores all other keys: " +
+			"remove it in the dashboard, or platform_client here")
 	}
 	merged, added, changed, err := s.Ring.Merge(found.Keys)
 	if err != nil || !changed {

@@ -251,7 +251,7 @@ func TestPublishMendsList(t *testing.T) {
 	m.pass(10 * time.Minute)
 	m.register(clientID, `{"keys":[]}`)
 	m.rotate()
-	m.fails(400, logical.ReadOperation, "token", nil, "Redox does not know key "+active, "publication in redox/keys tells")
+	m.fails(400, logical.ReadOperation, "token", nil, "Redox does not know key "+active, "see publication in redox/keys")
 	m.rotate()
 	m.signs(active)
 

@@ -294,8 +294,8 @@ func TestPublishRetry(t *testing.T) {
 	m.pass(time.Minute)
 	m.rotate()
 	if got := m.publication(); !strings.Contains(got,
-		"not up to date: Redox has to know the active key before the engine may publish others beside it, so that one "+
-			"is pasted once: Redox refused") {
+		"not up to date: Redox must know the active key before the engine can publish others, so paste that one "+
+			"once: Redox refused") {
 		t.Errorf("publication: %s", got)
 	}
 	m.publish("")

@@ -51,7 +51,7 @@ func (e *engine) safely(ctx context.Context, client string, do func() error) (er
 	}()
 	err = do()
 	if err != nil && ctx.Err() == nil {
-		e.log.of(client, "").Error("rotation: tried again in a minute", "error", err)
+		e.log.of(client, "").Error("rotation failed: tried again in a minute", "error", err)
 	}
 	return err
 }

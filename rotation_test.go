@@ -95,7 +95,7 @@ func TestRotatePasted(t *testing.T) {
 	}
 	resp, err := m.request(t.Context(), logical.ReadOperation, "check", nil)
 	if err != nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0],
-		"the rotation to key "+next+" does not get on: give Redox the public half") {
+		"the rotation to key "+next+" makes no progress: give Redox the public half") {
 		t.Errorf("check: %v, %v", resp, err)
 	}
 	m.signs(old)

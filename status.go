@@ -147,7 +147,8 @@ func (s status) nextRotation() string {
 		return "key " + string(k.ID) + " waits for a write to " + paths + "keys/" + string(k.ID) + "/activate, or to " +
 			paths + "keys/rotate"
 	case k != nil:
-		return "key " + string(k.ID) + " waits for a write to " + paths + "keys/rotate, and no longer than " + timestamp(due)
+		return "key " + string(k.ID) + " waits for a write to " + paths + "keys/rotate; without that, its rotation begins " +
+			"at " + timestamp(due)
 	case due.IsZero():
 		return "off: there is no rotation_period"
 	}
@@ -209,8 +210,8 @@ func afterAdding(paths string, c *config, k *keyring.Key) string {
 	activate := paths + "keys/" + string(k.ID) + "/activate"
 	switch {
 	case k.State == keyring.Pending && c != nil && c.policy().Publishing != keyring.Manual:
-		return "write to " + paths + "keys/rotate, and the key signs when Redox knows it; or, when you know that it " +
-			"does, to " + activate
+		return "write to " + paths + "keys/rotate: the key signs as soon as Redox accepts it; or, if you know that " +
+			"Redox has the key, write to " + activate
 	case k.State == keyring.Pending:
 		return pasteKeys(paths) + ", then write to " + activate
 	case k.State == keyring.Active:
@@ -243,15 +244,14 @@ func showKeyWithID(k *keyring.Key, c *config, ring *keyring.Ring) map[string]any
 // keyFields returns the schema of showKeyWithID, with the schemas in more added.
 func keyFields(more schemas) schemas {
 	fields := schemas{
-		fieldKeyID:     shown(framework.TypeString, "Key ID (kid), by default the RFC 7638 thumbprint"),
-		"state":        shown(framework.TypeString, "pending, active or retiring"),
-		"origin":       shown(framework.TypeString, "generated (never was outside Vault) or imported"),
-		"key_bits":     shown(framework.TypeInt, "Size of the modulus in bits"),
-		"created_at":   shown(framework.TypeString, "When it was generated or imported, RFC 3339"),
-		"activated_at": shown(framework.TypeString, "When it began to sign, empty for never"),
-		"retired_at":   shown(framework.TypeString, "When it was replaced, empty for not yet"),
-		"published_until": shown(framework.TypeString, "Until when a retiring key stays published, and then is deleted; "+
-			"empty for as long as nobody deletes it"),
+		fieldKeyID:        shown(framework.TypeString, "Key ID (kid), by default the RFC 7638 thumbprint"),
+		"state":           shown(framework.TypeString, "pending, active or retiring"),
+		"origin":          shown(framework.TypeString, "generated (never was outside Vault) or imported"),
+		"key_bits":        shown(framework.TypeInt, "Size of the modulus in bits"),
+		"created_at":      shown(framework.TypeString, "When it was generated or imported, RFC 3339"),
+		"activated_at":    shown(framework.TypeString, "When it began to sign, empty for never"),
+		"retired_at":      shown(framework.TypeString, "When it was replaced, empty for not yet"),
+		"published_until": shown(framework.TypeString, "When a retiring key will be deleted automatically; empty for never"),
 	}
 	for name, schema := range more {
 		fields[name] = schema

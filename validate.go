@@ -70,11 +70,10 @@ func checkPeriod(period, publishWindow, retireAfter int64) error {
 func checkPlatformClient(name string, publicJWKS bool) error {
 	switch {
 	case name != "" && !isClient(name):
-		return invalid("platform_client must be the name of a client: that in clients/<name>/, or default for the " +
-			"client of paths such as token")
+		return invalid("platform_client must be the name of a client: the name in clients/<name>/, or default for " +
+			"the client of paths such as token")
 	case name != "" && publicJWKS:
-		return invalid("platform_client and public_jwks exclude each other: where there is a JWKS URL, Redox looks at no " +
-			"other keys")
+		return invalid("platform_client and public_jwks exclude each other: with a JWKS URL, Redox ignores all other keys")
 	}
 	return nil
 }

@@ -5,7 +5,7 @@
 #
 # Without a path it is redox/check. It ends with 0 and says nothing when all is
 # well, with 1 when there is a warning, such as a rotation that waits for
-# somebody, and with 2 when no token can be had; then it says what to mend.
+# somebody, and with 2 when no token can be had; then it says what to fix.
 set -u
 [ $# -gt 0 ] || set -- redox/check
 

@@ -35,7 +35,7 @@ public final class Redox {
 
     /** A request that failed, with its HTTP status, or 0 if no answer came that makes sense. */
     private static final class Failure extends Exception {
-        /** There was nothing to ask with: waiting does not mend that. */
+        /** There was nothing to ask with: waiting does not help. */
         static final int NOT_ASKED = -1;
 
         final int status;
@@ -150,7 +150,7 @@ public final class Redox {
         if (response.statusCode() != 200) {
             String reason = "no reason given";
             if (answer instanceof Map<?, ?> object && object.get("errors") instanceof List<?> errors) {
-                reason = errors.stream().map(String::valueOf).collect(Collectors.joining("; ")); // what to mend
+                reason = errors.stream().map(String::valueOf).collect(Collectors.joining("; ")); // what to fix
             }
             throw new Failure(url + ": HTTP " + response.statusCode() + ": " + reason, response.statusCode());
         }

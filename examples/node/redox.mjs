@@ -46,7 +46,7 @@ async function readToken() {
   if (status === 200 && access_token) {
     return { value: access_token, renewAt: asked + ttl * 1000, endsAt: asked + expires_in * 1000 };
   }
-  const reason = answer?.errors?.join?.("; ") ?? "no answer that makes sense"; // Vault says what to mend
+  const reason = answer?.errors?.join?.("; ") ?? "no answer that makes sense"; // Vault says what to fix
   const noPlugin = status === 404 && reason.includes("no handler for route"); // on this node of Vault
   const mayPass = status === 200 || status === 429 || !(status < 500) || noPlugin;
   throw Object.assign(new Error(`reading redox/token: HTTP ${status}: ${reason}`), { mayPass, keepsOld: mayPass });

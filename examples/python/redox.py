@@ -14,7 +14,7 @@ import urllib.request
 
 class Failure(Exception):
     """A request failed, with an HTTP status, or 0 if no answer came that makes
-    sense, or NOT_ASKED if there was nothing to ask with: waiting does not mend that."""
+    sense, or NOT_ASKED if there was nothing to ask with: waiting does not help."""
 
     NOT_ASKED = -1
 
@@ -93,7 +93,7 @@ def send(url, headers, form=None):
             answer = json.load(response)
     except urllib.error.HTTPError as error:
         try:
-            reason = "; ".join(json.load(error)["errors"])  # Vault says what to mend
+            reason = "; ".join(json.load(error)["errors"])  # Vault says what to fix
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
             reason = error.reason
         raise Failure(f"{url}: HTTP {error.code}: {reason}", error.code) from None

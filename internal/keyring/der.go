@@ -41,7 +41,7 @@ func severalKeys(n int) error {
 	if n == 2 {
 		count = "two"
 	}
-	return ruleError("it holds %s private keys: give the one that is meant alone", count)
+	return ruleError("it holds %s private keys: give only the one that you mean", count)
 }
 
 func byLabel(label string) (message string) {
@@ -83,7 +83,7 @@ func readPEM(text string) (found, error) {
 	case shape(block.Bytes) == "" && byLabel(block.Label) != "":
 		return found{}, Rule(byLabel(block.Label))
 	case block.Bytes == nil:
-		return found{}, ruleError("between the BEGIN and the END line stands no base64: copy it again, whole")
+		return found{}, ruleError("there is no base64 between the BEGIN and the END line: copy it again, whole")
 	default:
 		return readDER(block.Bytes)
 	}
@@ -174,7 +174,7 @@ func checkEnd(der []byte) error {
 	case total > len(der):
 		return ruleError("it is cut short: %d of its %d bytes are there: copy it whole", len(der), total)
 	case total < len(der):
-		return ruleError("%d bytes stand after the key: they are no part of it, so export it again", len(der)-total)
+		return ruleError("%d bytes follow the key and do not belong to it: export it again", len(der)-total)
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func oneValue(text string) (json.RawMessage, error) {
 	switch {
 	case errors.As(err, &syntax):
 		line, column := place(text, int(syntax.Offset)-1)
-		return nil, ruleError("the JSON is damaged at line %d, column %d: mend it there, or export the key again", line,
+		return nil, ruleError("the JSON is damaged at line %d, column %d: fix it there, or export the key again", line,
 			column)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, ruleError("the JSON is cut short: it ends before its last brace; copy it whole")
@@ -68,10 +68,10 @@ func oneValue(text string) (json.RawMessage, error) {
 	switch line, column := place(text, len(text)-len(rest)+next); {
 	case next < 0: // nothing follows, or words
 	case rest[next] == '{' || rest[next] == '[':
-		return nil, ruleError("it holds more than one JSON value, the next at line %d, column %d: give the JWK alone",
+		return nil, ruleError("it holds more than one JSON value, the next at line %d, column %d: give only the JWK",
 			line, column)
 	default:
-		return nil, ruleError("after the JSON, at line %d, column %d, stands what may belong to it: give the JWK alone",
+		return nil, ruleError("after the JSON, at line %d, column %d, is more text that may belong to it: give only the JWK",
 			line, column)
 	}
 	return raw, nil
@@ -83,7 +83,7 @@ func place(text string, offset int) (line, column int) {
 	return 1 + strings.Count(before, "\n"), len(before) - strings.LastIndex(before, "\n")
 }
 
-// noJWK returns the error for JSON that is no JWK. It names the member that looks
+// noJWK returns the error for JSON that is not a JWK. It names the member that looks
 // like the key.
 func noJWK(raw json.RawMessage) error {
 	var value any
@@ -96,16 +96,16 @@ func noJWK(raw json.RawMessage) error {
 	isKty := func(name string) bool { return strings.EqualFold(name, "kty") }
 	switch {
 	case name == "" && slices.ContainsFunc(slices.Collect(maps.Keys(object)), isKty):
-		return ruleError("it has no kty, so it is no JWK: the names of a JWK's members are in lower case")
+		return ruleError("it has no kty, so it is not a JWK: the names of a JWK's members are in lower case")
 	case name == "":
-		return ruleError(`it has no kty, so it is no JWK: that of an RSA key has "kty":"RSA"`)
+		return ruleError(`it has no kty, so it is not a JWK: the JWK of an RSA key has "kty":"RSA"`)
 	case !shown:
-		return ruleError("it is JSON and no JWK: one of its members holds a key: give that alone")
+		return ruleError("it is JSON but not a JWK: one of its members holds a key: give only that")
 	case isVariable:
-		return ruleError("it is a Postman environment and no JWK: its variable %s may be meant "+
+		return ruleError("it is a Postman environment and not a JWK: its variable %s may be meant "+
 			`(jq -r '.values[] | select(.key=="%s").value' environment.json > key.pem)`, name, name)
 	}
-	return ruleError("it is JSON and no JWK: its member %s may be meant "+
+	return ruleError("it is JSON but not a JWK: its member %s may be meant "+
 		`(jq -r '.. | ."%s"? // empty' file.json > key.pem)`, name, name)
 }
 

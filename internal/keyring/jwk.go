@@ -43,7 +43,7 @@ func readJWK(j jwk) (found, error) {
 	if err == nil && kid != "" {
 		if got.id, err = ParseID(kid); err != nil {
 			err = ruleError("its kid cannot be used: %s; "+
-				"remove kid from the JWK, import it, and give Redox the public half anew", err)
+				"remove kid from the JWK, import it, and give Redox the public half again", err)
 		}
 	}
 	if err != nil {
@@ -59,7 +59,7 @@ func readJWK(j jwk) (found, error) {
 	}
 	if got.otherCertificate(j) {
 		got.warnings = append(got.warnings,
-			"the certificate in x5c is of another key than this JWK: x5c was left out, and the key imported")
+			"the certificate in x5c belongs to another key: the key was imported without x5c")
 	}
 	return got, nil
 }
@@ -93,7 +93,7 @@ func (j jwk) checkPurpose() error {
 		return ruleError("its use is %s and not sig: it was not made for signing, so generate another key",
 			brief(use, "another"))
 	case otherAlg:
-		return ruleError("its alg is %s, and Redox documents RS384 alone: remove alg if the key is meant for Redox",
+		return ruleError("its alg is %s, and Redox documents only RS384: remove alg if the key is meant for Redox",
 			brief(alg, "another"))
 	case j.has("oth"):
 		return ruleError("it has more than two primes (oth): RSA keys for JWT have two")
@@ -147,11 +147,11 @@ func (j jwk) number(name string) (*big.Int, error) {
 		return nil, ruleError("its member %s has to be a string, in base64url", name)
 	}
 	if hexadecimal.MatchString(text) {
-		return nil, ruleError("its member %s is in hexadecimal or decimal, which is no base64url: export it again", name)
+		return nil, ruleError("its member %s is in hexadecimal or decimal, which is not base64url: export it again", name)
 	}
 	raw, is := pasted.Base64(text)
 	if !is {
-		return nil, ruleError("its member %s is no base64url: copy it again", name)
+		return nil, ruleError("its member %s is not base64url: copy it again", name)
 	}
 	return new(big.Int).SetBytes(raw), nil
 }

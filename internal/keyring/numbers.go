@@ -37,7 +37,7 @@ func (k numbers) complete() (*rsa.PrivateKey, error) {
 		err = rsa.VerifyPKCS1v15(&public, crypto.SHA384, digest[:], signature)
 	}
 	if err != nil {
-		return nil, ruleError("it makes no signature that its own public half verifies: copy it again, or generate another")
+		return nil, ruleError("its own public half does not verify its signature: copy it again, or generate another")
 	}
 	return private, nil
 }
@@ -72,7 +72,7 @@ func (k numbers) primes() (p, q *big.Int, err error) {
 	p, q = k.p, k.q
 	switch {
 	case p.Sign() == 0 && q.Sign() == 0 && k.d.Sign() == 0:
-		return nil, nil, ruleError("it has n and e alone: the engine needs the private key")
+		return nil, nil, ruleError("it has only n and e: the engine needs the private key")
 	case p.Sign() == 0 && q.Sign() == 0:
 		if p, q = k.factor(); p == nil {
 			return nil, nil, ruleError("it is not a valid RSA key: its d does not belong to its n and e; copy it again")

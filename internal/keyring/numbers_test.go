@@ -66,7 +66,7 @@ func TestNumbers(t *testing.T) {
 		"p and q swapped":         {n, e, d, q, p, ""},
 		"d plus phi":              {n, e, sum(d, phi), p, q, ""},
 		"d plus phi alone":        {n, e, sum(d, phi), zero, zero, ""},
-		"nothing private":         {n, e, zero, zero, zero, "it has n and e alone"},
+		"nothing private":         {n, e, zero, zero, zero, "it has only n and e"},
 		"wrong d":                 {n, e, sum(d, two), p, q, "its d does not belong to its primes and e"},
 		"d right for p alone":     {n, e, sum(d, minusOne(p)), p, q, "its d does not belong to its primes and e"},
 		"d right for q alone":     {n, e, sum(d, minusOne(q)), p, q, "its d does not belong to its primes and e"},

@@ -121,5 +121,5 @@ func unwrap(raw []byte, layers int) (found, error) {
 	case raw[0] == 0x30: // SEQUENCE
 		return readDER(raw)
 	}
-	return found{}, ruleError("it is base64, and in it: %s", what)
+	return found{}, ruleError("it is base64; decoded, %s", what)
 }

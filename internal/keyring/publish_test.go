@@ -204,7 +204,7 @@ func TestOutOfDate(t *testing.T) {
 		}
 	}
 	if err := r.Remove("k30", false); err == nil || !strings.Contains(err.Error(),
-		"32 deleted keys are on Redox's list still") || r.Get("k30") == nil || len(r.Gone) != 32 {
+		"32 deleted keys are still on Redox's list") || r.Get("k30") == nil || len(r.Gone) != 32 {
 		t.Errorf("with 32 deleted keys: %v", err)
 	}
 	var foreign []string

@@ -156,7 +156,7 @@ func (r *Ring) Remove(id ID, force bool) error {
 			}
 		}
 		if len(r.Gone) >= maxNoted && r.Publication != nil {
-			return ruleError("%d deleted keys are on Redox's list still: mend first what publication says", maxNoted)
+			return ruleError("%d deleted keys are still on Redox's list: first fix what publication says", maxNoted)
 		}
 		r.Keys = append(r.Keys[:i], r.Keys[i+1:]...)
 		r.removed(k)

@@ -169,8 +169,8 @@ func FileName(field, text string) string {
 	case !withSuffix.MatchString(name) && !withFolder.MatchString(name):
 		return ""
 	case marked:
-		return "@ before a file's name is the vault command's, which sends the content: " +
-			"over the API give the content of the file itself"
+		return "only the vault command replaces @ and a file's name by the content of the file: " +
+			"over the API, send the content itself"
 	case strings.HasPrefix(name, "~"):
 		return meant + name + "? Write $HOME for ~, which the shell leaves as it is there"
 	case strings.Contains(name, " "):

@@ -52,7 +52,7 @@ func (p *Platform) Update(ctx context.Context, clientID string, keys []json.RawM
 	encoder := json.NewEncoder(&body)
 	encoder.SetEscapeHTML(false) // keys of others must not change
 	if err := encoder.Encode(map[string]any{"jwkSet": map[string]any{"keys": keys}}); err != nil {
-		return &UpstreamError{Kind: Unusable, What: "the Platform API lists what is no JSON"}
+		return &UpstreamError{Kind: Unusable, What: "the Platform API's list is not JSON"}
 	}
 	_, err := p.send(ctx, http.MethodPatch, clientID, body.Bytes())
 	return err
@@ -115,8 +115,8 @@ func parseAPIKey(raw []byte, clientID string) (*APIKey, error) {
 	case k.JWKSURL == "":
 		// An update would replace a list that cannot be seen, and the keys of others
 		// would be lost.
-		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API does not show the API key's jwkSet, so that " +
-			"is left as it is"}
+		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API does not show the API key's jwkSet, so it " +
+			"was not changed"}
 	}
 	return found, nil
 }
@@ -137,7 +137,7 @@ func (e *PlatformError) Error() string {
 	case !e.JSON:
 		text += " and not in JSON: a firewall or proxy may have answered"
 	case e.Status == http.StatusUnauthorized:
-		text += ": it does not take the platform client's token, whose client_id must be that of a user-level API key"
+		text += ": it does not accept the platform client's token, whose client_id must be that of a user-level API key"
 	case e.Status == http.StatusForbidden:
 		text += ": the user to whom the platform client's API key belongs needs a role that may manage OAuth API keys " +
 			"(engineer) in this environment"

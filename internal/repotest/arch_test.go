@@ -123,7 +123,7 @@ func TestForbiddenNames(t *testing.T) {
 			case name.Name == "InsecureSkipVerify", name.Name == "DefaultClient", name.Name == "DefaultTransport":
 				t.Errorf("%s uses %s", path, name.Name)
 			case strings.HasPrefix(name.Name, "SigningMethod") && name.Name != "SigningMethodRS384":
-				t.Errorf("%s uses %s: Redox documents RS384 alone", path, name.Name)
+				t.Errorf("%s uses %s: Redox documents only RS384", path, name.Name)
 			}
 			return true
 		})

@@ -162,7 +162,7 @@ func identify(raw []byte) (names []string, err error) {
 	}
 	switch {
 	case len(names) == 0:
-		return nil, errors.New("is no licence that is known")
+		return nil, errors.New("is not a known licence")
 	case cover.Percent < enough:
 		return nil, fmt.Errorf("is a licence to %.0f %% only: read what the rest says", cover.Percent)
 	}

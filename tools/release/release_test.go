@@ -72,7 +72,7 @@ later version.`
 	for text, wants := range map[string]string{
 		string(mpl):         "",
 		string(mpl) + gpl:   "is under GPL-3.0-or-later, which is not among the allowed",
-		"Do what you want.": "is no licence that is known",
+		"Do what you want.": "is not a known licence",
 		string(mpl) + strings.Repeat("foo ", 5000): "% only: read what the rest says",
 	} {
 		if _, err := identify([]byte(text)); !fails(err, wants) {
