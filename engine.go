@@ -13,8 +13,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/tokencache"
 )
 
-// engine is what the endpoints and the rotation of one mount share. Only entries
-// keeps copies of stored data in memory, and only tokens keeps tokens.
+// engine is what the endpoints and the rotation of one mount share. Copies of stored
+// data are kept only in entries, and tokens only in tokens.
 type engine struct {
 	now         func() time.Time
 	log         *mountLog

@@ -51,8 +51,8 @@ func (e *engine) serve(h handler) framework.OperationFunc {
 
 // path declares an endpoint twice in one pattern: bare, and below clients/<name>/.
 // The pattern accepts any client name and serve checks it, so that a wrong one gets a
-// message. name is what generated clients call the endpoint: a noun, or a verb and a
-// noun where the operation's own verb says too little.
+// message. name is what generated clients call the endpoint. It is a noun, with a
+// verb before it where the operation's own verb would mislead.
 func (e *engine) path(pattern, name string, fields schemas, help string, operations ops) []*framework.Path {
 	all := schemas{
 		fieldClient: {Type: framework.TypeString, Description: "Name of a further client; the default client has the " +

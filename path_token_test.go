@@ -362,7 +362,7 @@ func TestReuseOfAClientThatIsGone(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	// This is what a read does that loaded the client just before it was deleted.
+	// Do the same as a read that loaded the client just before it was deleted.
 	late := errors.New("too late")
 	if _, err := m.backend.tokens.Get(t.Context(), "acme", "its fingerprint",
 		func(context.Context, bool) (*issued, error) { return nil, late }); !errors.Is(err, late) {

@@ -216,8 +216,8 @@ func TestPublishTrouble(t *testing.T) {
 	}
 }
 
-// If the config changes to another identity while the engine publishes, the result is
-// not stored.
+// If the platform client loses its right to publish the keys while the engine
+// publishes them, the result is not stored.
 func TestPublishOvertaken(t *testing.T) {
 	m := newMount(t)
 	m.platformReady(nil)

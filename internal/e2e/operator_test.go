@@ -145,8 +145,8 @@ func refuse(ts *testscript.TestScript, neg bool, manifest string, do func() erro
 	_, _ = fmt.Fprintln(ts.Stderr(), err)
 }
 
-// leaves prints how long a token will still live when its reader reads the next one,
-// and fails if that is too short.
+// leaves prints when the reader reads the next token, and how long this one lives. It
+// fails if this one has too little life left then.
 func leaves(ts *testscript.TestScript, answer []byte, soonest, latest time.Duration) error {
 	var token struct {
 		Data struct {

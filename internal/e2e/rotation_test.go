@@ -122,8 +122,8 @@ func pasteCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(func() { cancel(); done.Wait() })
 }
 
-// keepPasting pastes the keys of the client at path into the dashboard whenever
-// they have changed.
+// keepPasting pastes a client's keys into the dashboard whenever they have changed.
+// path is the client's path.
 func (w *world) keepPasting(ctx context.Context, clientID, path string) {
 	for ctx.Err() == nil {
 		if _, answer, err := w.call(http.MethodGet, path+"/keys", ""); err == nil {
@@ -161,7 +161,7 @@ func rotationsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	r.end(ts)
 }
 
-// paste registers the keys of the client at path at Redox.
+// paste registers a client's keys at Redox. path is the client's path.
 func (w *world) paste(clientID, path string) error {
 	_, answer, err := w.call(http.MethodGet, path+"/keys", "")
 	if err != nil {

@@ -186,8 +186,8 @@ func elsewhereCmd(ts *testscript.TestScript, _ bool, args []string) {
 	vaultCmd(ts, false, []string{"write", args[1] + "/config", "client_id=" + args[0], "token_url=" + other.TokenURL()})
 }
 
-// slowest repeats a request to Vault itself, because all requests need the same locks
-// of Vault. stop returns how long the slowest one took.
+// slowest repeats a request to Vault itself. It is slow if something holds the locks
+// of Vault that all requests need. stop returns how long the slowest one took.
 func (w *world) slowest(addr string) (stop func() time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
 	worst := make(chan time.Duration, 1)

@@ -40,7 +40,8 @@ const recheckAgain = 10 * time.Second
 // numbers depend on others, so they could grow without end.
 const maxNoted = 32
 
-// added and removed record that Redox's list is out of date, if the engine keeps it.
+// added and removed make the next update of Redox's list due at once, if the engine
+// keeps that list.
 func (r *Ring) added(k *Key) {
 	r.Gone = slices.DeleteFunc(r.Gone, func(gone Public) bool { return gone == k.public() })
 	if r.Publication != nil {
@@ -55,10 +56,10 @@ func (r *Ring) removed(k *Key) {
 }
 
 // PublishTo sets where the engine publishes the keys, and reports whether that
-// changed the ring. to is a digest of the list and of the rights that are used to
-// change it. When it changes, all keys count as neither published nor proved. The
-// deleted keys stay recorded, because the new list may be the old one. PublishTo does
-// nothing if the engine does not publish keys.
+// changed the ring. The argument is a digest of the list and of the rights that are
+// used to change it. When the digest changes, all keys count as neither published nor
+// proved. The deleted keys stay recorded, because the new list may be the old one.
+// PublishTo does nothing if the engine does not publish keys.
 func (r *Ring) PublishTo(to string) (changed bool) {
 	if r.Publication == nil || r.Publication.To == to {
 		return false

@@ -264,7 +264,8 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-// If the way to publish changes, a pending key no longer counts as published.
+// If the way to publish changes, the earlier publication of a pending key no longer
+// counts.
 func TestSettleWays(t *testing.T) {
 	r := published()
 	r.Get("p").PublishedAt, r.Publication.NextAt = noon, noon.Add(2*day)

@@ -44,8 +44,8 @@ type Client struct {
 	ownCA     bool // trusts the authorities of ca_pem alone
 }
 
-// New returns a client. It does not connect yet. It returns an error if CAPEM has no
-// certificate.
+// New returns a client. It does not connect yet. It returns an error if CAPEM is set
+// and has no certificate.
 func New(o Options) (*Client, error) {
 	transport := o.Transport
 	if transport == nil {

@@ -76,8 +76,8 @@ func TestPlatform(t *testing.T) {
 	if again, _ := set(t, answer); again != jwks {
 		t.Errorf("read %s, created %s", again, jwks)
 	}
-	// An update changes only the fields that it names, and replaces the whole JWK
-	// Set.
+	// An update changes only the fields that it names. A JWK Set is replaced as a
+	// whole.
 	status, answer = ask(http.MethodPatch, one, `{"name":"yours","jwksURL":"https://example.com/jwks"}`)
 	if again, k := set(t, answer); status != 200 || again != jwks || k["name"] != "yours" ||
 		k["jwksURL"] != "https://example.com/jwks" {
