@@ -22,7 +22,7 @@ type client struct {
 	paths   string // for advice: redox/ or redox/clients/acme/
 	config  *config
 	conn    *connection
-	metrics *metrics // nil: nothing is counted
+	metrics *metrics // nil: count nothing
 	now     func() time.Time
 	log     hclog.Logger
 
@@ -55,11 +55,11 @@ func complete(paths string, c *config, ring *keyring.Ring) error {
 	return nil
 }
 
-// issue requests a token to hand out, with a key of v's ring. Redox is many
-// machines, and some learn of a new key later than the one that proved it; and
-// somebody may have activated a key that Redox does not know: so a refusal because
-// the key is unknown is tried once more with the newest key of before that Redox
-// accepted with the config as it is.
+// issue requests a token to hand out, with a key of v's ring. If Redox says that it
+// does not know the key, issue tries once more, with the newest earlier key that
+// Redox accepted with this config. This helps in two cases: Redox has many machines,
+// and some learn of a new key later than others; or somebody has activated a key that
+// Redox does not know.
 func (c *client) issue(ctx context.Context, v *view) (t *issued, unknownKey bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, seconds(c.config.RequestTimeout))
 	defer cancel()
@@ -80,7 +80,7 @@ func (c *client) issue(ctx context.Context, v *view) (t *issued, unknownKey bool
 	}
 	if second.State == keyring.Retiring {
 		c.conn.noteUnknown(first.ID, c.now())
-		c.log.Warn("Redox does not know the active key everywhere yet: the previous key signs",
+		c.log.Warn("Redox does not know the active key everywhere yet: an earlier key signs",
 			"key_id", first.ID, "signed_with", second.ID)
 	}
 	return t, true, nil

@@ -280,7 +280,7 @@ func (c *config) attemptTimeout() time.Duration {
 
 func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
 
-// identity returns by what Redox finds the public key, and where.
+// identity returns how and where Redox finds the public key.
 func (c *config) identity() string { return c.ClientID + " " + c.tokenURL() + " " + c.audience() }
 
 // policy returns the settings that control rotation.

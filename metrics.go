@@ -116,14 +116,14 @@ func outcomeOf(err error) string {
 	return outcomeUnavailable
 }
 
-// retried notes that a token request is made again.
+// retried counts a token request that is repeated.
 func (m *metrics) retried(client string) {
 	if m != nil {
 		m.retries.WithLabelValues(client).Inc()
 	}
 }
 
-// answered notes one attempt at the token endpoint.
+// answered records one attempt at the token endpoint.
 func (m *metrics) answered(client string, took time.Duration, t *redoxapi.Token, err error) {
 	if m == nil {
 		return

@@ -10,19 +10,18 @@ import (
 // fail for the same reason.
 const recheckAfter = 10 * time.Second
 
-// rechecks notes what requests saw that a client's worker has to act on: that
-// Redox's list of keys is to be read again before that is due, and that Redox
-// accepted a key.
+// rechecks records what requests have found out and a client's worker must act on:
+// that Redox's list of keys must be read again early, or that Redox accepted a key.
 type rechecks struct {
 	mu    sync.Mutex // guards both maps; no function waits while it holds mu
 	asked map[string]time.Time
 	due   map[string]recheck
 }
 
-// recheck says why the list is to be read again, and which key was accepted.
+// recheck says why Redox's list must be read again, and which key Redox accepted.
 type recheck struct {
-	unknownKey bool // Redox did not know a key that it listed
-	mended     bool // somebody has written the config, and may have mended why it failed
+	unknownKey bool // Redox listed a key, and then said it did not know it
+	mended     bool // somebody wrote the config, and may have fixed the cause of a failure
 	accepted   acceptance
 }
 
@@ -52,7 +51,7 @@ func (r *rechecks) add(client string, why recheck) {
 
 func (r *rechecks) addLocked(client string, why recheck) {
 	known := r.due[client]
-	if why.accepted.id == "" || why.accepted.n == known.accepted.n { // where it was accepted first
+	if why.accepted.id == "" || why.accepted.n == known.accepted.n { // the first acceptance counts
 		why.accepted = known.accepted
 	}
 	r.due[client] = recheck{known.unknownKey || why.unknownKey, known.mended || why.mended, why.accepted}

@@ -182,8 +182,8 @@ func (e *engine) generateSuccessor(ctx context.Context, active *keyring.Key) (*k
 	return keyring.Generate(successorBits(active.Bits), e.now())
 }
 
-// noteProof notes how the proof of a key of the ring went, with settings of the
-// fingerprint where. A proved key becomes active.
+// noteProof records how the proof of a key went. where is the fingerprint of the
+// settings that were used. A proved key becomes active.
 func noteProof(k *keyring.Key, ring *keyring.Ring, where string, err error, now time.Time) error {
 	if err != nil {
 		return noteFailure(&k.Proofs, err, now)
@@ -193,8 +193,7 @@ func noteProof(k *keyring.Key, ring *keyring.Ring, where string, err error, now 
 }
 
 // finish writes the outcome of a step. It writes nothing if the client has changed
-// meanwhile, so that this is no longer the next step or the config has another
-// identity.
+// meanwhile, so that this is no longer the next step or a proof no longer counts.
 func (e *engine) finish(ctx context.Context, r *request, decided *state, step keyring.Step, apply change) error {
 	var done *keyring.Ring
 	err := e.update(ctx, r, func(s *state) error {

@@ -20,8 +20,8 @@ type view struct {
 	config      *config // nil when there is none
 	ring        *keyring.Ring
 	jwks        []byte // nil unless config has public_jwks
-	fingerprint string // of all that shapes a token; empty when there is no key
-	where       string // of what Redox accepts a key by, see config.where
+	fingerprint string // digest of all settings that affect a token; empty when there is no key
+	where       string // fingerprint of the settings that decide whether Redox accepts a key, see config.where
 	readAt      time.Time
 
 	mu      sync.Mutex // guards private

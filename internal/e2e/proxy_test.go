@@ -38,7 +38,7 @@ type gateway struct {
 	proxy *httptest.Server
 
 	mu     sync.Mutex       // guards all below
-	front  *httptest.Server // where the proxy leads: redox, or an attacker's
+	front  *httptest.Server // the server that the proxy leads to: redox, or an attacker's
 	denies bool
 	asked  []string // since the log was printed last
 }
@@ -84,7 +84,7 @@ func startGateway(ts *testscript.TestScript, w *world) *gateway {
 	g := &gateway{redox: httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http",
 		Host: "127.0.0.1:" + port}))}
 	g.redox.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
-	g.redox.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that do not trust it
+	g.redox.Config.ErrorLog = log.New(io.Discard, "", 0) // about clients that do not trust it
 	g.redox.StartTLS()
 	g.front = g.redox
 	g.proxy = httptest.NewServer(g)
@@ -95,7 +95,7 @@ func startGateway(ts *testscript.TestScript, w *world) *gateway {
 	return g
 }
 
-// lead makes the proxy lead to the server, from the next connection on.
+// lead makes the proxy connect to that server from the next connection on.
 func (g *gateway) lead(server *httptest.Server) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -83,15 +83,16 @@ type Key struct {
 	RetiredAt   time.Time `json:"retired_at,omitzero"`
 
 	// Accepted is a fingerprint of the settings with which Redox first accepted the
-	// key, empty for not yet.
+	// key. It is empty until then.
 	Accepted string `json:"accepted,omitzero"`
 
-	// Only for a pending key: whether it becomes active by itself, and since when
-	// Redox can know it.
+	// These are only for a pending key: whether it becomes active without a further
+	// request, and since when it is published.
 	Rotating    bool      `json:"rotating,omitzero"`
 	PublishedAt time.Time `json:"published_at,omitzero"`
 
-	// How the token requests went that were to show whether Redox accepts the key.
+	// Proofs records the token requests that were made to find out whether Redox
+	// accepts the key.
 	Proofs Attempts `json:"proofs,omitzero"`
 
 	Bits  int    `json:"bits"`

@@ -27,22 +27,22 @@ type Action string
 // the ring.
 const (
 	Wait  Action = "wait"
-	Add   Action = "add"   // generate a key and put it into the ring, rotating
-	Prove Action = "prove" // request a token with the key, then call Accept and Activate, or note in Proofs why not
+	Add   Action = "add"   // generate a key, add it to the ring, and call Rotate
+	Prove Action = "prove" // request a token with the key, then call Accept and Activate, or record the failure
 	Drop  Action = "drop"  // delete the key
 
-	// Accept: request a token with the active key, then call Accept, or note in Proofs why not.
+	// Accept: request a token with the active key, then call Key.Accept, or record the failure in Proofs.
 	Accept Action = "accept"
 
-	Publish Action = "publish" // merge the set into Redox's list, then call Listed, or note in Publication why not
+	Publish Action = "publish" // merge the ring into Redox's list, then call Listed, or record the failure in Publication
 )
 
 // Step is the next thing to do with a ring.
 type Step struct {
 	Action Action
-	Key    *Key      // of Prove, Drop and Accept
-	Set    string    // of Publish: what to whom, opaque
-	At     time.Time // of Wait: when to look again; zero when time alone changes nothing
+	Key    *Key      // for Prove, Drop and Accept
+	Set    string    // for Publish: the fingerprint of the update
+	At     time.Time // for Wait: when to call Next again; zero if time alone changes nothing
 }
 
 // Same reports whether both steps are the same action, with the same key or the same

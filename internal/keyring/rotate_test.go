@@ -90,22 +90,22 @@ func listedAt(change func(*keyring.Key), since, next time.Duration) *keyring.Rin
 
 var handOnly = keyring.Policy{RetireAfter: time.Hour, Publishing: keyring.Manual}
 
-// retired returns a ring whose key "r" was replaced at noon, by one that was
-// accepted here.
+// retired returns a ring whose key "r" was replaced at noon. "r" was accepted with the
+// given settings, and the active key with the settings "here".
 func retired(accepted string) *keyring.Ring {
 	return activeAnd(key("r", func(k *keyring.Key) {
 		k.State, k.RetiredAt, k.Accepted = keyring.Retiring, noon, accepted
 	}))
 }
 
-// unaccepted returns a ring of a version that stored no acceptance.
+// unaccepted returns a ring as a version stored it that did not store acceptances.
 func unaccepted(k *keyring.Key) *keyring.Ring {
 	r := activeAnd(k)
 	r.Get("a").Accepted = ""
 	return r
 }
 
-// refusedAt returns a ring whose first key Redox refused at noon.
+// refusedAt returns a ring with one key, which Redox refused at noon.
 func refusedAt(id keyring.ID) *keyring.Ring {
 	k := fake(id)
 	r := &keyring.Ring{}

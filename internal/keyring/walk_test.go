@@ -80,7 +80,8 @@ func (w *walk) prove(k *keyring.Key) {
 	}
 }
 
-// accept has Redox refuse or take the active key.
+// accept makes a token request with the active key, which Redox refuses or accepts,
+// at random.
 func (w *walk) accept(k *keyring.Key) {
 	if w.random.IntN(2) == 0 {
 		k.Proofs.Refused("no", w.now)
@@ -89,7 +90,8 @@ func (w *walk) accept(k *keyring.Key) {
 	k.Accept("here")
 }
 
-// publish has Redox refuse, be silent, take the update and lose it, or keep it.
+// publish makes an update that Redox refuses, does not answer, accepts and loses, or
+// stores, at random.
 func (w *walk) publish() {
 	merged, added, changed, err := w.ring.Merge(w.list)
 	if err != nil {

@@ -111,8 +111,8 @@ func (s *Sandbox) Close() {
 // URL returns the base URL of the sandbox, without a trailing slash.
 func (s *Sandbox) URL() string { return s.url }
 
-// Address returns the host and port that the sandbox listens on, which is not that
-// of URL when something stands in front of it.
+// Address returns the host and port that the sandbox listens on. They differ from
+// those of URL if a proxy stands in front of the sandbox.
 func (s *Sandbox) Address() string { return s.address }
 
 // TokenURL returns the URL of the token endpoint, which is also the audience that
