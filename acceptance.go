@@ -21,8 +21,8 @@ func (s *state) pointsAs(c *config) bool {
 	return s.Config != nil && s.Config.where() == c.where()
 }
 
-// acceptance says which key Redox issued a token for, and with which settings; see
-// [keyring.Key.Accept].
+// acceptance names a key for which Redox issued a token, and the settings of that
+// request; see [keyring.Key.Accept].
 type acceptance struct {
 	id       keyring.ID // empty: no key
 	n, where string

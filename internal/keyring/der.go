@@ -53,8 +53,9 @@ func byLabel(label string) (message string) {
 	return ""
 }
 
-// readPEM reads the one private key among the PEM blocks of text. It looks at the
-// content of a block, not at its label.
+// readPEM reads the one private key among the PEM blocks of text. A block counts as
+// private by its label or its content. Its format is read from the content, whatever
+// the label says.
 func readPEM(text string) (found, error) {
 	blocks, err := pasted.Blocks(text)
 	if err != nil {
