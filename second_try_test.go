@@ -56,7 +56,7 @@ func TestSecondTryFails(t *testing.T) {
 	m.write("keys/"+next+"/activate", map[string]any{"force": true})
 	m.register(clientID, `{"keys":[]}`)
 	m.fails(400, logical.ReadOperation, "token", nil, "Redox does not know key "+next)
-	if n := len(m.sandbox.Assertions()); n != 3 || strings.Contains(m.log.String(), "the one before it signs") {
+	if n := len(m.sandbox.Assertions()); n != 3 || strings.Contains(m.log.String(), "an earlier key signs") {
 		t.Errorf("%d assertions were sent; the log holds %s", n, m.log)
 	}
 	m.publish("")

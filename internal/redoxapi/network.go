@@ -63,7 +63,7 @@ func (c *Client) connectionError(req *http.Request, err error) error {
 	case errors.As(err, &denied):
 		return unreachable("on the way to " + host + " " + denied.Error())
 	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
-		return unreachable("what answers at " + host + " does not speak TLS")
+		return unreachable("the server at " + host + " does not speak TLS")
 	case errors.As(err, &opErr) && opErr.Op == "remote error": // an alert, in crypto/tls's words
 		return unreachable("the TLS handshake with " + host + " failed: " + opErr.Err.Error())
 	case errors.As(err, &errno):
