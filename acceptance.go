@@ -8,22 +8,23 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// where returns a fingerprint of the settings by which Redox accepts a key or not:
-// a proof of a key holds for a config of the same.
+// where returns a fingerprint of the settings that decide whether Redox accepts a
+// key. A proof of a key is valid for every config with the same fingerprint.
 func (c *config) where() string {
 	sum := sha256.Sum256([]byte(strings.Join([]string{c.ClientID, c.tokenURL(), c.audience(), c.CAPEM}, "\n")))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// pointsAs reports whether a proof of a key that was made with the config c still
-// holds.
+// pointsAs reports whether a proof of a key that was made with the config c is still
+// valid.
 func (s *state) pointsAs(c *config) bool {
 	return s.Config != nil && s.Config.where() == c.where()
 }
 
-// acceptance says where Redox issued a token for a key, see [keyring.Key.Accept].
+// acceptance names a key for which Redox issued a token, and the settings of that
+// request; see [keyring.Key.Accept].
 type acceptance struct {
-	id       keyring.ID // empty for no key
+	id       keyring.ID // empty: no key
 	n, where string
 }
 
@@ -34,8 +35,8 @@ func (a acceptance) noteIn(ring *keyring.Ring) {
 	}
 }
 
-// accepted has the client's worker store that Redox accepted k with the config c,
-// unless that is stored.
+// accepted makes the client's worker store that Redox accepted k with the config c,
+// unless that is already stored.
 func (e *engine) accepted(name string, c *config, k *keyring.Key) {
 	if k.Accepted == "" {
 		e.rechecks.add(name, recheck{accepted: acceptance{k.ID, k.N, c.where()}})

@@ -8,7 +8,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// tokenError is a failed token request, with what advice on it needs.
+// tokenError is a failed token request, with the facts that its advice needs.
 type tokenError struct {
 	err    error
 	config *config
@@ -41,7 +41,7 @@ func (e *tokenError) advice() string {
 		return "Redox allows 10,000 requests in 5 minutes per source address, and all reads through this Vault share " +
 			"one: wait, and read tokens less often"
 	case redoxapi.TimedOut:
-		return fmt.Sprintf("each of %d attempts had %s, the share of request_timeout in %sconfig: raise that, or lower "+
+		return fmt.Sprintf("each of %d attempts had %s, its share of request_timeout: raise that in %sconfig, or lower "+
 			"max_retries", e.config.MaxRetries+1, e.config.attemptTimeout(), e.paths)
 	case redoxapi.Unavailable, redoxapi.Unusable:
 		return "Redox may be in trouble (https://status.redoxengine.com): try again"
@@ -54,8 +54,8 @@ func (e *tokenError) advice() string {
 func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 	switch {
 	case refused.UnknownKey() && e.config.PlatformClient != "":
-		return fmt.Sprintf("Redox does not know key %s for client ID %s: publication in %skeys tells how far the engine "+
-			"has come with publishing it, and client_id in %sconfig has to be the API key's",
+		return fmt.Sprintf("Redox does not know key %s for client ID %s: see publication in %skeys, and "+
+			"check that client_id in %sconfig is the API key's",
 			e.keyID, e.config.ClientID, e.paths, e.paths)
 	case refused.UnknownKey() && e.origin == keyring.Imported:
 		return fmt.Sprintf("Redox does not know key %s for client ID %s: the key was imported, so if Redox has it "+
@@ -70,14 +70,14 @@ func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 			e.keyID, e.config.ClientID, e.paths, e.paths)
 	case refused.Description == "":
 		return fmt.Sprintf("Redox gives no reason when a claim is wrong: %s, the audience is %s, the algorithm RS384, "+
-			"the key %s; mend the clock if it is wrong, else audience in %sconfig",
+			"the key %s; fix the clock if it is wrong, otherwise audience in %sconfig",
 			refused.Skew, e.config.audience(), e.keyID, e.paths)
 	}
 	return fmt.Sprintf("client ID %s, key %s", e.config.ClientID, e.keyID)
 }
 
-// withoutAdvice returns the bare error of a token request. Stored errors have no
-// advice: it names paths of the mount, which may move.
+// withoutAdvice returns the error of a token request without its advice. Stored
+// errors must not have advice: it names paths of the mount, and the mount may move.
 func withoutAdvice(err error) error {
 	var t *tokenError
 	if errors.As(err, &t) {

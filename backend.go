@@ -1,9 +1,9 @@
-// Package redox is a Vault secrets engine that holds the private key of a
-// Redox OAuth API key and returns a fresh access token on each read.
+// Package redox is a Vault secrets engine that holds the private key of a Redox OAuth
+// API key and returns a fresh access token on each read.
 //
-// Each endpoint has a file of its own, path_*.go. They work with the engine
-// (engine.go) of a mount. What needs no Vault lies below internal/; the map is
-// docs/architecture.md.
+// Each endpoint has a file of its own, path_*.go. All endpoints of a mount share one
+// engine (engine.go). Code that does not need Vault is in internal/;
+// docs/architecture.md is the map.
 package redox
 
 import (
@@ -63,8 +63,8 @@ func newBackend() *backend {
 			SealWrapStorage: []string{clientsPrefix},
 			Unauthenticated: []string{"jwks", "jwks/", "clients/+/jwks", "clients/+/jwks/"},
 		},
-		// The first pattern that matches wins: token, the one that is read most,
-		// stands first, and keys/generate before keys/<key_id>.
+		// The first pattern that matches wins. So token, which is read most often,
+		// stands first, and keys/generate stands before keys/<key_id>.
 		Paths: framework.PathAppend(
 			b.pathToken(),
 			b.pathConfig(),
@@ -110,9 +110,9 @@ func (e *engine) invalidate(key string) {
 	}
 }
 
-// HandleRequest checks the input, then lets the framework route it. A panic
-// becomes an error: unrecovered, it would end the process and with it the
-// requests of every other mount.
+// HandleRequest checks the input, then lets the framework route it. It turns a panic
+// into an error: otherwise the panic would end the process, and with it the requests
+// of all other mounts.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
 	b.log.setMount(req.MountPoint)
 	defer func() {

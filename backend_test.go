@@ -13,8 +13,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// On a standby, or on a secondary cluster, Vault forwards what is answered
-// with ErrReadOnly; nothing may have happened before. Reads are served there.
+// A standby and a secondary cluster answer a write with ErrReadOnly, and Vault
+// forwards it. They must not have done anything before that. They answer reads
+// themselves.
 func TestReplication(t *testing.T) {
 	for name, state := range map[string]consts.ReplicationState{
 		"standby": consts.ReplicationPerformanceStandby, "secondary": consts.ReplicationPerformanceSecondary,
@@ -44,8 +45,8 @@ func TestReplication(t *testing.T) {
 	}
 }
 
-// What Vault calls when another node wrote an entry frees the connections
-// that were made for the old one, and those alone.
+// Vault calls InvalidateKey when another node has written an entry. That closes the
+// connections of the client whose config changed, and no others.
 func TestInvalidate(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -75,8 +76,8 @@ func TestInvalidate(t *testing.T) {
 	m.read("clients/acme/token")
 }
 
-// A panic in a handler is an error of that request alone: what another mount
-// in the same process has under way ends well.
+// A panic in a handler makes only that request fail: a request to another mount in
+// the same process completes.
 func TestPanic(t *testing.T) {
 	other := newMount(t)
 	other.ready("", nil)
@@ -108,13 +109,13 @@ func TestPanic(t *testing.T) {
 		!strings.Contains(log, "nil pointer dereference") || !strings.Contains(log, "faultyStorage") {
 		t.Errorf("the log does not tell where it came from:\n%s", log)
 	}
-	m.write("config", map[string]any{"max_retries": 1}) // no lock is left behind
+	m.write("config", map[string]any{"max_retries": 1}) // succeeds: the panic left no lock behind
 	if (<-done)["access_token"] == nil {
 		t.Error("the other mount's request did not end well")
 	}
 }
 
-// A panic with a value of somebody's own does not put that value into the log.
+// A panic with a value that is not Go's own is logged without the value.
 func TestPanicHidesItsValue(t *testing.T) {
 	m := newMount(t)
 	m.backend.Paths = append(m.backend.Paths, &framework.Path{

@@ -17,8 +17,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// network stands for everything behind http.Client, as a benchmark of the
-// engine is to measure that and not a server in the same process.
+// network replaces everything behind http.Client, so that a benchmark measures the
+// engine and not a server in the same process.
 type network struct{}
 
 func (network) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -31,7 +31,8 @@ func (network) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// benchMount is an engine with a config and a ring of so many keys of a size.
+// benchMount returns an engine that has a config and a ring with that number of keys,
+// each of that size.
 func benchMount(b *testing.B, bits, keys int, reuse bool) (*backend, logical.Storage) {
 	b.Helper()
 	storage := &logical.InmemStorage{}
@@ -89,18 +90,20 @@ func benchRead(b *testing.B, bits, keys int, reuse bool, path string) {
 	}
 }
 
-// A fresh token: what it costs beside BenchmarkSign is the engine's own.
+// BenchmarkReadToken reads a fresh token. The difference to BenchmarkSign is the cost
+// of the engine.
 func BenchmarkReadToken(b *testing.B) {
 	for _, bits := range []int{2048, 3072, 4096} {
 		b.Run(fmt.Sprint(bits), func(b *testing.B) { benchRead(b, bits, 1, false, "token") })
 	}
 }
 
-// A token from memory: what is left is the routing of a request, and the answer.
+// BenchmarkReadReusedToken reads a token from memory. It measures the routing of a
+// request and the answer.
 func BenchmarkReadReusedToken(b *testing.B) { benchRead(b, 2048, 1, true, "token") }
 
-// A read from memory allocates no more than the goal says; most of it is the
-// routing of a request.
+// A read from memory allocates at most as often as the goal says. Most of it comes
+// from the routing of a request.
 func TestReuseAllocations(t *testing.T) {
 	m := reusing(t)
 	m.read("token")
@@ -146,7 +149,8 @@ func BenchmarkSign(b *testing.B) {
 	}
 }
 
-// What parsing a stored private key adds to each read.
+// BenchmarkParseStoredKey measures what each read would cost more if it parsed the
+// stored private key.
 func BenchmarkParseStoredKey(b *testing.B) {
 	k, err := keyring.Generate(2048, noon)
 	if err != nil {

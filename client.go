@@ -15,14 +15,14 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// client requests tokens from Redox in the name of one Redox OAuth API key. It
-// lives as long as one request, or one step of a rotation.
+// client requests tokens from Redox for one Redox OAuth API key. It lives as long as
+// one request, or one step of a rotation.
 type client struct {
 	name    string
 	paths   string // for advice: redox/ or redox/clients/acme/
 	config  *config
 	conn    *connection
-	metrics *metrics // nil: nothing is counted
+	metrics *metrics // nil: count nothing
 	now     func() time.Time
 	log     hclog.Logger
 
@@ -42,8 +42,8 @@ type issued struct {
 	keyID    keyring.ID // that signed the request
 }
 
-// complete returns an error that lists everything that a token request still
-// lacks, in the order in which to do it, and nil when nothing is.
+// complete returns an error that lists everything that a token request still lacks,
+// in the order in which to do it. It returns nil when nothing is missing.
 func complete(paths string, c *config, ring *keyring.Ring) error {
 	var missing []string
 	if ring.Active() == nil {
@@ -59,11 +59,11 @@ func complete(paths string, c *config, ring *keyring.Ring) error {
 	return nil
 }
 
-// issue requests a token to hand out, with a key of v's ring. Redox is many
-// machines, and some learn of a new key later than the one that proved it; and
-// somebody may have activated a key that Redox does not know: so a refusal because
-// the key is unknown is tried once more with the newest key of before that Redox
-// accepted with the config as it is.
+// issue requests a token to hand out, with a key of v's ring. If Redox says that it
+// does not know the key, issue tries once more, with the newest earlier key that
+// Redox accepted with this config. This helps in two cases: Redox has many machines,
+// and some learn of a new key later than others; or somebody has activated a key that
+// Redox does not know.
 func (c *client) issue(ctx context.Context, v *view) (t *issued, unknownKey bool, err error) {
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
@@ -84,7 +84,7 @@ func (c *client) issue(ctx context.Context, v *view) (t *issued, unknownKey bool
 	}
 	if second.State == keyring.Retiring {
 		c.conn.noteUnknown(first.ID, c.now())
-		c.log.Warn("Redox does not know the active key everywhere yet: the one before it signs",
+		c.log.Warn("Redox does not know the active key everywhere yet: an earlier key signs",
 			"key_id", first.ID, "signed_with", second.ID)
 	}
 	return t, true, nil
@@ -111,7 +111,7 @@ func (c *client) requestWith(ctx context.Context, v *view, k *keyring.Key) (*iss
 	return &issued{t, c.config.ClientID, k.ID}, nil
 }
 
-// prove requests a token with k, to throw away.
+// prove requests a token with k, to show that Redox accepts k. The token is not used.
 func (c *client) prove(ctx context.Context, k *keyring.Key) (*redoxapi.Token, error) {
 	private, err := k.Private()
 	if err != nil {
@@ -131,8 +131,9 @@ func (c *client) limited(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithTimeout(ctx, seconds(c.config.RequestTimeout))
 }
 
-// requestToken requests a token, signing with k, which is private. A passing failure
-// is tried again, each time with a new assertion, until ctx ends. Its error is a
+// requestToken requests a token, signing with k; private is k's parsed private half.
+// It repeats a request that failed for a temporary reason, each time with a new
+// assertion, at most max_retries times and until ctx ends. Its error is a
 // [*tokenError] unless no request could be made.
 func (c *client) requestToken(
 	ctx context.Context, k *keyring.Key, private *rsa.PrivateKey, from *slots,
@@ -181,7 +182,7 @@ func (c *client) attempt(
 	now := c.now()
 	c.metrics.answered(c.name, now.Sub(sent), t, err)
 	if err == nil && t.Left(now) < time.Second {
-		return nil, &redoxapi.UpstreamError{Kind: redoxapi.Unusable, What: "the token had ended before it came"}
+		return nil, &redoxapi.UpstreamError{Kind: redoxapi.Unusable, What: "the token had expired before it arrived"}
 	}
 	return t, err
 }

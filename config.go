@@ -11,7 +11,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// config is a client's settings as stored. What each means stands in settings.
+// config is a client's settings as they are stored. settings says what each one means.
 type config struct {
 	ClientID       string `json:"client_id"`
 	Region         string `json:"region"`
@@ -30,9 +30,9 @@ type config struct {
 	PublishWindow  int64  `json:"publish_window"`
 	RetireAfter    int64  `json:"retire_after"`
 
-	// PlatformClient is the client by whose authority the engine keeps Redox's
-	// list of this one's keys. Manages is the other side of it: which clients,
-	// each as name=client ID, may have their keys published by this one.
+	// PlatformClient names the client whose rights the engine uses to update Redox's
+	// list of this client's keys. Manages is the other side: the clients whose keys
+	// may be published with this client's rights, each as name=client ID.
 	PlatformClient string   `json:"platform_client,omitempty"`
 	Manages        []string `json:"manages,omitempty"`
 }
@@ -50,7 +50,7 @@ type setting struct {
 	stored func(c *config) any // pointer to the stored value
 	shown  func(c *config) any // the value that a read shows, if it is not the stored one
 
-	// What a merged config is checked by: a range, as a number and in words, or a rule.
+	// The check of a merged config: a range, as numbers and in words, or a rule.
 	least, most int64
 	bounds      string
 	rule        func(c *config) error
@@ -79,8 +79,8 @@ var settings = []setting{{
 	rule:   func(c *config) error { return checkTokenURL(c.tokenURL()) },
 }, {
 	name: "audience", kind: framework.TypeString, stored: func(c *config) any { return &c.Audience },
-	help: "Audience (aud) of the client assertion. Its host must be the token URL's, or both Redox's. The token URL " +
-		"when absent or empty.",
+	help: "Audience (aud) of the client assertion. Its host must be that of the token URL, or both must be Redox's. The " +
+		"token URL when absent or empty.",
 	answer: "Audience in effect",
 	shown:  func(c *config) any { return c.audience() },
 	rule:   func(c *config) error { return checkAudience(c.tokenURL(), c.audience()) },
@@ -107,8 +107,8 @@ var settings = []setting{{
 	stored: func(c *config) any { return &c.RequestTimeout }, least: 1, most: 30, bounds: "1s to 30s",
 }, {
 	name: "max_retries", kind: framework.TypeInt, initial: int64(2), stored: func(c *config) any { return &c.MaxRetries },
-	help:   "Further attempts after a passing failure, 0 to 5. Each signs a new assertion. After a refusal there is none.",
-	answer: "Further attempts after a passing failure",
+	help:   "Further attempts after a temporary failure, 0 to 5. Each signs a new assertion. None after a refusal.",
+	answer: "Further attempts after a temporary failure",
 	most:   5, bounds: "0 to 5",
 }, {
 	name: fieldCAPEM, kind: framework.TypeString, area: true, stored: func(c *config) any { return &c.CAPEM },
@@ -122,9 +122,9 @@ var settings = []setting{{
 	answer: "Whether jwks is served without a Vault token",
 }, {
 	name: "reuse_tokens", kind: framework.TypeBool, initial: false, stored: func(c *config) any { return &c.ReuseTokens },
-	help: "Hand a token out again, from memory, until a fifth of its life is left or a minute if that is less: " +
-		"fewer requests to Redox and quicker reads, but readers share a token. false, for a fresh one on each read, when " +
-		"absent.",
+	help: "Hand out the same token from memory, until it has a fifth of its life left, at most a minute. This means " +
+		"fewer requests to Redox and quicker reads, but readers share a token. false when absent: each read gets a " +
+		"fresh token.",
 	answer: "Whether a token is handed out more than once",
 }, {
 	name: "publish_window", kind: framework.TypeDurationSecond, initial: int64(900),
@@ -139,8 +139,8 @@ var settings = []setting{{
 	rule:   func(c *config) error { return checkRetireAfter(c.RetireAfter, c.AssertionTTL) },
 }, {
 	name: "rotation_period", kind: framework.TypeDurationSecond, initial: int64(0),
-	help:   "How long a key signs before the next one replaces it, such as 2160h. 0, for never by itself, when absent.",
-	answer: "Seconds a key signs before it is replaced, 0 for until somebody does it",
+	help:   "How long a key signs before the next one replaces it, such as 2160h. 0 when absent: only on request.",
+	answer: "Seconds a key signs before it is replaced, 0: only on request",
 	stored: func(c *config) any { return &c.RotationPeriod },
 	rule:   func(c *config) error { return checkPeriod(c.RotationPeriod, c.PublishWindow, c.RetireAfter) },
 }, {
@@ -148,7 +148,7 @@ var settings = []setting{{
 	help: "Name of the client that holds a user-level API key (default for the bare paths): with it the engine " +
 		"keeps the public keys at Redox up to date itself. That client's manages must name this one. None when absent or " +
 		"empty.",
-	answer: "Client by whose authority the engine publishes the keys, empty for none",
+	answer: "Client whose rights the engine uses to publish the keys, empty for none",
 	rule:   func(c *config) error { return checkPlatformClient(c.PlatformClient, c.PublicJWKS) },
 }, {
 	name: "manages", kind: framework.TypeCommaStringSlice, stored: func(c *config) any { return &c.Manages },
@@ -173,7 +173,7 @@ func (s setting) value(c *config) any {
 	return nil
 }
 
-// set stores value, or the default when that is of another type: nil is JSON's null.
+// set stores value, or the default if value is nil, which stands for JSON's null.
 func (s setting) set(c *config, value any) {
 	switch at := s.stored(c).(type) {
 	case *string:
@@ -213,7 +213,7 @@ func defaultConfig() config {
 	return c
 }
 
-// UnmarshalJSON gives fields that an older version did not store their default.
+// UnmarshalJSON sets a default for each field that an older version did not store.
 func (c *config) UnmarshalJSON(raw []byte) error {
 	type plain config
 	stored := plain(defaultConfig())
@@ -224,8 +224,8 @@ func (c *config) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// merge stores the given fields (null: the default), then checks the whole config.
-// The values must have passed checkInput.
+// merge stores the given fields (null stores the default), then checks the whole
+// config. The values must have passed checkInput.
 func (c *config) merge(given map[string]any) error {
 	c.unpin()
 	for _, s := range settings {
@@ -291,15 +291,15 @@ func (c *config) audience() string {
 	return c.tokenURL()
 }
 
-// attemptTimeout returns the share of request_timeout that one attempt may take,
-// so that a connection that died leaves time for another.
+// attemptTimeout returns how much of request_timeout one attempt may use. An attempt
+// on a dead connection must leave time for another one.
 func (c *config) attemptTimeout() time.Duration {
 	return min(max(seconds(c.RequestTimeout)/time.Duration(c.MaxRetries+1), 2*time.Second), seconds(c.RequestTimeout))
 }
 
 func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
 
-// identity returns by what Redox finds the public key, and where.
+// identity returns how and where Redox finds the public key.
 func (c *config) identity() string { return c.ClientID + " " + c.tokenURL() + " " + c.audience() }
 
 // policy returns the settings that control rotation.

@@ -28,11 +28,11 @@ type connection struct {
 	api   *redoxapi.Client
 
 	mu           sync.Mutex // guards the two below
-	unknown      keyring.ID // the active key that Redox did not know
-	unknownUntil time.Time  // when to believe again that it does
+	unknown      keyring.ID // the active key that Redox said it did not know
+	unknownUntil time.Time  // until then, try the previous key first
 }
 
-// of returns the client's connection, made anew when ca_pem has changed.
+// of returns the client's connection. It makes a new one when ca_pem has changed.
 func (c *connections) of(client, caPEM string) (*connection, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -64,8 +64,8 @@ func (c *connections) forgetLocked(client string) {
 	}
 }
 
-// keep forgets all but these clients. nil forgets all: idle connections close,
-// those in use end with their request.
+// keep forgets the connections of all clients but these; nil forgets all. Idle
+// connections close, and those in use close when their request ends.
 func (c *connections) keep(clients map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,7 +76,8 @@ func (c *connections) keep(clients map[string]bool) {
 	}
 }
 
-// unknownFor is how long a key that Redox did not know is tried second.
+// unknownFor is how long the previous key is tried first after Redox did not know the
+// active one.
 const unknownFor = time.Minute
 
 func (c *connection) noteUnknown(id keyring.ID, now time.Time) {

@@ -50,8 +50,7 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// A connection that Redox closed while idle costs no failed read, and the
-// assertion that was on it is not sent again.
+// If Redox closes an idle connection, no read fails, and no assertion is sent twice.
 func TestTokenOnAClosedConnection(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

@@ -13,9 +13,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/tokencache"
 )
 
-// engine is what the endpoints and the rotation of one mount work with. What is
-// stored has copies in entries alone; tokens that are handed out again are in
-// tokens alone.
+// engine is what the endpoints and the rotation of one mount share. Copies of stored
+// data are kept only in entries, and tokens only in tokens.
 type engine struct {
 	newKey func(bits int, now time.Time) (*keyring.Key, error) // generates one
 
@@ -35,7 +34,8 @@ type engine struct {
 	tokens      *tokencache.Cache[*issued]
 	schedule    *schedule.Schedule
 
-	// writeSafe reports whether this node may write storage, and so rotates keys.
+	// writeSafe reports whether this node may write to storage, and therefore rotates
+	// keys.
 	writeSafe func() bool
 
 	// unread returns how many clients this node has not looked at yet since it began to
@@ -118,7 +118,7 @@ func (e *engine) forget(client string) {
 	e.overviews.forget(client)
 }
 
-// request is one call of an endpoint, for one client.
+// request is one request to an endpoint, for one client.
 type request struct {
 	*logical.Request
 	client string // as stored: default for the bare paths
@@ -132,8 +132,8 @@ func (r *request) load(ctx context.Context) (*state, error) {
 	return loadState(ctx, r.Storage, r.client)
 }
 
-// loadComplete reads the client of a request, which has to have what a token
-// request needs.
+// loadComplete reads the client of a request. It returns an error if the client lacks
+// something that a token request needs.
 func (r *request) loadComplete(ctx context.Context) (*state, error) {
 	s, err := r.load(ctx)
 	if err == nil {
@@ -173,8 +173,8 @@ func (e *engine) clientNamed(r *request, name string, c *config) (*client, error
 	}, nil
 }
 
-// issue requests a token to hand out. When Redox does not know the key though the
-// engine publishes it, the worker looks at Redox's list again.
+// issue requests a token to hand out. If the engine publishes the key and Redox does
+// not know it, the worker reads Redox's list again.
 func (e *engine) issue(ctx context.Context, r *request, name string, v *view) (*issued, error) {
 	c, err := e.clientNamed(r, name, v.config)
 	if err != nil {
@@ -190,7 +190,7 @@ func (e *engine) issue(ctx context.Context, r *request, name string, v *view) (*
 	return t, err
 }
 
-// prove requests a token with k, to throw away.
+// prove requests a token with k, to show that Redox accepts k. The token is not used.
 func (e *engine) prove(ctx context.Context, r *request, c *config, k *keyring.Key) (*redoxapi.Token, error) {
 	if !r.worker { // the labels of its metrics may begin with its view
 		if _, err := e.entries.view(ctx, r.Storage, r.client); err != nil {

@@ -18,7 +18,7 @@ func (e userError) Error() string { return string(e) }
 
 func invalid(format string, args ...any) error { return userError(fmt.Sprintf(format, args...)) }
 
-// notFound is an error about a thing that does not exist.
+// notFound is an error that says that something does not exist.
 type notFound string
 
 func (e notFound) Error() string { return string(e) }
@@ -41,10 +41,10 @@ func isUpstream(err error) bool {
 	return errors.As(err, &up)
 }
 
-// respond turns a handler's error into Vault's answer. No other function knows
-// the HTTP status of an error. Vault's clients repeat 429 and 5xx by themselves
-// and never 400: so a permanent error is 400, and one that may pass is not. A
-// coded error must be returned bare: gRPC makes a wrapped one a 500.
+// respond turns a handler's error into Vault's answer. Only this function chooses the
+// HTTP status of an error. Vault's clients repeat a request after 429 and 5xx, and
+// never after 400: so a permanent error gets 400, and a temporary one 429 or 5xx. A
+// coded error must not be wrapped: gRPC would make it a 500.
 func respond(err error, requestID string) (*logical.Response, error) {
 	var (
 		rule    keyring.Rule

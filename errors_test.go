@@ -10,8 +10,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// For each kind of error: what a reader of a token gets, with its advice, and how
-// many assertions were sent for it. Nothing is stored, and the next read is well.
+// For each kind of error: the message that a reader of a token gets, with its advice,
+// and how many assertions were sent. Nothing is stored, and the next read succeeds.
 func TestTokenErrors(t *testing.T) {
 	const (
 		status   = ": Redox may be in trouble (https://status.redoxengine.com): try again"
@@ -22,7 +22,7 @@ func TestTokenErrors(t *testing.T) {
 		fault    redoxtest.Fault
 		status   int
 		attempts int
-		want     string // KEY stands for the key's ID, HOST for the server
+		want     string // KEY stands for the key's ID, HOST for the server's name
 	}{
 		{redoxtest.FaultTooMany, 429, 1, "HTTP 429: Redox allows 10,000 requests in 5 minutes per source address, " +
 			"and all reads through this Vault share one: wait, and read tokens less often"},
@@ -35,12 +35,12 @@ func TestTokenErrors(t *testing.T) {
 		{redoxtest.FaultReset, 502, 3, "the connection to HOST broke before there was an answer" + proxies},
 		{redoxtest.FaultTruncate, 502, 3, "the connection to HOST broke before there was an answer" + proxies},
 		{redoxtest.FaultStall, 504, 1, "no answer from HOST in time" + proxies +
-			": each of 1 attempts had 1s, the share of request_timeout in redox/config: raise that, or lower max_retries"},
+			": each of 1 attempts had 1s, its share of request_timeout: raise that in redox/config, or lower max_retries"},
 		{redoxtest.FaultEcho, 400, 1, "Unexpected value: [removed][removed].[removed]\", error_uri " +
 			"https://docs.redoxengine.com/permalink/7sEi7MTFssZ1JuHpUYLeYJ): client ID " + clientID + ", key KEY"},
 		{redoxtest.FaultBlank, 400, 1, "): Redox gives no reason when a claim is wrong: the clocks agree, " +
 			"the audience is http://HOST/v2/auth/token, the algorithm RS384, the key KEY; " +
-			"mend the clock if it is wrong, else audience in redox/config"},
+			"fix the clock if it is wrong, otherwise audience in redox/config"},
 	} {
 		t.Run(string(test.fault), func(t *testing.T) {
 			m := newMount(t)

@@ -9,8 +9,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// FuzzConfig: whatever JSON object is written, it is either refused and
-// changes nothing, or leaves a config that keeps every rule.
+// FuzzConfig writes any JSON object as the config. Either the write is refused and
+// changes nothing, or the config then complies with every rule.
 func FuzzConfig(f *testing.F) {
 	for _, seed := range []string{
 		`{"client_id":"c","region":"ca"}`,
@@ -54,9 +54,9 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
-// FuzzRequest: whole requests, with a body that crossed the wire. Nothing
-// panics, no input is answered 5xx, what is refused changes nothing, and memory
-// is what is stored.
+// FuzzRequest sends any request, with its body encoded as between Vault and the
+// plugin. Nothing panics, no input gets a 5xx, a refused request changes nothing, and
+// memory holds what is stored.
 func FuzzRequest(f *testing.F) {
 	pem, err := json.Marshal(map[string]string{"private_key": testdata(f, "rsa3072.pem"), "key_id": "k"})
 	if err != nil {
@@ -90,7 +90,7 @@ func FuzzRequest(f *testing.F) {
 			m.write("config", map[string]any{"client_id": "c", "token_url": "http://127.0.0.1:1/", "max_retries": 0})
 			m.write("keys/import", map[string]any{"private_key": testdata(t, "pkcs8.pem"), "key_id": "k"})
 			before := snapshot(t, m.storage)
-			m.coherent("setting up") // and remembers
+			m.coherent("setting up") // and fills the memory
 			resp, err := m.request(t.Context(), o, path, data)
 			status, message := outcome(o, resp, err)
 			if status == 500 || status == 503 {

@@ -29,17 +29,17 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 const clientID = "e3b0c442-98fc-4c14-9afb-f4c8996fb924"
 
-// mount is the engine as Vault mounts it, with a sandbox to ask. Requests and
-// responses go through the protocol buffers that they cross in a real Vault.
-// At its end, whatever it said is scanned for secrets.
+// mount is an engine that is mounted as in Vault, with a sandbox in the place of
+// Redox. Requests and responses are encoded as between Vault and the plugin. When a
+// test ends, everything that the engine wrote or answered is searched for secrets.
 type mount struct {
 	t       *testing.T
 	backend *backend
 	storage logical.Storage
 	sandbox *redoxtest.Sandbox
 	log     *syncBuffer
-	now     time.Time     // stands still but for pass
-	ahead   time.Duration // of the sandbox's clock, see pass
+	now     time.Time     // changes only in pass
+	ahead   time.Duration // how far the sandbox's clock is ahead, see pass
 
 	mu   sync.Mutex
 	said []string // every response and error, without the field access_token
@@ -134,7 +134,7 @@ func (m *mount) request(ctx context.Context, op logical.Operation, path string,
 			m.t.Fatalf("%s %s succeeded without a route", op, path)
 		}
 		declared := schema.GetResponseSchema(m.t, route, op)
-		// A nil answer to a read is Vault's 404.
+		// Vault answers a read with 404 if the engine returns nil.
 		if resp != nil || op != logical.ReadOperation {
 			schema.ValidateResponse(m.t, declared, resp, true)
 		}
@@ -182,7 +182,7 @@ func (m *mount) remember(resp *logical.Response, err error) {
 	}
 }
 
-// must sends a request that is to succeed and returns its data.
+// must sends a request that must succeed, and returns the data of the response.
 func (m *mount) must(op logical.Operation, path string, data map[string]any) map[string]any {
 	m.t.Helper()
 	resp, err := m.request(context.Background(), op, path, data)
@@ -208,8 +208,8 @@ func (m *mount) write(path string, data map[string]any) map[string]any {
 	return m.must(logical.UpdateOperation, path, data)
 }
 
-// fails sends a request that is to fail, with that HTTP status, saying all of
-// want, and returns the message.
+// fails sends a request that must fail with that HTTP status and a message that
+// contains all of want. It returns the message.
 func (m *mount) fails(status int, op logical.Operation, path string, data map[string]any, want ...string) string {
 	m.t.Helper()
 	resp, err := m.request(context.Background(), op, path, data)
@@ -225,7 +225,7 @@ func (m *mount) fails(status int, op logical.Operation, path string, data map[st
 	return message
 }
 
-// outcome is what Vault makes of an answer.
+// outcome returns the status and the message that Vault makes of a response.
 func outcome(op logical.Operation, resp *logical.Response, err error) (status int, message string) {
 	status, respErr := logical.RespondErrorCommon(&logical.Request{Operation: op}, resp, err)
 	switch {
@@ -255,7 +255,7 @@ func (m *mount) ready(prefix string, more map[string]any) (keyID string) {
 	return key["key_id"].(string)
 }
 
-// publish does what pasting keys' jwks into Redox's dashboard does.
+// publish does the same as pasting jwks from keys into Redox's dashboard.
 func (m *mount) publish(prefix string) {
 	m.t.Helper()
 	if err := m.sandbox.Register(clientID, []byte(m.read(prefix + "keys")["jwks"].(string))); err != nil {
@@ -272,7 +272,7 @@ func testdata(t testing.TB, name string) string {
 	return string(raw)
 }
 
-// snapshot returns all that is stored, byte for byte.
+// snapshot returns everything that is stored, byte for byte.
 func snapshot(t *testing.T, s logical.Storage) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -303,7 +303,8 @@ func systemView(state consts.ReplicationState) logical.SystemView {
 	}
 }
 
-// waitFor polls, as what it waits for happens in a real server.
+// waitFor polls until done returns true: what it waits for happens in a real server,
+// outside the test's control.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
@@ -317,7 +318,7 @@ func waitFor(t *testing.T, what string, done func() bool) {
 
 const canary = "c4n4ry"
 
-// answers is a server that answers everything with that status and text.
+// answers returns a handler that answers every request with that status and text.
 func answers(status int, text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)

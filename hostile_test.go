@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// hostile is one bad input: the answer names the field, or what stands for it
-// in the path, and the rule.
+// hostile is one bad input. The message must name the rule, and the field or the part
+// of the path.
 type hostile struct {
 	path   string
 	op     logical.Operation // update when empty
@@ -20,12 +20,12 @@ type hostile struct {
 	want   []string
 }
 
-// The values that no field takes, whatever its type.
+// Values that every field rejects.
 var (
 	list   = []any{"a"}
 	object = map[string]any{"kty": "RSA", "d": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"}
 	huge   = strings.Repeat("x", 1<<20)
-	long   = strings.Repeat("x", 1<<16) // in a path, which Vault's regular expressions are matched against
+	long   = strings.Repeat("x", 1<<16) // for the path: Vault matches its regular expressions against it
 )
 
 func each(path, field, rule string, values ...any) []hostile {
@@ -198,7 +198,7 @@ func hostileKeys(t *testing.T) []hostile {
 	return all
 }
 
-// What is captured from the path: client names and key IDs.
+// Bad values in the path: client names and key IDs.
 func hostilePaths() []hostile {
 	var all []hostile
 	for _, name := range []string{"-a", "a-", ".a", "a..b", "a b", "a\x00", "ключ", "асme", "a%2Fb", "a;b", "*", "+",
@@ -227,7 +227,7 @@ func hostilePaths() []hostile {
 		hostile{path: "keys/../activate", want: []string{"key_id", "cannot be a key ID"}})
 }
 
-// Fields that a path does not have, or that belong into it.
+// Fields that a path does not have, or that belong in the path itself.
 func hostileFields() []hostile {
 	var all []hostile
 	for path, accepts := range map[string]string{
@@ -266,9 +266,9 @@ func hostileFields() []hostile {
 			want: []string{`unknown field "forced"`, "accepts force"}})
 }
 
-// Each bad input is refused with a message that names the field and the rule,
-// and leaves storage byte for byte as it was. On an engine that holds nothing
-// it is refused as well, if only for that, and nothing is stored.
+// Each bad input is refused with a message that names the field and the rule, and
+// storage stays the same, byte for byte. An engine without any config or key refuses
+// it too, for whatever reason, and stores nothing.
 func TestHostileInput(t *testing.T) {
 	full, empty := newMount(t), newMount(t)
 	full.ready("", nil)
@@ -318,7 +318,7 @@ func TestHostileInput(t *testing.T) {
 	}
 }
 
-// covers checks that each field of each path that can be written has a test.
+// covers checks that there is a bad input for each field of each path.
 func covers(t *testing.T, m *mount, tests []hostile) {
 	t.Helper()
 	tested := map[string]bool{}
@@ -344,7 +344,7 @@ func covers(t *testing.T, m *mount, tests []hostile) {
 	}
 }
 
-// Paths that do not exist are refused by the framework, and nothing happens.
+// The framework refuses paths that do not exist, and nothing is stored.
 func TestUnsupported(t *testing.T) {
 	m := newMount(t)
 	before := snapshot(t, m.storage)

@@ -17,17 +17,17 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// checkInput refuses fields of a request that the framework would accept, or would
-// quote in its error: unknown fields on a write, fields that belong in the path, and
-// values of the wrong type. It leaves each value as the type it stands for, so
-// that a handler need not look again: string, bool, int64 (of a duration: its
-// seconds), []string, or nil for null.
+// checkInput rejects fields that the framework would accept, or would quote in its
+// error: unknown fields on a write, fields that belong in the path, and values of the
+// wrong type. It converts each value to the type of its field, so that handlers need
+// not check again: string, bool, int64 (for a duration, its seconds), []string, or
+// nil for null.
 func checkInput(path *framework.Path, req *logical.Request) error {
 	if path == nil {
-		return nil // the framework says so
+		return nil // the framework reports it
 	}
 	if isJWKBody(path, req.Data) {
-		return invalid("the body is a JWK, and belongs into the field private_key: write %s%s private_key=@key.json",
+		return invalid("the body is a JWK, and belongs in the field private_key: write %s%s private_key=@key.json",
 			req.MountPoint, req.Path)
 	}
 	op := req.Operation
@@ -41,7 +41,7 @@ func checkInput(path *framework.Path, req *logical.Request) error {
 			return invalid("unknown field %q: this path accepts %s", redoxapi.Quotable(name, 64),
 				fieldNames(req.Operation, path))
 		case schema == nil || req.Data[name] == nil:
-			continue // an unknown field of a read: the framework warns of it
+			continue // an unknown field of a read: the framework warns about it
 		}
 		raw := req.Data[name]
 		if name == fieldPrivateKey {
@@ -60,7 +60,7 @@ func checkInput(path *framework.Path, req *logical.Request) error {
 }
 
 // accepts reports whether an operation that writes accepts the field. A delete
-// accepts only fields that can stand in a query.
+// accepts only the fields that can be in a query.
 func accepts(op logical.Operation, schema *framework.FieldSchema) bool {
 	return schema != nil && (schema.Query || op != logical.DeleteOperation)
 }
@@ -78,15 +78,15 @@ func fieldNames(op logical.Operation, path *framework.Path) string {
 	return strings.Join(names, ", ")
 }
 
-// isJWKBody reports whether the body is a JWK or a JWK Set itself, which the
-// CLI sends of keys/import @key.json.
+// isJWKBody reports whether the whole body is a JWK or a JWK Set. The CLI sends that
+// for keys/import @key.json.
 func isJWKBody(path *framework.Path, body map[string]any) bool {
 	isJWK := body["kty"] != nil || body["keys"] != nil
 	return isJWK && path.Fields[fieldPrivateKey] != nil && body[fieldPrivateKey] == nil
 }
 
-// jsonText returns a JSON object or array, such as a JWK, as its text, and other
-// values as they are.
+// jsonText returns a JSON object or array, such as a JWK, as text. It returns other
+// values unchanged.
 func jsonText(raw any) any {
 	switch raw.(type) {
 	case map[string]any, []any:
@@ -97,7 +97,7 @@ func jsonText(raw any) any {
 	return raw
 }
 
-// typed returns a raw value as the type of its field. Its errors name the rule and
+// typed converts a raw value to the type of its field. Its errors name the rule and
 // never the value, which may be a secret in the wrong field.
 func typed(t framework.FieldType, raw any) (any, error) {
 	switch t {
@@ -133,7 +133,7 @@ func asBool(raw any) (bool, error) {
 	return false, errors.New("must be true or false")
 }
 
-// asInt reads a JSON number, or the string that the CLI makes of key=value.
+// asInt reads a JSON number, or a string with a number: the CLI sends strings.
 func asInt(raw any) (int64, error) {
 	switch v := raw.(type) {
 	case float64:
@@ -148,8 +148,8 @@ func asInt(raw any) (int64, error) {
 	return 0, errors.New("must be a whole number")
 }
 
-// asList reads a JSON array of strings, or one string with commas in between, as
-// the CLI sends it.
+// asList reads a JSON array of strings, or one string with commas, as the CLI sends
+// it.
 func asList(raw any) ([]string, error) {
 	var list []string
 	switch v := raw.(type) {

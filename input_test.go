@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// An unknown field of a read changes nothing: Vault's own ?list=false arrives
-// as one. The reader is told.
+// An unknown field of a read changes nothing, and the reader gets a warning. It is no
+// error, because Vault itself sends such a field, ?list=false.
 func TestUnknownFieldOfARead(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -23,7 +23,7 @@ func TestUnknownFieldOfARead(t *testing.T) {
 	}
 }
 
-// What the CLI sends is strings, what JSON sends is not; both are taken.
+// force is accepted as the CLI sends it, a string, and as JSON has it, a boolean.
 func TestForceAsTheCLISendsIt(t *testing.T) {
 	m := newMount(t)
 	id := m.ready("", nil)

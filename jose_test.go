@@ -10,8 +10,8 @@ import (
 
 var joseVerifier = flag.String("jose", "", "path of tools/jose/verify.mjs, whose npm packages are installed")
 
-// A library in another language, which shares no code with the engine, takes
-// the assertions that the sandbox received and the JWK Set that keys shows.
+// A library in another language, which shares no code with the engine, verifies the
+// assertions that the sandbox received, with the JWK Set that keys shows.
 func TestJose(t *testing.T) {
 	if *joseVerifier == "" {
 		t.Skip("needs npm: scripts/test all runs it")

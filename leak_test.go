@@ -13,7 +13,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// secrets are what must not be seen: of each key what is private, the
+// secrets returns what no output may contain: the private part of each key, the
 // assertions that were sent, and the tokens that were issued.
 func (m *mount) secrets() map[string]string {
 	secrets := m.sandbox.Secrets()
@@ -21,14 +21,14 @@ func (m *mount) secrets() map[string]string {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	keys := []*keyring.Key{imported} // also where it was deleted since
+	keys := []*keyring.Key{imported} // even if it has been deleted since
 	for path := range snapshot(m.t, m.storage) {
 		if !strings.HasSuffix(path, "/keyring") {
 			continue
 		}
 		ring, err := store.Get[keyring.Ring](context.Background(), m.storage, path)
 		if err != nil {
-			continue // a test has stored what cannot be read
+			continue // a test has stored something unreadable
 		}
 		keys = append(keys, ring.Keys...)
 	}
@@ -59,7 +59,7 @@ func (m *mount) scan() {
 	}
 }
 
-// The scan that ends every test finds what is leaked on purpose.
+// The scan at the end of every test finds secrets that are leaked on purpose.
 func TestScanFindsLeaks(t *testing.T) {
 	m := newMount(t)
 	m.setUp()

@@ -18,12 +18,13 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// mountLog writes the log lines of one mount: each says where it happened, as
-// all mounts of one process share a log under the name of the first one.
+// mountLog writes the log lines of one mount. Each line names the mount, because all
+// mounts of a process share one logger, which has the name of the first mount.
 type mountLog struct {
 	logger func() hclog.Logger
 
-	// mount is where requests come in. A rotation has no request that tells it.
+	// mount is the path of the mount, as the last request named it. A rotation has no
+	// request, so it uses this one.
 	mount atomic.Pointer[string]
 
 	// failures bounds the lines of failed requests in the mount: when Redox is down,
@@ -45,14 +46,15 @@ func newMountLog() *mountLog {
 	return &mountLog{failures: rate.NewLimiter(10, 50), clients: map[string]*clientFailures{}}
 }
 
-// setMount notes where the mount is: it can be moved.
+// setMount stores the path of the mount. It can change: a mount can be moved.
 func (l *mountLog) setMount(mount string) {
 	if known := l.mount.Load(); known == nil || *known != mount {
 		l.mount.Store(&mount)
 	}
 }
 
-// mountPoint is empty until the first request, within a minute of the start.
+// mountPoint returns the path of the mount. It is empty until the first request,
+// which comes within a minute of the start.
 func (l *mountLog) mountPoint() string {
 	if at := l.mount.Load(); at != nil {
 		return *at
@@ -60,8 +62,7 @@ func (l *mountLog) mountPoint() string {
 	return ""
 }
 
-// of returns the log for work on a client. requestID is empty when the work is a
-// rotation.
+// of returns the logger for work on a client. requestID is empty for a rotation.
 func (l *mountLog) of(client, requestID string) hclog.Logger {
 	log := l.logger().With("mount", l.mountPoint(), "client", client)
 	if requestID == "" {

@@ -15,7 +15,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// lines returns what do has logged, a line each, without the time.
+// lines returns the lines that do has logged, without the time.
 func (m *mount) lines(do func()) []string {
 	before := len(m.log.String())
 	do()
@@ -27,7 +27,8 @@ func (m *mount) lines(do func()) []string {
 	return lines
 }
 
-// Each change leaves one line that says where it was made, and by which request.
+// Each change writes one log line that says in which mount, for which client and by
+// which request it was made.
 func TestLogOfChanges(t *testing.T) {
 	m := newMount(t)
 	const redoxDefault = " client=default mount=redox/ request_id=request-1 "
@@ -76,8 +77,8 @@ func TestLogOfChanges(t *testing.T) {
 	}
 }
 
-// Who only reads leaves no line, and neither does a mistake, which changes
-// nothing: what was asked is in Vault's audit log.
+// A read writes no log line, and neither does a wrong request, which changes nothing.
+// Vault's audit log has both.
 func TestLogOfReads(t *testing.T) {
 	m := newMount(t)
 	key := m.ready("", map[string]any{"public_jwks": true})
@@ -85,7 +86,7 @@ func TestLogOfReads(t *testing.T) {
 		for _, path := range []string{"token", "check", "config", "keys", "keys/" + key, "jwks", "metrics"} {
 			m.read(path)
 		}
-		m.write("keys/"+key+"/activate", nil) // is active already
+		m.write("keys/"+key+"/activate", nil) // is active already, so nothing changes
 		m.fails(http.StatusBadRequest, logical.UpdateOperation, "config", map[string]any{"assertion_ttl": "6m"})
 		m.fails(http.StatusBadRequest, logical.UpdateOperation, "keys/import", map[string]any{"private_key": "key.pem"})
 		m.fails(http.StatusNotFound, logical.ReadOperation, "keys/none", nil)
@@ -96,8 +97,8 @@ func TestLogOfReads(t *testing.T) {
 	}
 }
 
-// A request that Redox refuses, or does not answer, leaves one line with the
-// remedy that the reader got.
+// A request that Redox refuses or does not answer writes one log line, with the
+// advice that the reader got.
 func TestLogOfFailures(t *testing.T) {
 	m := newMount(t)
 	m.ready("clients/acme/", map[string]any{"max_retries": 0})
@@ -181,7 +182,8 @@ func TestLogOfOverload(t *testing.T) {
 	}
 }
 
-// The rotator has no request to tell its mount by: it is known from the others.
+// The rotator has no request that names the mount. It logs the name from the last
+// request of somebody else.
 func TestLogKnowsTheMount(t *testing.T) {
 	m := newMount(t)
 	if at := m.backend.log.mountPoint(); at != "" {

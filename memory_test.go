@@ -19,12 +19,12 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// spiedStorage counts reads, and calls a test at a read or a write.
+// spiedStorage counts reads, and calls functions of a test at reads and writes.
 type spiedStorage struct {
 	logical.Storage
 	gets atomic.Int64
 	got  func()                                             // after each read, nil for none
-	put  func(context.Context, *logical.StorageEntry) error // in place of each write, nil for none
+	put  func(context.Context, *logical.StorageEntry) error // instead of each write, nil for none
 }
 
 func (s *spiedStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
@@ -43,7 +43,8 @@ func (s *spiedStorage) Put(ctx context.Context, entry *logical.StorageEntry) err
 	return s.Storage.Put(ctx, entry)
 }
 
-// coherent fails unless what reads of token and jwks go by is what is stored.
+// coherent fails unless the views that reads of token and jwks use are the same as
+// storage.
 func (m *mount) coherent(after string) {
 	m.t.Helper()
 	for _, client := range []string{defaultClient, "acme"} {
@@ -90,8 +91,8 @@ func TestReadsNeedNoStorage(t *testing.T) {
 	}
 }
 
-// After each operation that there is, and after each that failed at any of its
-// operations on storage, memory is what is stored.
+// After each operation, and after each failure of one of its operations on storage,
+// memory and storage are the same.
 func TestMemoryAfterOperations(t *testing.T) {
 	t.Parallel()
 	for _, prefix := range []string{"", "clients/acme/"} {
@@ -106,7 +107,7 @@ func TestMemoryAfterOperations(t *testing.T) {
 				for at := 0; ; at++ {
 					m.coherent("what was before")
 					storage.countdown = at
-					_, _ = m.request(t.Context(), o.op, o.path, o.data) // how it went is TestStorageFailures'
+					_, _ = m.request(t.Context(), o.op, o.path, o.data) // TestStorageFailures checks the result
 					untouched := storage.countdown >= 0
 					storage.countdown = -1
 					m.coherent(fmt.Sprint("a fault at operation ", at))
@@ -119,7 +120,7 @@ func TestMemoryAfterOperations(t *testing.T) {
 	}
 }
 
-// After each step of a rotation, memory is what is stored.
+// After each step of a rotation, memory and storage are the same.
 func TestMemoryAfterRotation(t *testing.T) {
 	m := newMount(t)
 	old := m.ready("", map[string]any{"public_jwks": true, "publish_window": "1m", "retire_after": "5m"})
@@ -139,14 +140,15 @@ func TestMemoryAfterRotation(t *testing.T) {
 	}
 }
 
-// What a read found in storage before a change is not remembered after it.
+// If the config changes while a read loads the client, the old state is not kept in
+// memory.
 func TestMemoryDuringAChange(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
 	m.ready("", nil)
 	reads := 0
 	storage.got = func() {
-		if reads++; reads != 2 { // the config was read, the ring is being read
+		if reads++; reads != 2 { // the config was read, and now the ring is being read
 			return
 		}
 		storage.got = nil
@@ -238,13 +240,13 @@ func TestMemoryAfterAWriteOfUnknownOutcome(t *testing.T) {
 	}
 }
 
-// A node that learns from Vault what another has changed uses that at once; one
-// that does not, soon.
+// Vault tells a node what another node has changed, and the node uses the change at
+// once. If Vault does not tell it, the node sees the change after rereadAfter.
 func TestTwoNodes(t *testing.T) {
 	one := newMount(t)
 	one.ready("", map[string]any{"public_jwks": true})
 	two := newMountOn(t, one.storage, systemView(consts.ReplicationPerformanceStandby))
-	// written calls what Vault does for each entry that do has changed.
+	// written calls do, and then makes Vault's call for each entry that changed.
 	written := func(do func()) {
 		before := snapshot(t, one.storage)
 		do()
@@ -275,7 +277,7 @@ func TestTwoNodes(t *testing.T) {
 	two.fails(400, logical.ReadOperation, "token", nil, "for client ID another")
 }
 
-// What does not exist does not fill the memory.
+// Requests for clients that do not exist use no memory.
 func TestMemoryOfNobody(t *testing.T) {
 	m := newMount(t)
 	m.write("clients/bare/keys/generate", nil)
@@ -288,7 +290,8 @@ func TestMemoryOfNobody(t *testing.T) {
 	}
 }
 
-// However many read meanwhile, what was written is what is read next.
+// A read that follows a write sees what was written, however many other reads run at
+// the same time.
 func TestMemoryUnderConcurrency(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"public_jwks": true})

@@ -48,18 +48,18 @@ func newMetrics() *metrics {
 			Buckets: []float64{.05, .1, .2, .3, .5, 1, 2, 3, 5, 10, 30},
 		}, []string{labelClient}),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "redox_retries_total", Help: "Token requests that were made again after a passing failure.",
+			Name: "redox_retries_total", Help: "Token requests that were repeated after a temporary failure.",
 		}, []string{labelClient}),
 		retiring: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "redox_retiring_key_tokens_total", Help: "Tokens that a retiring key signed for, as Redox did not know " +
-				"the active one everywhere yet.",
+			Name: "redox_retiring_key_tokens_total", Help: "Tokens that were requested with a retiring key, because " +
+				"not all of Redox knew the active key yet.",
 		}, []string{labelClient}),
 		tokenAt: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "redox_last_token_timestamp_seconds", Help: "When Redox issued a token last, also one for check or a proof.",
+			Name: "redox_last_token_timestamp_seconds", Help: "When Redox last issued a token, also for check or a proof.",
 		}, []string{labelClient}),
 		skew: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "redox_clock_skew_seconds", Help: "How far the clock here was ahead of Redox's at its last answer; " +
-				"negative: behind. Below two seconds it means nothing.",
+				"negative: behind. Less than two seconds means nothing.",
 		}, []string{labelClient}),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{

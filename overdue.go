@@ -8,8 +8,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// overdueAfter is how long after its time a rotation may begin before that counts
-// as trouble.
+// overdueAfter is how late a rotation may begin before it counts as overdue.
 const overdueAfter = 5 * time.Minute
 
 // overdueSince returns when a rotation should have begun that has not for five
@@ -28,7 +27,7 @@ type failures struct {
 	last map[string]failure
 }
 
-// failure is the error that a step of a rotation ended with on this node.
+// failure is the error of a step of a rotation on this node.
 type failure struct {
 	at   time.Time // zero: the last step did not fail
 	text string
@@ -36,7 +35,7 @@ type failure struct {
 
 func newFailures() *failures { return &failures{last: map[string]failure{}} }
 
-// note keeps how a step of the client ended at that time: err is nil if well.
+// note records the result of a client's step. err is nil if the step succeeded.
 func (f *failures) note(client string, err error, at time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -54,7 +53,7 @@ func (f *failures) of(client string) failure {
 	return f.last[client]
 }
 
-// keep deletes what is noted of all but these clients.
+// keep deletes the records of all clients but these.
 func (f *failures) keep(clients map[string]bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// checked returns the warnings of check.
+// checked reads check and returns its warnings.
 func (m *mount) checked() string {
 	m.t.Helper()
 	resp, err := m.request(m.t.Context(), logical.ReadOperation, "check", nil)
@@ -20,8 +20,8 @@ func (m *mount) checked() string {
 	return strings.Join(resp.Warnings, "\n")
 }
 
-// A step that fails for any reason is told of, with the reason, until one
-// succeeds; and so is a rotation that should have begun.
+// If a step fails, for any reason, check warns and says why, until a step succeeds.
+// It also warns of a rotation that should have begun.
 func TestOverdue(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))
@@ -57,7 +57,7 @@ func TestOverdue(t *testing.T) {
 	state(0, "")
 }
 
-// A full ring ends rotation, and that is told of.
+// If the ring is full, the rotation stops, and check says so.
 func TestOverdueFullRing(t *testing.T) {
 	ring := &keyring.Ring{Keys: []*keyring.Key{{State: keyring.Active, ActivatedAt: noon}}}
 	for range 7 {
@@ -69,7 +69,7 @@ func TestOverdueFullRing(t *testing.T) {
 	}
 }
 
-// What is noted of a client goes with it.
+// The failures of a client are forgotten when the client is deleted.
 func TestFailuresForget(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))

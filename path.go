@@ -14,8 +14,8 @@ const (
 	fieldKeyID  = "key_id"
 )
 
-// checkClientName refuses default: a second path to the same client would let
-// a policy on the first be passed by.
+// checkClientName rejects default as a name: the default client must have only one
+// path, so that a policy on that path cannot be bypassed.
 func checkClientName(name, mount string) error {
 	switch {
 	case name == defaultClient:
@@ -29,7 +29,7 @@ func checkClientName(name, mount string) error {
 
 type handler func(ctx context.Context, r *request) (*logical.Response, error)
 
-// serve makes a handler an operation: it finds the client and turns what the
+// serve makes an operation of a handler: it finds the client, and turns what the
 // handler returns into a response.
 func (e *engine) serve(h handler) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -52,10 +52,10 @@ func (e *engine) serve(h handler) framework.OperationFunc {
 	}
 }
 
-// path declares an endpoint twice in one pattern: bare, and below
-// clients/<name>/. The names are captured loosely and checked by serve, so
-// that a bad one gets a message. The name is what generated clients call the
-// endpoint: a noun, or a verb and a noun where the operation's verb is weak.
+// path declares an endpoint twice in one pattern: bare, and below clients/<name>/.
+// The pattern accepts any client name and serve checks it, so that a wrong one gets a
+// message. name is what generated clients call the endpoint. It is a noun, with a
+// verb before it where the operation's own verb would mislead.
 func (e *engine) path(pattern, name string, fields schemas, help string, operations ops) []*framework.Path {
 	all := schemas{
 		fieldClient: {Type: framework.TypeString, Description: "Name of a further client; the default client has the " +
@@ -82,8 +82,8 @@ func (e *engine) path(pattern, name string, fields schemas, help string, operati
 	}}
 }
 
-// mutate is an operation that writes storage: on a node that cannot, Vault
-// sends it to one that can, before the handler has any effect.
+// mutate returns an operation that writes to storage. A node that cannot write has
+// Vault forward the request before the handler has done anything.
 func (e *engine) mutate(h handler, summary string, responses map[int][]framework.Response) *framework.PathOperation {
 	return &framework.PathOperation{
 		Callback: e.serve(h), Summary: summary, Responses: responses,
@@ -95,8 +95,8 @@ func (e *engine) read(h handler, summary string, responses map[int][]framework.R
 	return &framework.PathOperation{Callback: e.serve(h), Summary: summary, Responses: responses}
 }
 
-// schemas are fields of a request or an answer by name; ops are what an
-// endpoint does.
+// schemas are the fields of a request or an answer, by name. ops are the operations
+// of an endpoint.
 type (
 	schemas = map[string]*framework.FieldSchema
 	ops     = map[logical.Operation]framework.OperationHandler

@@ -12,7 +12,7 @@ const checkHelp = `
 Tests the connection to Redox: requests a real token and throws it away. The
 answer says what Redox accepted, how long it took, how far this clock is ahead
 of Redox's, and the state of rotation and publication. An error says what to
-mend. A warning names a problem that does not stop tokens yet, but will.
+fix. A warning names a problem that does not stop tokens yet, but will.
 `
 
 func (e *engine) pathCheck() []*framework.Path {
@@ -74,8 +74,8 @@ func (e *engine) readCheck(ctx context.Context, r *request) (*logical.Response, 
 	for _, warning := range status.warnings() {
 		resp.AddWarning(warning)
 	}
-	// clock_leeway makes up for a clock ahead by a few seconds; behind, an assertion
-	// may be minutes old.
+	// clock_leeway corrects for a clock that is a few seconds ahead. A clock that is
+	// behind is no problem before minutes: an assertion may be that old.
 	if ahead := t.Skew.Ahead; t.Skew.Known && (ahead > 5*time.Second || ahead < -time.Minute) {
 		resp.AddWarning(t.Skew.String() + ": correct it before Redox refuses the assertions")
 	}

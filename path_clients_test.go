@@ -25,7 +25,7 @@ func TestClients(t *testing.T) {
 	}
 	m.fails(404, logical.ReadOperation, "clients/nobody", nil)
 
-	// Each is its own: what one has, another lacks.
+	// Clients share nothing.
 	m.fails(400, logical.ReadOperation, "clients/b/token", nil, "no client ID")
 	m.fails(404, logical.ReadOperation, "clients/b/keys/"+acme, nil)
 	if got := m.read("clients/acme-prod/token")["key_id"]; got != acme {
@@ -42,8 +42,8 @@ func TestClients(t *testing.T) {
 	m.must(logical.DeleteOperation, "clients/nobody", nil)
 }
 
-// The default client has the bare paths alone: a second way to it would let a
-// policy on the first be passed by.
+// The default client has only the bare paths. With a second path to it, a policy on
+// the first one could be bypassed.
 func TestDefaultHasNoAlias(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

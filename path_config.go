@@ -31,7 +31,7 @@ func (e *engine) pathConfig() []*framework.Path {
 	})
 }
 
-// schemas returns the schema of the setting in a write and in an answer.
+// schemas returns the schemas of the setting: one for a write and one for an answer.
 func (s setting) schemas() (input, answer *framework.FieldSchema) {
 	input = &framework.FieldSchema{Type: s.kind, Default: s.initial, AllowedValues: s.allowed, Description: s.help}
 	if s.area {
@@ -44,7 +44,7 @@ func (s setting) schemas() (input, answer *framework.FieldSchema) {
 	return input, answer
 }
 
-// readConfig answers 404 where nothing is configured, as nil means to Vault.
+// readConfig returns nil when there is no config: Vault answers 404 then.
 func (e *engine) readConfig(ctx context.Context, r *request) (*logical.Response, error) {
 	c, err := loadConfig(ctx, r.Storage, r.client)
 	if err != nil || c == nil {
@@ -76,7 +76,7 @@ func (e *engine) writeConfig(ctx context.Context, r *request) (*logical.Response
 	if err != nil {
 		return nil, err
 	}
-	e.tokens.Drop(r.client) // whoever writes may want to be rid of it
+	e.tokens.Drop(r.client) // the writer may want to get rid of the old token
 	e.rechecks.add(r.client, recheck{mended: true})
 	e.schedule.Wake(r.client)
 	e.log.of(r.client, r.ID).Info("config written", "fields", slices.Sorted(maps.Keys(r.Data)))

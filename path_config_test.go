@@ -38,8 +38,9 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// A write and a patch change what they name and keep the rest; null restores
-// a default, and so does an empty string where empty means nothing.
+// A write and a patch change the fields that they name and keep the others. null
+// restores a default. So does an empty string, for fields where an empty value has no
+// meaning.
 func TestConfigMerges(t *testing.T) {
 	all := map[string]any{
 		"client_id": "c", "region": "ca", "token_url": "https://redox.example/token",
@@ -120,7 +121,8 @@ func TestConfigRegions(t *testing.T) {
 		"region has no effect while token_url is set") {
 		t.Errorf("region beside token_url: %v, %v", resp, err)
 	}
-	// Both hosts are Redox's, so one may be the audience at the other.
+	// Both hosts belong to Redox, so one may be in the token URL and the other in the
+	// audience.
 	m.write("config", map[string]any{"token_url": "", "region": "us",
 		"audience": "https://api.ca.redoxengine.com/v2/auth/token"})
 }
@@ -173,7 +175,7 @@ func TestDeleteConfigKeepsKeys(t *testing.T) {
 	m.must(logical.DeleteOperation, "config", nil)
 }
 
-// The last value on each side that a rule allows.
+// The lowest and the highest value that each rule allows.
 func TestConfigTakesLimits(t *testing.T) {
 	m := newMount(t)
 	m.allow("redox.example", "redox.example:1", "redox.example:65535", "127.0.0.1:80")

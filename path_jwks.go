@@ -52,6 +52,6 @@ func (e *engine) readJWKS(ctx context.Context, r *request) (*logical.Response, e
 	}}, nil
 }
 
-// maxAge returns for how many seconds a fetcher may keep the set: so short that it
-// sees a new key before that may sign.
+// maxAge returns for how many seconds a cache may keep the set. It is shorter than
+// the publish window, so that every cache has a new key before that key may sign.
 func (c *config) maxAge() int64 { return min(300, c.PublishWindow/2) }

@@ -184,7 +184,8 @@ func (s canceledStorage) Get(ctx context.Context, key string) (*logical.StorageE
 	return entry, err
 }
 
-// Wrapping would let anybody write to Vault's storage.
+// A response must not be wrapped: wrapping stores it in Vault, so anybody could write
+// to Vault's storage.
 func TestJWKSCannotBeWrapped(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"public_jwks": true})
@@ -212,7 +213,7 @@ func TestJWKSTouchesNoPrivateKey(t *testing.T) {
 	m.fails(500, logical.ReadOperation, "token", nil, "cannot be read")
 }
 
-// What is served without a Vault token: the set, and nothing else.
+// Without a Vault token only the JWK Set can be read.
 func TestUnauthenticated(t *testing.T) {
 	want := []string{"jwks", "jwks/", "clients/+/jwks", "clients/+/jwks/"}
 	if diff := cmp.Diff(want, newMount(t).backend.SpecialPaths().Unauthenticated); diff != "" {

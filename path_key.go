@@ -35,8 +35,8 @@ const keyPattern = "keys/(?P<" + fieldKeyID + ">[^/]+)"
 func (e *engine) pathKey() []*framework.Path {
 	fields := schemas{
 		fieldKeyID: keyIDField(),
-		fieldForce: {Type: framework.TypeBool, Query: true, Description: "On delete: also delete the only, active key, " +
-			"which ends all tokens. false when absent."},
+		fieldForce: {Type: framework.TypeBool, Query: true, Description: "On delete: delete the key even if it is the " +
+			"only one, which ends all tokens. false when absent."},
 	}
 	return e.path(keyPattern, "key", fields, keyHelp, ops{
 		logical.ReadOperation: e.read(e.readKey, "Read the public half of a key.", ok("The public half", keyFields(schemas{
@@ -59,7 +59,7 @@ func (e *engine) pathActivate() []*framework.Path {
 	})
 }
 
-// find returns the key of a ring that the path names.
+// find returns the key of the ring that the path of the request names.
 func find(r *request, ring *keyring.Ring) (*keyring.Key, error) {
 	text, _ := r.fields.Raw[fieldKeyID].(string)
 	id, err := keyring.ParseID(text)
@@ -112,13 +112,13 @@ func (e *engine) deleteKey(ctx context.Context, r *request) (*logical.Response, 
 	if err != nil {
 		return nil, err
 	}
-	e.tokens.Drop(r.client) // the key may have signed for it
+	e.tokens.Drop(r.client) // the token may have been requested with this key
 	e.log.of(r.client, r.ID).Info("key deleted", "key_id", k.ID, "state", k.State)
 	return nil, nil
 }
 
-// activateKey proves the key and then makes it the active one, unless what was
-// proved has changed since.
+// activateKey proves the key and then makes it the active one. It does not activate a
+// key or use a config that has changed since the proof.
 func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response, error) {
 	ring, err := loadRing(ctx, r.Storage, r.client)
 	if err != nil {
@@ -164,7 +164,7 @@ func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response
 	return &logical.Response{Data: showKeyWithID(now, nil, nil)}, nil
 }
 
-// proveKey requests a token with k, and returns the config that it was proved with.
+// proveKey requests a token with k, and returns the config that it used.
 func (e *engine) proveKey(ctx context.Context, r *request, k *keyring.Key) (*config, error) {
 	s, err := r.loadComplete(ctx)
 	if err != nil {

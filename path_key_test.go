@@ -70,8 +70,8 @@ func TestActivateKey(t *testing.T) {
 	})
 }
 
-// A key that was active needs no proof; one that is not active any more when it is
-// to be written does.
+// The active key is activated again without a proof. If another key becomes active
+// before the write, a proof is needed.
 func TestActivateOfAKeyThatWasActive(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
@@ -95,8 +95,8 @@ func TestActivateWithoutConfig(t *testing.T) {
 	m.fails(404, logical.UpdateOperation, "keys/nobody/activate", nil, "there is no key nobody: list redox/keys")
 }
 
-// A proof holds only for what was proved: while Redox thinks, somebody
-// replaces the key or points the config elsewhere.
+// A proof is valid only for the key and the config that were used: during the proof
+// somebody replaces the key, or writes another client ID.
 func TestActivateOvertaken(t *testing.T) {
 	for name, test := range map[string]struct {
 		meanwhile func(m *mount, pending string)
@@ -138,7 +138,7 @@ func TestActivateOvertaken(t *testing.T) {
 	}
 }
 
-// activate proves a key; while Redox thinks, meanwhile happens.
+// activate activates a key, and calls meanwhile during the proof.
 func (m *mount) activate(id string, meanwhile func()) (*logical.Response, error) {
 	proving, proceed := make(chan struct{}), make(chan struct{})
 	waits := sync.OnceFunc(func() { // the proof's assertion is about to be signed

@@ -33,7 +33,7 @@ it stands on no command line: vault write redox/keys/import
 private_key=@key.json, or private_key=@key.pem. Delete the file then.
 `
 
-// added is the answer of what puts a key into the ring.
+// added is the response of the endpoints that add a key to the ring.
 var added = ok("The key in the ring", keyFields(schemas{
 	"next": shown(framework.TypeString, "What to do next"),
 }))

@@ -155,7 +155,7 @@ func TestImportKey(t *testing.T) {
 		"in the ring already, as dashboard-key")
 	m.unchanged(before)
 
-	// A retiring key that is imported again stays what it is.
+	// A retiring key that is imported again stays retiring.
 	other := m.write("keys/generate", nil)["key_id"].(string)
 	m.write("keys/"+other+"/activate", map[string]any{"force": true})
 	again = m.write("keys/import", map[string]any{"private_key": testdata(t, "pkcs8.pem"), "key_id": "dashboard-key"})
@@ -166,30 +166,31 @@ func TestImportKey(t *testing.T) {
 		"private_key: it has 1024 bits")
 }
 
-// A JWK comes as text or as the object that it is, and never as the body. What
-// is refused is quoted nowhere, which the scan at the end of the test looks for.
+// A JWK is accepted in the field private_key, as text or as a JSON object, but not as
+// the whole body. No message quotes a refused key: the scan at the end of the test
+// checks that.
 func TestImportJWK(t *testing.T) {
 	m := newMount(t)
 	var jwk map[string]any
-	if err := json.Unmarshal([]byte(testdata(t, "cases/174")), &jwk); err != nil { // with the x5c of another key
+	if err := json.Unmarshal([]byte(testdata(t, "cases/174")), &jwk); err != nil { // its x5c belongs to another key
 		t.Fatal(err)
 	}
 	before := snapshot(t, m.storage)
 	for want, body := range map[string]map[string]any{
-		"the body is a JWK, and belongs into the field private_key: write redox/keys/import private_key=@key.json": jwk,
+		"the body is a JWK, and belongs in the field private_key: write redox/keys/import private_key=@key.json": jwk,
 		"the body is a JWK":                           {"keys": []any{jwk}},
 		"private_key: the JWK Set has no private key": {"private_key": []any{map[string]any{"kty": "RSA", "n": jwk["n"]}}},
 		"private_key: its member d has to be a string": {"private_key": map[string]any{"kty": "RSA",
 			"n": jwk["n"], "e": "AQAB", "d": []any{jwk["d"]}}},
-		"private_key must be a string":                                    {"private_key": true},
-		"private_key: it is JSON and no JWK: its member key may be meant": {"private_key": map[string]any{"key": jwk}},
+		"private_key must be a string":                                       {"private_key": true},
+		"private_key: it is JSON but not a JWK: its member key may be meant": {"private_key": map[string]any{"key": jwk}},
 	} {
 		m.fails(400, logical.UpdateOperation, "keys/import", body, want)
 	}
 	m.unchanged(before)
 	resp, err := m.request(t.Context(), logical.UpdateOperation, "keys/import", map[string]any{"private_key": jwk})
 	if err != nil || resp.Data["key_id"] != "my-kid-1" || len(resp.Warnings) != 1 ||
-		!strings.Contains(resp.Warnings[0], "private_key: the certificate in x5c is of another key") {
+		!strings.Contains(resp.Warnings[0], "private_key: the certificate in x5c belongs to another key") {
 		t.Errorf("%v, %v", resp, err)
 	}
 	if again := m.write("keys/import", map[string]any{"private_key": testdata(t,
@@ -198,8 +199,8 @@ func TestImportJWK(t *testing.T) {
 	}
 }
 
-// Whoever imported a PEM that Redox knows by another kid is told, and what he is
-// told works.
+// If somebody imports a PEM that Redox knows under another kid, the message says what
+// to do, and doing that works.
 func TestImportUnderAnotherKid(t *testing.T) {
 	m := newMount(t)
 	body := map[string]any{"private_key": testdata(t, "pkcs8.pem"), "key_id": "at-redox"}

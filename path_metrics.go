@@ -85,11 +85,11 @@ func newGauges() *gauges {
 	g.active = gauge("redox_key_active_since_timestamp_seconds",
 		"Since when the active key signs.", labelClient, labelKeyID)
 	g.due = gauge("redox_rotation_due_timestamp_seconds",
-		"When the next rotation begins by itself, or should have.", labelClient)
+		"When the next rotation begins automatically, or should have begun.", labelClient)
 	g.window = gauge("redox_publish_window_seconds",
-		"publish_window: how long a new key is published before it is tried.", labelClient)
+		"publish_window: how long a new key is published before it is proved.", labelClient)
 	g.proof = gauge("redox_last_proof_timestamp_seconds",
-		"When a pending key was tried at Redox last.", labelClient, labelKeyID)
+		"When a pending key was last tried at Redox.", labelClient, labelKeyID)
 	g.refusals = gauge("redox_proof_refusals",
 		"How often Redox has refused the pending key so far.", labelClient, labelKeyID)
 	g.published = gauge("redox_publication_failed",

@@ -18,8 +18,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// metrics reads and parses the metrics: value by name and labels, of a histogram
-// its count.
+// metrics reads the metrics and returns their values by name and labels. The value of
+// a histogram is its count.
 func (m *mount) metrics() map[string]float64 {
 	m.t.Helper()
 	got := m.read("metrics")
@@ -66,7 +66,7 @@ func (m *mount) expect(want map[string]float64) {
 	}
 }
 
-// Each way in which a read of token ends is counted as what it is.
+// Each result of a read of token is counted under its own outcome.
 func TestMetricsOutcomes(t *testing.T) {
 	for fault, want := range map[redoxtest.Fault]struct {
 		outcome  string
@@ -86,7 +86,7 @@ func TestMetricsOutcomes(t *testing.T) {
 			m := newMount(t)
 			m.ready("clients/acme/", map[string]any{"max_retries": 1, "request_timeout": "1s"})
 			m.sandbox.SetFault(fault, -1)
-			_, _ = m.request(t.Context(), logical.ReadOperation, "clients/acme/token", nil) // counted below
+			_, _ = m.request(t.Context(), logical.ReadOperation, "clients/acme/token", nil) // the metrics are checked below
 			m.expect(map[string]float64{
 				"redox_token_reads_total{client=acme,outcome=" + want.outcome + "}": 1,
 				"redox_request_duration_seconds{client=acme}":                       want.requests,
@@ -112,7 +112,7 @@ func TestMetricsOfReuse(t *testing.T) {
 	})
 }
 
-// Of many who wait for one request, one is counted as who asked.
+// If many readers share one request to Redox, only one of them is counted as issued.
 func TestMetricsOfSharedRequest(t *testing.T) {
 	m := reusing(t)
 	m.sandbox.SetFault(redoxtest.FaultSlow, 1)
@@ -135,8 +135,8 @@ func TestMetricsOfSharedRequest(t *testing.T) {
 	})
 }
 
-// What a client has not done yet is there at zero from the first scrape on, or
-// the first refusal would come with its label, and no increase.
+// All counters of a client are zero at the first scrape. Otherwise Prometheus would
+// not see the first refusal as an increase.
 func TestMetricsBeginAtZero(t *testing.T) {
 	m := newMount(t)
 	m.ready("clients/acme/", nil)
@@ -147,7 +147,7 @@ func TestMetricsBeginAtZero(t *testing.T) {
 		want["redox_token_reads_total{client=acme,outcome="+outcome+"}"] = 0
 	}
 	m.expect(want)
-	m.expect(want) // and another scrape begins nothing anew
+	m.expect(want) // a second scrape resets nothing
 	m.sandbox.SetFault(redoxtest.FaultBlank, 1)
 	m.fails(400, logical.ReadOperation, "clients/acme/token", nil)
 	want["redox_token_reads_total{client=acme,outcome=refused}"] = 1
@@ -155,7 +155,7 @@ func TestMetricsBeginAtZero(t *testing.T) {
 	m.expect(want)
 }
 
-// The state of the keys is that of storage, also of a process that has done nothing.
+// The metrics of keys come from storage, so another process shows the same.
 func TestMetricsOfKeys(t *testing.T) {
 	m := newMount(t)
 	old := m.ready("", map[string]any{"rotation_period": "24h"})
@@ -199,7 +199,7 @@ func TestMetricsOfClocks(t *testing.T) {
 	}
 }
 
-// While reads wait for Redox, they are seen to.
+// The gauge shows how many reads wait for Redox.
 func TestMetricsInFlight(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"max_retries": 0})
@@ -223,7 +223,7 @@ func TestMetricsInFlight(t *testing.T) {
 	m.expect(map[string]float64{"redox_requests_in_flight{client=default}": 0})
 }
 
-// There are labels for clients that exist, and for no others.
+// Only existing clients have labels.
 func TestMetricsLabels(t *testing.T) {
 	m := newMount(t)
 	m.ready("clients/gone/", nil)
@@ -322,7 +322,8 @@ func TestMetricsOfErrors(t *testing.T) {
 	errors(2)
 }
 
-// A client that cannot be read is told as that, and hides no other.
+// A client that cannot be read has a gauge that says so, and the other clients'
+// metrics are there.
 func TestMetricsOfUnreadable(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

@@ -10,7 +10,7 @@ import (
 )
 
 const rotateHelp = `
-Replaces the signing key. The rest happens by itself: the engine generates the
+Replaces the signing key. The rest happens automatically: the engine generates the
 next key, publishes it, waits publish_window unless you paste it by hand, proves
 it by real token requests until Redox accepts one, and then signs with it. The
 old key stays published for retire_after and is then deleted. No read of token
@@ -44,8 +44,8 @@ func (e *engine) rotateKey(ctx context.Context, r *request) (*logical.Response, 
 	return e.beginRotation(ctx, r, k)
 }
 
-// beginRotation begins the rotation to the pending key, or to k when there is none.
-// The client's worker does the rest.
+// beginRotation begins the rotation to the pending key, or to k when no key is
+// pending. The client's worker does the rest.
 func (e *engine) beginRotation(ctx context.Context, r *request, k *keyring.Key) (*logical.Response, error) {
 	var c *config
 	err := e.update(ctx, r, func(s *state) (err error) {

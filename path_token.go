@@ -101,9 +101,9 @@ func (e *engine) reusedToken(
 	return resp, outcomeReused, nil
 }
 
-// fetchToken requests a token to hand out again. It runs in a goroutine of its
-// own, whose panic would end the process, and maybe nobody waits for it: so an
-// error is logged, if the request before did not fail as well.
+// fetchToken requests a token for the cache. It runs in a goroutine of its own, so it
+// must recover from panics. It logs the error because possibly no reader waits for
+// it, but only the first of a series of errors.
 func (e *engine) fetchToken(ctx context.Context, r *request, v *view, again bool) (t *issued, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -116,11 +116,11 @@ func (e *engine) fetchToken(ctx context.Context, r *request, v *view, again bool
 	return t, err
 }
 
-// secondsLeft returns the whole seconds that the token has left at least.
+// secondsLeft returns how many whole seconds of life the token has left.
 func (t *issued) secondsLeft(now time.Time) int64 { return int64(max(t.Left(now), 0) / time.Second) }
 
-// response returns the token for a reader. left and ttl are in seconds: how much
-// of its life is left, and when the reader should come back.
+// response returns the response with the token. left is how long the token remains
+// valid, ttl when the reader should come back, both in seconds.
 func (t *issued) response(left, ttl int64) *logical.Response {
 	at := t.RequestedAt.UTC()
 	resp := &logical.Response{Data: map[string]any{
@@ -143,9 +143,10 @@ func (t *issued) response(left, ttl int64) *logical.Response {
 	return resp
 }
 
-// comeBack returns after how many seconds a reader should fetch the next
-// token: a margin of at most a minute and a fifth before the end, and up to
-// a thirtieth less at random, so that readers that started together drift apart.
+// comeBack returns after how many seconds a reader should fetch the next token. That
+// is before the end of the token by a fifth of its remaining life, at most a minute,
+// and by up to a thirtieth more, chosen at random, so that readers that started
+// together do not stay together.
 func comeBack(left int64) int64 {
 	ttl := left - min(60, left/5)
 	if spread := left / 30; spread > 0 {

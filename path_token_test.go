@@ -49,7 +49,8 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// The time that Redox takes is not promised to the reader.
+// The life of a token is counted from the request: expires_in is shorter by the time
+// that Redox took to answer.
 func TestTokenTimeIsCountedFromTheRequest(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -68,7 +69,8 @@ func TestTokenScope(t *testing.T) {
 	}
 }
 
-// An unconfigured token lists all that is missing, in the order in which to do it.
+// A read of token without a config and a key lists everything that is missing, in the
+// order in which to do it.
 func TestTokenUnconfigured(t *testing.T) {
 	const noKey, noConfig = "no signing key: write to redox/keys/generate", "no client ID: write client_id to redox/config"
 	m := newMount(t)
@@ -97,7 +99,7 @@ func TestTokenUnconfigured(t *testing.T) {
 func TestTokenClocks(t *testing.T) {
 	for name, test := range map[string]struct {
 		sandbox time.Duration // how far Redox's clock is ahead
-		want    string        // empty: a token
+		want    string        // empty: the read succeeds
 	}{
 		"14 s behind, within leeway and Redox's 10 s": {-14 * time.Second, ""},
 		"Redox behind":       {-2 * time.Minute, "the clock here is ahead of Redox's by "},
@@ -112,12 +114,12 @@ func TestTokenClocks(t *testing.T) {
 				m.read("token")
 				return
 			}
-			m.fails(400, logical.ReadOperation, "token", nil, test.want, "mend the clock")
+			m.fails(400, logical.ReadOperation, "token", nil, test.want, "fix the clock")
 		})
 	}
 }
 
-// A reader who goes away ends the request.
+// A reader who gives up ends the request to Redox.
 func TestTokenGivenUp(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -160,8 +162,8 @@ func TestTokenLifetimes(t *testing.T) {
 	}
 }
 
-// The hint is never later than the margin allows, never zero, and not the same
-// for all readers.
+// ttl is never later than the margin allows, never zero, and not the same for all
+// readers.
 func TestComeBack(t *testing.T) {
 	for _, test := range []struct{ left, earliest, latest int64 }{
 		{300, 230, 240}, {3600, 3420, 3540}, {60, 46, 48}, {30, 23, 24}, {29, 24, 24}, {5, 4, 4}, {2, 2, 2}, {1, 1, 1}, {0,
@@ -181,7 +183,8 @@ func TestComeBack(t *testing.T) {
 	}
 }
 
-// reusing is a mount whose token lives 300 s, of which 60 are its margin.
+// reusing returns a mount that reuses tokens. A token lives 300 s, and its margin is
+// the last 60 of them.
 func reusing(t *testing.T) *mount {
 	t.Helper()
 	m := newMount(t)
@@ -192,7 +195,8 @@ func reusing(t *testing.T) *mount {
 // settled waits until no call of the token cache is under way.
 func (m *mount) settled() { m.backend.tokens.Wait() }
 
-// later reads the token after so long, and waits for what that began.
+// later reads the token after d, and waits for a call that this read may have
+// started.
 func (m *mount) later(d time.Duration) map[string]any {
 	m.t.Helper()
 	m.settled()
@@ -207,9 +211,9 @@ func (m *mount) later(d time.Duration) map[string]any {
 
 func (m *mount) asked() int { return len(m.sandbox.Assertions()) }
 
-// One token is handed out until its margin is near, and says truly what it has
-// left and when the next one comes. Then it is renewed before anybody waits.
-// Clients share nothing.
+// The same token is handed out until shortly before its margin, with the right
+// remaining life. Then the next one is fetched before a reader has to wait for it.
+// Clients share no token.
 func TestReuse(t *testing.T) {
 	m := reusing(t)
 	first := m.read("token")
@@ -239,7 +243,7 @@ func TestReuse(t *testing.T) {
 	}
 }
 
-// A reader who gives up does not take the token from those who wait on.
+// If a reader gives up, the others who wait for the same token still get it.
 func TestReuseReaderGivesUp(t *testing.T) {
 	m := reusing(t)
 	m.sandbox.SetFault(redoxtest.FaultSlow, 1)
@@ -260,7 +264,7 @@ func TestReuseReaderGivesUp(t *testing.T) {
 	}
 }
 
-// What shaped a token changes, or may have: it is not handed out again.
+// A token is not handed out again after a change that affects it, or may affect it.
 func TestReuseEnds(t *testing.T) {
 	for name, change := range map[string]func(m *mount){
 		"the config is written": func(m *mount) { m.write("config", map[string]any{"max_retries": 1}) },
@@ -309,15 +313,15 @@ func TestReuseEnds(t *testing.T) {
 	}
 }
 
-// A read that began before the config was written leaves no token to those that
-// begin after it.
+// A read that began before the config was written does not leave its token to reads
+// that begin after it.
 func TestReuseByTheConfigOfTheReader(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
 	m.ready("", map[string]any{"reuse_tokens": true})
 	reads := 0
 	storage.got = func() {
-		if reads++; reads != 2 { // the config was read, the ring is being read
+		if reads++; reads != 2 { // the config was read, and now the ring is being read
 			return
 		}
 		storage.got = nil
@@ -329,7 +333,8 @@ func TestReuseByTheConfigOfTheReader(t *testing.T) {
 	}
 }
 
-// Of a client that is gone nothing stays, also when a read of it was under way.
+// Nothing of a deleted client stays in memory, even if a read was under way when it
+// was deleted.
 func TestReuseOfAClientThatIsGone(t *testing.T) {
 	m := newMount(t)
 	left := func() int { return m.backend.tokens.Len() + len(m.backend.connections.clients) }
@@ -357,7 +362,7 @@ func TestReuseOfAClientThatIsGone(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	// As a read does that had found the client just before.
+	// Do the same as a read that loaded the client just before it was deleted.
 	late := errors.New("too late")
 	if _, err := m.backend.tokens.Get(t.Context(), "acme", "its fingerprint",
 		func(context.Context, bool) (*issued, error) { return nil, late }); !errors.Is(err, late) {
@@ -385,7 +390,8 @@ func (m *mount) elsewhere() {
 	other.write("keys/next/activate", map[string]any{"force": true})
 }
 
-// renamed gives, on another node, the active key's name to another key.
+// renamed deletes the active key on another node, and imports another key there under
+// the same ID.
 func (m *mount) renamed() {
 	other := newMountOn(m.t, m.storage, systemView(0))
 	id := other.read("keys")["active"].(string)
@@ -397,7 +403,7 @@ func (m *mount) renamed() {
 	}
 }
 
-// What does not shape a token leaves it where it is.
+// A change that does not affect a token leaves it in the cache.
 func TestReuseGoesOn(t *testing.T) {
 	m := reusing(t)
 	m.ready("clients/acme/", map[string]any{"reuse_tokens": true})
@@ -416,8 +422,8 @@ func TestReuseGoesOn(t *testing.T) {
 	}
 }
 
-// While Redox cannot be had, the token is handed out to its last second, with a
-// warning once it is in its margin. One line of the log tells of it.
+// While Redox is down, the token is handed out until its last second, with a warning
+// once it is in its margin. The log has one line about the outage.
 func TestReuseRidesOutAnOutage(t *testing.T) {
 	m := reusing(t)
 	first := m.read("token")["access_token"]
@@ -450,12 +456,13 @@ func TestReuseRidesOutAnOutage(t *testing.T) {
 	if m.later(0)["access_token"] == first {
 		t.Error("after the outage the old token is handed out")
 	}
-	if log := m.log.String(); strings.Count(log, "there is no new token to hand out again") != 1 {
+	if log := m.log.String(); strings.Count(log, "no new token for the cache") != 1 {
 		t.Errorf("the log says\n%s", log)
 	}
 }
 
-// An error response does not pass by itself: a reader in the margin learns of it.
+// An error response is permanent: a reader gets it once the token is in its margin,
+// although the token is still valid.
 func TestReuseRefused(t *testing.T) {
 	m := reusing(t)
 	m.read("token")
@@ -466,7 +473,7 @@ func TestReuseRefused(t *testing.T) {
 	m.fails(400, logical.ReadOperation, "token", nil, "Public key not found", "press Save Changes")
 }
 
-// A token that is not worth showing when it comes is none.
+// A token that has less than a second to live when it arrives is an error.
 func TestTokenThatEndsAtOnce(t *testing.T) {
 	for _, reuse := range []bool{false, true} {
 		m := newMount(t)
@@ -476,17 +483,17 @@ func TestTokenThatEndsAtOnce(t *testing.T) {
 		m.backend.now = func() time.Time {
 			return clock.Add(time.Duration(len(m.sandbox.Assertions())) * 1500 * time.Millisecond)
 		}
-		m.fails(502, logical.ReadOperation, "token", nil, "the token had ended before it came")
+		m.fails(502, logical.ReadOperation, "token", nil, "the token had expired before it arrived")
 	}
 }
 
-// panics is a network that panics, with a value that may be a secret.
+// panics is an http.RoundTripper that panics, with a value that may be a secret.
 type panics struct{}
 
 func (panics) RoundTrip(*http.Request) (*http.Response, error) { panic(canary) }
 
-// A panic in the request that readers share is an error of theirs, and does
-// not end the process, nor what comes after it.
+// If the request that readers share panics, they get an error. The process goes on,
+// and the next read succeeds.
 func TestReusePanic(t *testing.T) {
 	m := reusing(t)
 	conn, err := m.backend.connections.of(defaultClient, "")
@@ -505,7 +512,8 @@ func TestReusePanic(t *testing.T) {
 	}
 }
 
-// When Vault stops the engine, no request of it goes on, and who waits is told.
+// When Vault stops the engine, its requests to Redox end, and the readers that wait
+// get an error.
 func TestReuseStops(t *testing.T) {
 	m := reusing(t)
 	m.sandbox.SetFault(redoxtest.FaultStall, -1)

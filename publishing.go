@@ -14,10 +14,10 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// authority returns the config of the client's platform client, if that may
-// publish the client's keys. Its own config says who it manages: else whoever
-// writes the config of one client could put his key on another's API key. A
-// platform client that does not exist is answered like one that may not.
+// authority returns the config of the client's platform client, or an error if the
+// platform client may not publish the client's keys. Only its own config can allow
+// that: otherwise a person who writes one client's config could put his key on the
+// API key of another. The error does not tell whether the platform client exists.
 func authority(ctx context.Context, r *request, c *config) (*config, error) {
 	p, err := loadConfig(ctx, r.Storage, c.PlatformClient)
 	if err != nil {
@@ -34,9 +34,9 @@ func authority(ctx context.Context, r *request, c *config) (*config, error) {
 	return p, nil
 }
 
-// publishTo returns what the client's keys are published to, and by whose
-// authority, as [keyring.Ring.PublishTo] compares it: empty where the engine
-// publishes nothing.
+// publishTo returns a digest of where the client's keys are published and with whose
+// rights, for [keyring.Ring.PublishTo] to compare. It is empty if the engine does not
+// publish the keys.
 func publishTo(ctx context.Context, r *request, c *config) (string, error) {
 	if c.PlatformClient == "" {
 		return "", nil
@@ -54,11 +54,11 @@ func publishTo(ctx context.Context, r *request, c *config) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
 }
 
-// change applies the outcome of a step to the ring as it is now stored.
+// change applies the outcome of a step to the ring that is stored now.
 type change func(ring *keyring.Ring, now time.Time) error
 
-// publish brings Redox's list of the client's public keys up to date, and returns
-// the change that notes in the ring how that went.
+// publish brings Redox's list of the client's public keys up to date. It returns the
+// change that records in the ring how that went.
 func (e *engine) publish(ctx context.Context, r *request, s *state) change {
 	var list []json.RawMessage
 	var added []keyring.ID
@@ -82,9 +82,9 @@ func (e *engine) publish(ctx context.Context, r *request, s *state) change {
 	}
 }
 
-// proveOwner requests a token with the client's active key from where its
-// platform client, of config p, gets its own: only who can sign for an API key
-// may have its keys changed.
+// proveOwner requests a token with the client's active key, at the token endpoint of
+// its platform client, whose config is p. Only someone who can sign for an API key
+// may change the keys of that API key.
 func (e *engine) proveOwner(ctx context.Context, r *request, s *state, p *config) error {
 	as := *p
 	as.ClientID, as.Scope = s.Config.ClientID, s.Config.Scope
@@ -92,20 +92,21 @@ func (e *engine) proveOwner(ctx context.Context, r *request, s *state, p *config
 	if err != nil {
 		return err
 	}
-	c.name = r.client // over the platform client's connection, for this one
+	c.name = r.client // use the platform client's connection, but count for this client
 	_, err = c.prove(ctx, s.Ring.Active())
 	switch {
 	case err == nil:
 		return nil
 	case isUnknownKey(err):
-		return fmt.Errorf("Redox has to know the active key before the engine may publish others beside it, so that one "+
-			"is pasted once: %w", withoutAdvice(err))
+		return fmt.Errorf("Redox must know the active key before the engine can publish others, so paste that one "+
+			"once: %w", withoutAdvice(err))
 	}
 	return fmt.Errorf("proving the active key: %w", withoutAdvice(err))
 }
 
-// updateList reads Redox's list, updates it unless it is up to date, and reads it
-// again. added are the keys that were missing, also when the update failed.
+// updateList reads Redox's list. If the list is not up to date, it updates the list
+// and reads it again. added are the keys that were missing, even if the update
+// failed.
 func (e *engine) updateList(
 	ctx context.Context, r *request, s *state, p *config,
 ) (list []json.RawMessage, added []keyring.ID, err error) {
@@ -126,8 +127,8 @@ func (e *engine) updateList(
 		return nil, nil, err
 	}
 	if found.JWKSURL != "" {
-		return nil, nil, invalid("somebody has given this API key a JWKS URL, and where there is one, Redox looks at no " +
-			"other keys: remove it in the dashboard, or platform_client here")
+		return nil, nil, invalid("somebody has given this API key a JWKS URL, and then Redox ignores all other keys: " +
+			"remove it in the dashboard, or platform_client here")
 	}
 	merged, added, changed, err := s.Ring.Merge(found.Keys)
 	if err != nil || !changed {

@@ -14,8 +14,8 @@ import (
 
 const userID = "0d9f4a52-6e2c-4c1e-9f5b-5a8f3f0f2d11"
 
-// platformReady gives the default client a key that Redox knows and a platform
-// client, which holds the API key of a user who may manage API keys.
+// platformReady gives the default client a key that Redox knows, and a platform
+// client whose user may manage API keys.
 func (m *mount) platformReady(more map[string]any) (keyID string) {
 	m.t.Helper()
 	m.write("clients/platform/keys/import", map[string]any{"private_key": testdata(m.t, "pkcs8.pem")})
@@ -32,7 +32,7 @@ func (m *mount) platformReady(more map[string]any) (keyID string) {
 	return m.ready("", settings)
 }
 
-// listed returns the key IDs on Redox's own list of the default client.
+// listed returns the key IDs in Redox's list of the default client's keys.
 func (m *mount) listed() string {
 	m.t.Helper()
 	var set struct {
@@ -53,9 +53,9 @@ func (m *mount) publication() string {
 	return m.read("keys")["publication"].(string)
 }
 
-// With a platform client nobody does anything, round after round: the engine
-// puts each new key on Redox's list, proves it when its window is over, and
-// takes the old one off when it is deleted. What others put there stays.
+// With a platform client, rotations need nobody: the engine adds each new key to
+// Redox's list, proves it after the publish window, and removes the old key from the
+// list after deleting it. Keys of others stay in the list.
 func TestPublish(t *testing.T) {
 	m := newMount(t)
 	active := m.platformReady(map[string]any{"rotation_period": "24h"})
@@ -113,8 +113,8 @@ func TestPublish(t *testing.T) {
 	}
 }
 
-// A list that keeps what it was told to drop: the rotation goes on, and the
-// deleted key is named until somebody takes it off.
+// Redox's list may keep a key that an update removed. The rotation still goes on, and
+// publication names the deleted key until somebody removes it.
 func TestPublishMerges(t *testing.T) {
 	m := newMount(t)
 	old := m.platformReady(nil)
@@ -138,9 +138,9 @@ func TestPublishMerges(t *testing.T) {
 	}
 }
 
-// Whoever writes the config of one client must not get his key onto another's
-// API key: neither by its client ID, nor by a server of his own that vouches
-// for him, nor with a key that Redox does not know.
+// A person who writes one client's config must not be able to put his key on
+// another's API key: not by setting its client ID, not with a token server of his own
+// that accepts his key, and not with a key that Redox does not know.
 func TestPublishOnlyForOwner(t *testing.T) {
 	const victim = "71b3c2c0-0000-4000-8000-000000000000"
 	for name, settings := range map[string]map[string]any{
@@ -196,8 +196,8 @@ func TestPublishOnlyForOwner(t *testing.T) {
 	})
 }
 
-// What was proved holds for that client ID at that place. When the config
-// points elsewhere, it counts for nothing.
+// A proof is valid for one client ID at one token URL. If the config changes to
+// another, it no longer counts.
 func TestPublishProvesAnew(t *testing.T) {
 	m := newMount(t)
 	m.platformReady(nil)
@@ -241,8 +241,9 @@ func TestPublishProvesAnew(t *testing.T) {
 	}
 }
 
-// Somebody empties the list in the dashboard: the next read that is refused has
-// it mended, unless it was looked at just now, and without one it is seen within the hour.
+// Somebody empties the list in the dashboard. The next read that Redox refuses makes
+// the engine repair it, unless the engine has read the list a moment ago. Without
+// such a read the engine repairs it within the hour.
 func TestPublishMendsList(t *testing.T) {
 	m := newMount(t)
 	active := m.platformReady(nil)
@@ -250,7 +251,7 @@ func TestPublishMendsList(t *testing.T) {
 	m.pass(10 * time.Minute)
 	m.register(clientID, `{"keys":[]}`)
 	m.rotate()
-	m.fails(400, logical.ReadOperation, "token", nil, "Redox does not know key "+active, "publication in redox/keys tells")
+	m.fails(400, logical.ReadOperation, "token", nil, "Redox does not know key "+active, "see publication in redox/keys")
 	m.rotate()
 	m.signs(active)
 

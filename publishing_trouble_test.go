@@ -16,13 +16,14 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// What can be in the way, what keys and check say of it, and whether the list
-// is up to date when it has been mended. Reads of token go on throughout.
+// Each problem that can prevent publishing: how it arises, what keys and check say
+// about it, and how it is fixed. Then the list becomes up to date. Reads of token
+// succeed all the time.
 var publishTroubles = map[string]struct {
 	breaks func(m *mount)
 	says   string
 	mends  func(m *mount)
-	after  time.Duration // to the next attempt, 1m when zero
+	after  time.Duration // time until the next attempt, 1m when zero
 }{
 	"the platform client does not manage it": {
 		func(m *mount) { m.write("clients/platform/config", map[string]any{"manages": "acme=" + clientID}) },
@@ -157,7 +158,8 @@ var publishTroubles = map[string]struct {
 	},
 }
 
-// platformFails has the Platform API do so after that many good answers.
+// platformFails returns a function that makes the Platform API fail with f after that
+// many good answers.
 func platformFails(f redoxtest.Fault, after int) func(*mount) {
 	return func(m *mount) { m.sandbox.SetPlatformFault(f, after, -1) }
 }
@@ -216,7 +218,8 @@ func TestPublishTrouble(t *testing.T) {
 	}
 }
 
-// The rotation's outcome is thrown away when the config points elsewhere since.
+// If the platform client loses its right to publish the keys while the engine
+// publishes them, the result is not stored.
 func TestPublishOvertaken(t *testing.T) {
 	m := newMount(t)
 	m.platformReady(nil)
@@ -231,15 +234,15 @@ func TestPublishOvertaken(t *testing.T) {
 	}
 }
 
-// Storage fails at each operation of a rotation that the engine publishes:
-// nothing is lost, and it completes.
+// Storage fails at each operation of a rotation in turn, while the engine publishes:
+// nothing is lost, and the rotation completes.
 func TestPublishSurvivesStorage(t *testing.T) {
 	t.Parallel()
 	for at := 0; ; at++ {
 		storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 		m := newMountOn(t, storage, systemView(0))
 		old := m.platformReady(nil)
-		// Generating one for each round takes long.
+		// Importing a key is faster than generating one in each round.
 		m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072b.pem")})
 		m.write("keys/rotate", nil)
 		storage.countdown = at
@@ -293,8 +296,8 @@ func TestPublishRetry(t *testing.T) {
 	m.pass(time.Minute)
 	m.rotate()
 	if got := m.publication(); !strings.Contains(got,
-		"not up to date: Redox has to know the active key before the engine may publish others beside it, so that one "+
-			"is pasted once: Redox refused") {
+		"not up to date: Redox must know the active key before the engine can publish others, so paste that one "+
+			"once: Redox refused") {
 		t.Errorf("publication: %s", got)
 	}
 	m.publish("")

@@ -6,23 +6,22 @@ import (
 	"time"
 )
 
-// recheckAfter is how long after a recheck was asked for no other one is, for
-// the same client: many reads fail for one reason.
+// recheckAfter is the shortest time between two rechecks of a client: many reads may
+// fail for the same reason.
 const recheckAfter = 10 * time.Second
 
-// rechecks notes what requests saw that a client's worker has to act on: that
-// Redox's list of keys is to be read again before that is due, and that Redox
-// accepted a key.
+// rechecks records what requests have found out and a client's worker must act on:
+// that Redox's list of keys must be read again early, or that Redox accepted a key.
 type rechecks struct {
-	mu    sync.Mutex // guards both; nothing waits under it
+	mu    sync.Mutex // guards both maps; no function waits while it holds mu
 	asked map[string]time.Time
 	due   map[string]recheck
 }
 
-// recheck says why the list is to be read again, and which key was accepted.
+// recheck says why Redox's list must be read again, and which key Redox accepted.
 type recheck struct {
-	unknownKey bool // Redox did not know a key that it listed
-	mended     bool // somebody has written the config, and may have mended why it failed
+	unknownKey bool // Redox listed a key, and then said it did not know it
+	mended     bool // somebody wrote the config, and may have fixed the cause of a failure
 	accepted   acceptance
 }
 
@@ -30,8 +29,8 @@ func newRechecks() *rechecks {
 	return &rechecks{asked: map[string]time.Time{}, due: map[string]recheck{}}
 }
 
-// ask notes that Redox did not know a client's key. It reports whether that is
-// news.
+// ask records that Redox did not know a client's key. It returns false if that was
+// recorded less than recheckAfter ago.
 func (r *rechecks) ask(client string, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -43,7 +42,7 @@ func (r *rechecks) ask(client string, now time.Time) bool {
 	return true
 }
 
-// add notes that a recheck is due.
+// add records that a recheck is due.
 func (r *rechecks) add(client string, why recheck) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -52,13 +51,13 @@ func (r *rechecks) add(client string, why recheck) {
 
 func (r *rechecks) addLocked(client string, why recheck) {
 	known := r.due[client]
-	if why.accepted.id == "" || why.accepted.n == known.accepted.n { // where it was accepted first
+	if why.accepted.id == "" || why.accepted.n == known.accepted.n { // the first acceptance counts
 		why.accepted = known.accepted
 	}
 	r.due[client] = recheck{known.unknownKey || why.unknownKey, known.mended || why.mended, why.accepted}
 }
 
-// take returns what was noted of a client, and forgets it.
+// take returns the recheck that is due for a client, and deletes it.
 func (r *rechecks) take(client string) recheck {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -67,7 +66,7 @@ func (r *rechecks) take(client string) recheck {
 	return why
 }
 
-// keep deletes what is noted of all but these clients.
+// keep deletes the records of all clients but these.
 func (r *rechecks) keep(clients map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -76,7 +75,7 @@ func (r *rechecks) keep(clients map[string]bool) {
 	maps.DeleteFunc(r.due, func(client string, _ recheck) bool { return gone(client) })
 }
 
-// forget deletes what is noted of a client.
+// forget deletes the records of a client.
 func (r *rechecks) forget(client string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

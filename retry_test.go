@@ -14,7 +14,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// A passing failure is not seen by the reader.
+// The reader does not notice a temporary failure.
 func TestTokenRetries(t *testing.T) {
 	for _, f := range []redoxtest.Fault{redoxtest.FaultReset, redoxtest.FaultUnavailable, redoxtest.FaultTruncate,
 		redoxtest.FaultNoToken} {
@@ -37,8 +37,9 @@ func TestTokenRetries(t *testing.T) {
 	})
 }
 
-// A server in trouble says how long to leave it alone: that is done, or the
-// reader is told when there is no time for it. A refusal or 429 is not repeated.
+// A server in trouble may say how long to wait before the next request. The engine
+// waits that long, or tells the reader if there is not enough time. A refusal or a
+// 429 is not repeated.
 func TestTokenRetryAfter(t *testing.T) {
 	for name, test := range map[string]struct {
 		status, attempts int
@@ -72,8 +73,8 @@ func TestTokenRetryAfter(t *testing.T) {
 	}
 }
 
-// The pause grows, is never the same for all, and is not begun when there is
-// no time for what follows.
+// The pause grows, and is random. It does not begin if there is not enough time for
+// it.
 func TestPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for tries, most := range []time.Duration{100, 200, 400} {

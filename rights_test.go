@@ -29,13 +29,13 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// quick are the settings with which a rotation takes the least time.
+// quick are the settings with the shortest rotation.
 var quick = map[string]any{"rotation_period": "60s", "publish_window": 0, "retire_after": "30s", "assertion_ttl": "30s"}
 
-// tokensForAll is a token endpoint that answers anything with a token.
+// tokensForAll is a token endpoint that answers every request with a token.
 var tokensForAll = answers(http.StatusOK, `{"access_token":"a","token_type":"Bearer","expires_in":300}`)
 
-// certificate returns a new one for 127.0.0.1, also as PEM.
+// certificate returns a new certificate for 127.0.0.1, and its PEM.
 func certificate(t *testing.T) (c *tls.Certificate, text string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -54,14 +54,13 @@ func certificate(t *testing.T) (c *tls.Certificate, text string) {
 		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-// attacker is somebody with the right to write config alone, and what he has
-// besides.
+// attacker is a person who may only write config, and what he can do besides.
 type attacker struct {
-	victim   map[string]any // settings with which Redox accepted the key
-	settings map[string]any // his own
-	differs  string         // what the warning names
+	victim   map[string]any // the settings with which Redox accepted the key
+	settings map[string]any // the attacker's settings
+	differs  string         // the fields that the warning names
 	paste    func(jwks string)
-	stand    func(there bool) // between the engine and Redox
+	stand    func(there bool) // puts the attacker between the engine and Redox, or removes him
 }
 
 var attackers = map[string]func(t *testing.T, m *mount) attacker{
@@ -116,9 +115,9 @@ var attackers = map[string]func(t *testing.T, m *mount) attacker{
 	},
 }
 
-// Whoever may write config alone has no way to the key that Redox accepted: it
-// stays, however often he has another one accepted elsewhere, and reads go on when
-// the config is as before.
+// A person who may only write config cannot make the engine delete the key that Redox
+// accepted: it stays, however often he lets his own server accept another key. When
+// the old config is restored, reads succeed again.
 func TestConfigDestroysNothing(t *testing.T) {
 	for name, arrive := range attackers {
 		t.Run(name, func(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// startRotation begins the work of rotations, unless it is under way. Vault calls
-// it when the mount is ready, and each minute.
+// startRotation starts the workers that rotate keys, unless they run already. Vault
+// calls it when the mount is ready, and each minute.
 func (e *engine) startRotation(s logical.Storage) { e.schedule.Start(e.work(s)) }
 
 func (e *engine) work(s logical.Storage) schedule.Work {
@@ -37,8 +37,8 @@ func (e *engine) work(s logical.Storage) schedule.Work {
 	}
 }
 
-// safely logs an error of do, or a panic, whose value may be a secret. After an
-// error the schedule comes back in a minute.
+// safely runs do, and logs its error or its panic; the panic's value may be a secret
+// and is not logged. After an error the schedule tries again in a minute.
 func (e *engine) safely(ctx context.Context, client string, do func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -52,13 +52,13 @@ func (e *engine) safely(ctx context.Context, client string, do func() error) (er
 	}()
 	err = do()
 	if err != nil && ctx.Err() == nil {
-		e.log.of(client, "").Error("rotation: tried again in a minute", "error", err)
+		e.log.of(client, "").Error("rotation failed: tried again in a minute", "error", err)
 	}
 	return err
 }
 
-// listClients returns the names of all clients, and frees what memory holds of
-// others: a read that began before its client was deleted may have left it.
+// listClients returns the names of all clients. It also frees memory that is used for
+// deleted clients: a read that began before the deletion may have left something.
 func (e *engine) listClients(ctx context.Context, s logical.Storage) ([]string, error) {
 	if !e.writeSafe() {
 		return nil, nil // another node does the work
@@ -80,12 +80,12 @@ func (e *engine) listClients(ctx context.Context, s logical.Storage) ([]string, 
 	return names, nil
 }
 
-// step takes one client's ring one step on, in one write at most. It returns
-// when to look again: at once after a step, and zero when nothing waits for a
-// time.
+// step does the next step for a client's ring, with at most one write. It returns
+// when to do the following one: now if it did a step, zero if there is nothing to
+// wait for.
 func (e *engine) step(ctx context.Context, s logical.Storage, client string) (next time.Time, err error) {
 	if !e.writeSafe() {
-		return time.Time{}, nil // another node does it
+		return time.Time{}, nil // the active node rotates keys
 	}
 	r := &request{Request: &logical.Request{Storage: s}, client: client, worker: true}
 	decided, step, err := e.decide(ctx, r)
@@ -102,9 +102,9 @@ func (e *engine) step(ctx context.Context, s logical.Storage, client string) (ne
 	return e.now(), e.finish(ctx, r, decided, step, apply)
 }
 
-// decide brings the ring up to date with the config and the time, and returns its
-// next step. decided is the state that the step was chosen from. It is nil when
-// there is no config or no key: then there is no step.
+// decide brings the ring up to date with the config and the time, and returns the
+// next step. decided is the state that the step is based on. It is nil if there is no
+// config or no key, and then there is no step.
 func (e *engine) decide(ctx context.Context, r *request) (decided *state, step keyring.Step, err error) {
 	recheck := e.rechecks.take(r.client)
 	err = e.update(ctx, r, func(s *state) error {
@@ -135,7 +135,7 @@ func (e *engine) decide(ctx context.Context, r *request) (decided *state, step k
 	return decided, step, err
 }
 
-// settle brings the ring up to date with the config and the time now.
+// settle brings the ring up to date with the config and the time.
 func settle(ctx context.Context, r *request, s *state, now time.Time) error {
 	to, err := publishTo(ctx, r, s.Config)
 	s.Ring.Settle(s.Config.policy(), now)
@@ -195,8 +195,8 @@ func noteProof(k *keyring.Key, ring *keyring.Ring, where string, err error, now 
 	return ring.Activate(k.ID, now)
 }
 
-// finish writes the outcome of a step, unless the state that led to it has changed
-// meanwhile: then the next look decides anew.
+// finish writes the outcome of a step. It writes nothing if the client has changed
+// meanwhile, so that this is no longer the next step or a proof no longer counts.
 func (e *engine) finish(ctx context.Context, r *request, decided *state, step keyring.Step, apply change) error {
 	var done *keyring.Ring
 	err := e.update(ctx, r, func(s *state) error {
@@ -254,8 +254,8 @@ func (e *engine) report(r *request, step keyring.Step, ring *keyring.Ring) {
 	}
 }
 
-// successorBits returns the size in bits of a key that replaces one of the given
-// size, which may be any when that was imported.
+// successorBits returns the size in bits of the next key. An imported key can have
+// any size; the next one has 2048, 3072 or 4096.
 func successorBits(bits int) int {
 	switch {
 	case bits <= 2048:

@@ -14,7 +14,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// pass lets time go by, here and at Redox.
+// pass lets d pass, on the engine's clock and on the sandbox's.
 func (m *mount) pass(d time.Duration) {
 	m.now = m.now.Add(d)
 	m.backend.now = func() time.Time { return m.now }
@@ -22,7 +22,7 @@ func (m *mount) pass(d time.Duration) {
 	m.sandbox.SetClockOffset(m.ahead)
 }
 
-// rotateAll takes each ring one step on, and returns when to look again.
+// rotateAll does one step for each ring, and returns when the next step is due.
 func (m *mount) rotateAll(ctx context.Context) (look time.Time) {
 	m.t.Helper()
 	under := m.storage
@@ -45,8 +45,8 @@ func (m *mount) rotateAll(ctx context.Context) (look time.Time) {
 	return look
 }
 
-// rotate lets the rotator do all that is due, and returns for how long it then
-// waits; zero for ever.
+// rotate does all steps that are due, and returns how long it is until the next one;
+// zero if none is planned.
 func (m *mount) rotate() time.Duration {
 	m.t.Helper()
 	for range 20 {
@@ -62,7 +62,7 @@ func (m *mount) rotate() time.Duration {
 	return 0
 }
 
-// signs reads a token, and fails unless that key signed for it.
+// signs reads a token, and fails unless it was requested with that key.
 func (m *mount) signs(keyID any) {
 	m.t.Helper()
 	if got := m.read("token")["key_id"]; got != keyID {
@@ -70,8 +70,8 @@ func (m *mount) signs(keyID any) {
 	}
 }
 
-// Pasted by hand: the engine proves again and again until somebody has, and
-// meanwhile the old key signs.
+// With pasted keys, the engine repeats the proof until somebody has pasted the key.
+// Until then the old key signs.
 func TestRotatePasted(t *testing.T) {
 	m := newMount(t)
 	old := m.ready("", nil)
@@ -93,7 +93,7 @@ func TestRotatePasted(t *testing.T) {
 	}
 	resp, err := m.request(t.Context(), logical.ReadOperation, "check", nil)
 	if err != nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0],
-		"the rotation to key "+next+" does not get on: give Redox the public half") {
+		"the rotation to key "+next+" makes no progress: give Redox the public half") {
 		t.Errorf("check: %v, %v", resp, err)
 	}
 	m.signs(old)
@@ -125,8 +125,8 @@ func TestRotatePasted(t *testing.T) {
 	}
 }
 
-// Who begins a rotation that nobody has to paste for is told so, and who looks
-// at one is told what it waits for.
+// If nobody has to paste a key, the answer to keys/rotate says so, and rotation says
+// what the key waits for.
 func TestRotateNeedsNobody(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"public_jwks": true})
@@ -140,8 +140,8 @@ func TestRotateNeedsNobody(t *testing.T) {
 	}
 }
 
-// Fetched by Redox: with a period nobody does anything, round after round, and
-// no key signs before its window is over.
+// With public_jwks and a rotation_period, rotations need nobody, and no key signs
+// before its publish window is over.
 func TestRotateFetched(t *testing.T) {
 	m := newMount(t)
 	active := any(m.ready("", map[string]any{"public_jwks": true, "rotation_period": "24h", "publish_window": "15m",
@@ -158,7 +158,7 @@ func TestRotateFetched(t *testing.T) {
 				"proved from ") {
 			t.Errorf("keys says %q", text)
 		}
-		m.publish("") // Redox fetches
+		m.publish("") // stands for Redox's fetch of the set
 		m.pass(15*time.Minute - time.Second)
 		m.rotate()
 		m.signs(active)
@@ -174,8 +174,8 @@ func TestRotateFetched(t *testing.T) {
 	}
 }
 
-// A key that is pending already is the next one; in an empty ring rotate makes
-// the first; without a config it says what is missing.
+// rotate uses a key that is pending already. In an empty ring it generates the first
+// key. Without a config it says what is missing.
 func TestRotateAdopts(t *testing.T) {
 	m := newMount(t)
 	if first := m.write("keys/rotate", nil); first["state"] != "active" {
@@ -264,8 +264,8 @@ func TestRotationSurvivesStorage(t *testing.T) {
 	}
 }
 
-// A proof is discarded when the config points elsewhere since it began, or is
-// gone.
+// The result of a proof is not used if the config was deleted or changed to another
+// client ID during the proof.
 func TestRotationOvertaken(t *testing.T) {
 	for name, overtake := range map[string]func(m *mount){
 		"another client ID": func(m *mount) { m.write("config", map[string]any{"client_id": "another"}) },
@@ -289,7 +289,7 @@ func TestRotationOvertaken(t *testing.T) {
 	}
 }
 
-// Only where storage may be written, and only with a config.
+// A standby does not rotate keys, and neither does a client without a config.
 func TestRotationElsewhere(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"rotation_period": "24h"})
@@ -307,7 +307,7 @@ func TestRotationElsewhere(t *testing.T) {
 	}
 }
 
-// start lets the rotator run as Vault does, until the test ends.
+// start starts the rotator as Vault does. It runs until the test ends.
 func (m *mount) start() {
 	m.t.Helper()
 	if err := m.backend.Initialize(m.t.Context(), &logical.InitializationRequest{Storage: m.storage}); err != nil {
@@ -315,8 +315,7 @@ func (m *mount) start() {
 	}
 }
 
-// A client whose Redox stalls keeps no other waiting, for as many steps as
-// there are.
+// A client whose Redox stalls delays no other client.
 func TestRotatorSideBySide(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -341,7 +340,7 @@ func TestRotatorSideBySide(t *testing.T) {
 	}
 }
 
-// A list that fails, or panics, is logged, the panic without its value.
+// An error or a panic while clients are listed is logged, a panic without its value.
 func TestRotatorLists(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))
@@ -378,7 +377,8 @@ func TestRotatorKnowsClients(t *testing.T) {
 	}
 }
 
-// The goroutine that Vault starts does it all by itself, once; Cleanup ends it.
+// Vault calls Initialize and PeriodicFunc several times, and only one rotator runs.
+// It rotates without further calls. Cleanup ends it.
 func TestRotator(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

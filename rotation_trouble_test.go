@@ -14,11 +14,11 @@ import (
 
 const window = 15 * time.Minute
 
-// What can happen during a rotation that Redox fetches keys for.
+// Problems during a rotation, while Redox fetches the keys.
 var rotationTroubles = map[string]struct {
 	happens func(m *mount, old, next string)
 	signs   string // old or next
-	says    string // in rotation
+	says    string // part of rotation in keys
 }{
 	"Redox is down for the whole window": {func(m *mount, _, _ string) {
 		m.sandbox.SetFault(redoxtest.FaultUnavailable, -1)
@@ -120,8 +120,8 @@ var rotationTroubles = map[string]struct {
 	}, "next", "off: there is no rotation_period"},
 }
 
-// Each ends in a served token, and in a ring that says which key signs and
-// what, if anything, is still to come.
+// After each problem a token can be read, and keys says which key signs and what
+// happens next.
 func TestRotationTrouble(t *testing.T) {
 	for name, test := range rotationTroubles {
 		t.Run(name, func(t *testing.T) {
@@ -165,8 +165,8 @@ func TestRotateAtOnce(t *testing.T) {
 	}
 }
 
-// A ring that cannot be read is looked at again in a minute, and logged unless
-// the rotator is being stopped; of two rings the one that is due first counts.
+// After an error the rotator tries again in a minute, and logs the error unless it is
+// being stopped. It wakes when the first of several rings is due.
 func TestRotatorLooksAgain(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))

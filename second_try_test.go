@@ -10,8 +10,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// Half of Redox's machines know the new key, half do not: no read fails, and
-// for a minute the old key is asked first.
+// Half of Redox's machines know the new key and half do not. No read fails, and for a
+// minute the old key is tried first.
 func TestSecondTry(t *testing.T) {
 	m := newMount(t)
 	old := m.ready("", nil)
@@ -20,7 +20,7 @@ func TestSecondTry(t *testing.T) {
 	m.publish("")
 	m.write("keys/"+next.(string)+"/activate", nil)
 	m.sandbox.SetStale(true)
-	m.signs(old) // refused with the new key, taken with the old one
+	m.signs(old) // the new key was refused, the old one accepted
 	if !strings.Contains(m.log.String(), "Redox does not know the active key everywhere yet") {
 		t.Error("the log does not tell of it")
 	}
@@ -36,7 +36,8 @@ func TestSecondTry(t *testing.T) {
 	m.signs(next)
 	m.expect(map[string]float64{"redox_retiring_key_tokens_total{client=default}": 3})
 
-	// The old key is gone at Redox: the new one is asked, whatever was remembered.
+	// Redox no longer knows the old key: the new one is tried although the old one
+	// would be first.
 	m.sandbox.SetStale(true)
 	m.signs(old)
 	m.sandbox.SetStale(false)
@@ -55,7 +56,7 @@ func TestSecondTryFails(t *testing.T) {
 	m.write("keys/"+next+"/activate", map[string]any{"force": true})
 	m.register(clientID, `{"keys":[]}`)
 	m.fails(400, logical.ReadOperation, "token", nil, "Redox does not know key "+next)
-	if n := len(m.sandbox.Assertions()); n != 3 || strings.Contains(m.log.String(), "the one before it signs") {
+	if n := len(m.sandbox.Assertions()); n != 3 || strings.Contains(m.log.String(), "an earlier key signs") {
 		t.Errorf("%d assertions were sent; the log holds %s", n, m.log)
 	}
 	m.publish("")

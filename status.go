@@ -11,11 +11,11 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// status is what a person is told about a client.
+// status is a client's state, to be described for a person.
 type status struct {
-	paths  string        // where the client's paths begin: redox/ or redox/clients/acme/
+	paths  string        // prefix of the client's paths: redox/ or redox/clients/acme/
 	config *config       // may be nil
-	ring   *keyring.Ring // has a key
+	ring   *keyring.Ring // not empty
 	now    time.Time
 	failed failure // of the last step on this node
 }
@@ -24,8 +24,8 @@ func (e *engine) statusOf(r *request, s *state) status {
 	return status{r.paths, s.Config, s.Ring, e.now(), e.failures.of(r.client)}
 }
 
-// rotation says in a sentence what comes next for the ring, and when each replaced
-// key is deleted, or why it is kept.
+// rotation says in a sentence what the ring's next step is, and when each replaced
+// key will be deleted, or why it is kept.
 func (s status) rotation() string {
 	text := s.nextRotation()
 	for _, k := range s.ring.In(keyring.Retiring) {
@@ -44,8 +44,8 @@ func (s status) rotation() string {
 	return text
 }
 
-// keeps says why the engine does not delete the retiring key k by itself, and how
-// to.
+// keeps says why the engine does not delete the retiring key k, and how a person can
+// delete it.
 func (s status) keeps(k *keyring.Key) string {
 	active := s.ring.Active()
 	why := "Redox accepted it with another client_id, token_url, audience or ca_pem than key " + string(active.ID) +
@@ -65,8 +65,8 @@ func (s status) lastFailure() string {
 	return "the last step failed at " + timestamp(s.failed.at) + " and is tried again each minute: " + s.failed.text
 }
 
-// overdue says why a rotation that should have begun has not. It is empty while
-// that is less than five minutes.
+// overdue says why a rotation that should have begun has not begun. It is empty in
+// the first five minutes.
 func (s status) overdue() string {
 	if s.config == nil {
 		return ""
@@ -85,8 +85,9 @@ func (s status) overdue() string {
 	return "the rotation is overdue since " + timestamp(due) + ": " + why
 }
 
-// movedFrom says what a change of the config means for the keys that Redox accepted
-// with the settings before, empty for nothing. before is nil when there was none.
+// movedFrom says what a change of the config means for the key that Redox accepted
+// with the old settings, empty if nothing. before is the old config, nil if there was
+// none.
 func (s status) movedFrom(before *config) string {
 	k, c := s.ring.Active(), s.config
 	if k == nil || k.Accepted == "" || k.Accepted == c.where() || before != nil && before.where() == c.where() {
@@ -116,12 +117,12 @@ func (s status) movedFrom(before *config) string {
 // warnings returns the problems that do not stop tokens yet, but will.
 func (s status) warnings() (list []string) {
 	if next := s.ring.Pending(); next != nil && next.Proofs.Refusals > 0 {
-		list = append(list, "the rotation to key "+string(next.ID)+" does not get on: "+waitsFor(s.paths, s.config, next))
+		list = append(list, "the rotation to key "+string(next.ID)+" makes no progress: "+waitsFor(s.paths, s.config, next))
 	}
 	if text := s.overdue(); text != "" {
 		list = append(list, text)
 	} else if s.failed.text != "" {
-		list = append(list, "the rotation does not get on: "+s.lastFailure())
+		list = append(list, "the rotation makes no progress: "+s.lastFailure())
 	}
 	for _, k := range s.ring.Kept(s.config.policy(), s.now) {
 		list = append(list, s.keeps(k))
@@ -147,14 +148,15 @@ func (s status) nextRotation() string {
 		return "key " + string(k.ID) + " waits for a write to " + paths + "keys/" + string(k.ID) + "/activate, or to " +
 			paths + "keys/rotate"
 	case k != nil:
-		return "key " + string(k.ID) + " waits for a write to " + paths + "keys/rotate, and no longer than " + timestamp(due)
+		return "key " + string(k.ID) + " waits for a write to " + paths + "keys/rotate; without that, its rotation begins " +
+			"at " + timestamp(due)
 	case due.IsZero():
 		return "off: there is no rotation_period"
 	}
 	return "the next begins at " + timestamp(due)
 }
 
-// waitsFor says what a rotating key waits for, and who has to do it.
+// waitsFor says what a rotating key waits for, and who has to act.
 func waitsFor(paths string, c *config, k *keyring.Key) string {
 	p := c.policy()
 	var text string
@@ -183,7 +185,8 @@ func pasteKeys(paths string) string {
 	return "give Redox the public half (vault read -field=jwks " + paths + "keys) in the dashboard and press Save Changes"
 }
 
-// publication says how Redox learns the ring's public keys, and whether it has.
+// publication says how Redox learns the ring's public keys, and whether it knows
+// them.
 func (s status) publication() string {
 	p, c := s.ring.Publication, s.config
 	switch {
@@ -204,13 +207,13 @@ func (s status) publication() string {
 	return "up to date: Redox listed every key at " + timestamp(p.ReadAt)
 }
 
-// afterAdding says what to do with a key that was added.
+// afterAdding says what to do next with a key that was added.
 func afterAdding(paths string, c *config, k *keyring.Key) string {
 	activate := paths + "keys/" + string(k.ID) + "/activate"
 	switch {
 	case k.State == keyring.Pending && c != nil && c.policy().Publishing != keyring.Manual:
-		return "write to " + paths + "keys/rotate, and the key signs when Redox knows it; or, when you know that it " +
-			"does, to " + activate
+		return "write to " + paths + "keys/rotate: the key signs as soon as Redox accepts it; or, if you know that " +
+			"Redox has the key, write to " + activate
 	case k.State == keyring.Pending:
 		return pasteKeys(paths) + ", then write to " + activate
 	case k.State == keyring.Active:
@@ -219,8 +222,8 @@ func afterAdding(paths string, c *config, k *keyring.Key) string {
 	return "nothing: the key is in the ring already, as " + string(k.State)
 }
 
-// showKey names each public field by hand, so that nothing else can slip out.
-// Without a config, nil, nothing is deleted by itself.
+// showKey lists each public field explicitly, so that no other field can be shown by
+// mistake. If c is nil, no key is deleted automatically.
 func showKey(k *keyring.Key, c *config, ring *keyring.Ring) map[string]any {
 	return map[string]any{
 		"state":           string(k.State),
@@ -233,25 +236,24 @@ func showKey(k *keyring.Key, c *config, ring *keyring.Ring) map[string]any {
 	}
 }
 
-// showKeyWithID is showKey, with its ID.
+// showKeyWithID returns the fields of showKey, and the key's ID.
 func showKeyWithID(k *keyring.Key, c *config, ring *keyring.Ring) map[string]any {
 	data := showKey(k, c, ring)
 	data[fieldKeyID] = string(k.ID)
 	return data
 }
 
-// keyFields is the schema of showKeyWithID, and more.
+// keyFields returns the schema of showKeyWithID, with the schemas in more added.
 func keyFields(more schemas) schemas {
 	fields := schemas{
-		fieldKeyID:     shown(framework.TypeString, "Key ID (kid), by default the RFC 7638 thumbprint"),
-		"state":        shown(framework.TypeString, "pending, active or retiring"),
-		"origin":       shown(framework.TypeString, "generated (never was outside Vault) or imported"),
-		"key_bits":     shown(framework.TypeInt, "Size of the modulus in bits"),
-		"created_at":   shown(framework.TypeString, "When it was generated or imported, RFC 3339"),
-		"activated_at": shown(framework.TypeString, "When it began to sign, empty for never"),
-		"retired_at":   shown(framework.TypeString, "When it was replaced, empty for not yet"),
-		"published_until": shown(framework.TypeString, "Until when a retiring key stays published, and then is deleted; "+
-			"empty for as long as nobody deletes it"),
+		fieldKeyID:        shown(framework.TypeString, "Key ID (kid), by default the RFC 7638 thumbprint"),
+		"state":           shown(framework.TypeString, "pending, active or retiring"),
+		"origin":          shown(framework.TypeString, "generated (never was outside Vault) or imported"),
+		"key_bits":        shown(framework.TypeInt, "Size of the modulus in bits"),
+		"created_at":      shown(framework.TypeString, "When it was generated or imported, RFC 3339"),
+		"activated_at":    shown(framework.TypeString, "When it began to sign, empty for never"),
+		"retired_at":      shown(framework.TypeString, "When it was replaced, empty for not yet"),
+		"published_until": shown(framework.TypeString, "When a retiring key will be deleted automatically; empty for never"),
 	}
 	for name, schema := range more {
 		fields[name] = schema
@@ -259,7 +261,8 @@ func keyFields(more schemas) schemas {
 	return fields
 }
 
-// publishedUntil returns when a replaced key is deleted by itself, empty for never.
+// publishedUntil returns when a replaced key will be deleted automatically, empty for
+// never.
 func publishedUntil(c *config, ring *keyring.Ring, k *keyring.Key) string {
 	if c == nil || k.State != keyring.Retiring || ring.Keeps(k) {
 		return ""
@@ -267,7 +270,7 @@ func publishedUntil(c *config, ring *keyring.Ring, k *keyring.Key) string {
 	return timestamp(k.RetiredAt.Add(seconds(c.RetireAfter)))
 }
 
-// timestamp is empty for what has not happened.
+// timestamp returns t in RFC 3339, or an empty string for the zero time.
 func timestamp(t time.Time) string {
 	if t.IsZero() {
 		return ""

@@ -18,8 +18,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// A client has two entries below clients/<name>/, which is also the prefix that
-// is seal-wrapped. The methods of entries alone write them.
+// A client has two entries below clients/<name>/, a prefix that is seal-wrapped. Only
+// the methods of entries write them.
 const (
 	clientsPrefix = "clients/"
 	configEntry   = "config"
@@ -29,29 +29,31 @@ const (
 func configKey(client string) string  { return clientsPrefix + client + "/" + configEntry }
 func keyringKey(client string) string { return clientsPrefix + client + "/" + keyringEntry }
 
-// state is a client as it is stored. Who loads one may change it.
+// state is a client as it is stored. Each load returns a new copy, so the caller may
+// change it.
 type state struct {
 	Config *config       // nil when there is none
 	Ring   *keyring.Ring // empty when there is none
 }
 
-// entries reads and writes the entries of clients, and keeps those that reads of
-// token and jwks need in memory: each read of storage is a call to Vault's process.
+// entries reads and writes the entries of clients. It keeps in memory what reads of
+// token and jwks need, because each read of storage is a call to Vault's process.
 type entries struct {
 	ctx     context.Context // of the mount
 	now     func() time.Time
 	onWrite func(client string, w written)
 	onRead  func(client string, configured bool) // called under the client's lock with what is stored
 
-	// locks serialise read-modify-write of a client. Clients share them (they are
-	// striped): while a function holds one, it takes no second one, makes no
-	// request, and generates no key.
+	// locks serialise read-modify-write of a client. Several clients may share a
+	// lock. While a function holds one, it must not acquire a second one, make a
+	// request, or generate a key.
 	locks []*locksutil.LockEntry
 
 	views *views
 }
 
-// written says what a write changed, or may have changed if it failed.
+// written says what a write changed. After a failed write it says what may have
+// changed.
 type written struct {
 	config  bool     // the config
 	deleted bool     // the config
@@ -94,7 +96,7 @@ func loadState(ctx context.Context, s logical.Storage, client string) (*state, e
 	return &state{c, ring}, nil
 }
 
-// loadClients returns the names of all clients that have an entry.
+// loadClients returns the names of all clients that have a stored entry.
 func loadClients(ctx context.Context, s logical.Storage) ([]string, error) {
 	names, err := store.List(ctx, s, clientsPrefix)
 	for i := range names {
@@ -103,9 +105,9 @@ func loadClients(ctx context.Context, s logical.Storage) ([]string, error) {
 	return names, err
 }
 
-// update changes a client. It gives change what is stored, and writes the entry
-// that is different afterwards, of two one at most. When change returns an error,
-// nothing is written and that error returned.
+// update changes a client: it loads the client, calls change, and writes the entry
+// that change has changed. That can be at most one of the two. If change returns an
+// error, update writes nothing and returns that error.
 func (e *entries) update(ctx context.Context, s logical.Storage, client string, change func(*state) error) error {
 	defer e.lock(client)()
 	st, err := loadState(ctx, s, client)
@@ -144,7 +146,7 @@ func (e *entries) update(ctx context.Context, s logical.Storage, client string, 
 	return nil
 }
 
-// removeConfig deletes a client's config, also one that cannot be read.
+// removeConfig deletes a client's config, even if it cannot be read.
 func (e *entries) removeConfig(ctx context.Context, s logical.Storage, client string) error {
 	defer e.lock(client)()
 	return e.removeConfigLocked(ctx, s, client)
@@ -163,9 +165,9 @@ func (e *entries) removeConfigLocked(ctx context.Context, s logical.Storage, cli
 	return e.write(client, w, func() error { return store.Delete(ctx, s, configKey(client)) })
 }
 
-// remove deletes a client, unless check, which is given its ring, returns an
-// error. It deletes the config first: a crash in between leaves a client that
-// issues nothing and can be deleted again.
+// remove deletes a client. It calls check with the client's ring first, and deletes
+// nothing if check returns an error. It deletes the config first: a crash between the
+// two deletions leaves a client that issues no tokens and can be deleted again.
 func (e *entries) remove(ctx context.Context, s logical.Storage, client string, check func(*keyring.Ring) error) error {
 	defer e.lock(client)()
 	ring, err := loadRing(ctx, s, client)
@@ -187,8 +189,8 @@ func (e *entries) lock(client string) (unlock func()) {
 	return lock.Unlock
 }
 
-// write writes an entry, then drops the client's view and calls onWrite. It does so
-// after a failed write as well: that one may have reached storage.
+// write calls do, which writes an entry, then drops the client's view and calls
+// onWrite. It does so even if the write failed: the data may have reached storage.
 func (e *entries) write(client string, w written, do func() error) error {
 	err := do()
 	if err != nil {
@@ -199,11 +201,11 @@ func (e *entries) write(client string, w written, do func() error) error {
 	return err
 }
 
-// encoded is a state in its stored form. update compares two of them, to see what
-// has changed.
+// encoded is a state in its stored form. update compares the form before and after a
+// change.
 type encoded struct {
 	config, ring []byte // nil for absent
-	active       string // which key signs
+	active       string // the key that signs
 	managed      []string
 }
 

@@ -17,13 +17,13 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// faultyStorage fails or panics at the operation that is due.
+// faultyStorage fails or panics once, after a number of operations.
 type faultyStorage struct {
 	logical.Storage
 	panics bool
 
 	mu        sync.Mutex // guards countdown among the goroutines of a rotator
-	countdown int        // operations until the fault; below zero: never
+	countdown int        // operations before the fault; below zero: no fault
 }
 
 var errStorage = errors.New("the storage is gone")
@@ -39,7 +39,7 @@ func (s *faultyStorage) due() error {
 	}
 	if s.panics {
 		var none *mount
-		_ = none.t // a fault of the runtime's own
+		_ = none.t // a panic of the Go runtime
 	}
 	return errStorage
 }
@@ -72,7 +72,8 @@ func (s *faultyStorage) List(ctx context.Context, prefix string) ([]string, erro
 	return s.Storage.List(ctx, prefix)
 }
 
-// operation is one of every kind that the engine has, on a mount that setUp made.
+// operation is a request. everyOperation has one of each kind, for a mount that setUp
+// has prepared.
 type operation struct {
 	op   logical.Operation
 	path string
@@ -114,8 +115,8 @@ func (m *mount) setUp() {
 	}
 }
 
-// Whichever storage operation fails, the answer is a 500 with the request's
-// ID, nothing is half written, and the same request succeeds afterwards.
+// If any storage operation fails, the answer is a 500 with the request's ID, nothing
+// is stored in part, and the same request succeeds afterwards.
 func TestStorageFailures(t *testing.T) {
 	t.Parallel()
 	for _, prefix := range []string{"", "clients/acme/"} {
@@ -179,8 +180,8 @@ func TestSealWrap(t *testing.T) {
 	}
 }
 
-// What every released version has stored is still read, and what this one
-// stores is what the newest of them stored.
+// This version reads what every released version has stored, and it stores the same
+// as the newest of them.
 func TestGoldenStorage(t *testing.T) {
 	m := newMount(t)
 	m.backend.now = func() time.Time { return noon }
@@ -273,7 +274,7 @@ func TestNewerStorage(t *testing.T) {
 	}
 }
 
-// Entries that were damaged in storage are a 500 that shows nothing of them.
+// An entry that was damaged in storage gives a 500 that quotes nothing of the entry.
 func TestDamagedStorage(t *testing.T) {
 	for name, test := range map[string]struct {
 		entry, old, new string
@@ -304,7 +305,7 @@ func TestDamagedStorage(t *testing.T) {
 	}
 }
 
-// While storage holds up a write of one client, another client is written.
+// A slow write of one client does not delay a write of another.
 func TestWritesOfClientsSideBySide(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
@@ -391,8 +392,9 @@ func (s *readsOf) of(client string) int {
 	return s.reads[client]
 }
 
-// A write wakes the worker of its client, and of a platform client those of the
-// clients that it manages, or managed before. All others sleep on.
+// A write wakes the worker of its client. A write of a platform client also wakes the
+// workers of the clients that it manages now or managed before. No other worker
+// wakes.
 func TestAWriteWakes(t *testing.T) {
 	storage := &readsOf{Storage: &logical.InmemStorage{}, reads: map[string]int{}}
 	m := newMountOn(t, storage, systemView(0))
@@ -424,7 +426,7 @@ func TestAWriteWakes(t *testing.T) {
 	}{{"", false}, {"managed=managed", true}, {"", true}} {
 		before := quiet()
 		m.write("clients/platform/config", map[string]any{"manages": test.manages, "max_retries": before["platform"] % 5})
-		// Two reads are of the write itself, two of the worker.
+		// The write itself reads twice, and so does the worker.
 		waitFor(t, "the client's own worker", func() bool { return storage.of("platform") >= before["platform"]+4 })
 		if test.wakes {
 			waitFor(t, "the managed client's worker", func() bool { return storage.of("managed") > before["managed"] })

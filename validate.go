@@ -22,15 +22,15 @@ const defaultClient = "default"
 
 var clientName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$`)
 
-// isClientName reports whether a further client may be called so.
+// isClientName reports whether name is valid for a client other than the default one.
 func isClientName(name string) bool {
 	return name != defaultClient && clientName.MatchString(name) && !strings.Contains(name, "..")
 }
 
-// isClient reports whether name can be that of a client, the default one included.
+// isClient reports whether name is valid for a client, including the default one.
 func isClient(name string) bool { return name == defaultClient || isClientName(name) }
 
-// unless returns nil when the rule holds, else a user error that says the rule.
+// unless returns nil if the rule holds, else a user error with the text of the rule.
 func unless(holds bool, rule string, args ...any) error {
 	if holds {
 		return nil
@@ -61,8 +61,8 @@ func checkRetireAfter(retireAfter, assertionTTL int64) error {
 		"retire_after must be at least assertion_ttl (%ds) and at most 8760h", assertionTTL)
 }
 
-// checkPeriod also keeps a ring from filling up: in the time that a replaced key
-// stays published, six rotations fit at most.
+// checkPeriod also keeps a ring from filling up: at most six rotations can begin
+// while a replaced key stays published.
 func checkPeriod(period, publishWindow, retireAfter int64) error {
 	least := max(publishWindow+60, (retireAfter+publishWindow+5)/6)
 	return unless(period == 0 || period >= least && period <= 10*year,
@@ -73,11 +73,10 @@ func checkPeriod(period, publishWindow, retireAfter int64) error {
 func checkPlatformClient(name string, publicJWKS bool) error {
 	switch {
 	case name != "" && !isClient(name):
-		return invalid("platform_client must be the name of a client: that in clients/<name>/, or default for the " +
-			"client of paths such as token")
+		return invalid("platform_client must be the name of a client: the name in clients/<name>/, or default for " +
+			"the client of paths such as token")
 	case name != "" && publicJWKS:
-		return invalid("platform_client and public_jwks exclude each other: where there is a JWKS URL, Redox looks at no " +
-			"other keys")
+		return invalid("platform_client and public_jwks exclude each other: with a JWKS URL, Redox ignores all other keys")
 	}
 	return nil
 }
@@ -127,7 +126,7 @@ func normalCA(text string) (string, error) {
 		der := block.Bytes
 		var outer asn1.RawValue
 		if _, err := asn1.Unmarshal(der, &outer); err == nil && block.Label == "TRUSTED CERTIFICATE" {
-			der = outer.FullBytes // without what OpenSSL puts behind it
+			der = outer.FullBytes // without the data that OpenSSL appends
 		}
 		if _, err := x509.ParseCertificate(der); err != nil {
 			return "", invalid("ca_pem must be PEM: certificate %d of %d cannot be read (%s), so none was stored: "+

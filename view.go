@@ -9,27 +9,28 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// rereadAfter is how long a view is used without another look at storage. A view
-// is dropped at every write here and at Vault's Invalidate. The limit is for changes
-// without either: somebody repairs storage by hand, or a write that failed reaches
-// storage later.
+// rereadAfter is how long a view is used before storage is read again. Every write on
+// this node and every Invalidate call of Vault drops the view at once. The limit is
+// for other changes: somebody repairs storage by hand, or a write that seemed to fail
+// reaches storage later.
 const rereadAfter = 10 * time.Second
 
-// view is a client as it was stored. Many read it at once, so nothing changes it.
+// view is a client as it was stored. It is read concurrently, so it must not be
+// changed.
 type view struct {
 	config      *config // nil when there is none
 	ring        *keyring.Ring
 	jwks        []byte // nil unless config has public_jwks
-	fingerprint string // of all that shapes a token; empty when there is no key
-	where       string // of what Redox accepts a key by, see config.where
+	fingerprint string // digest of all settings that affect a token; empty when there is no key
+	where       string // fingerprint of the settings that decide whether Redox accepts a key, see config.where
 	readAt      time.Time
 
 	mu      sync.Mutex // guards private
 	private map[keyring.ID]*rsa.PrivateKey
 }
 
-// signer returns the parsed private half of a key of the view's ring. It is
-// parsed once: parsing costs an eighth of a signature.
+// signer returns the parsed private half of a key of the ring. It parses each key
+// once: parsing takes an eighth of the time of a signature.
 func (v *view) signer(k *keyring.Key) (*rsa.PrivateKey, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -44,13 +45,13 @@ func (v *view) signer(k *keyring.Key) (*rsa.PrivateKey, error) {
 	return private, nil
 }
 
-// views keeps in memory what reads of token and jwks need of each client: each
-// read of storage is a call to Vault's process. A function that writes reads
-// storage, and not this.
+// views keeps in memory what reads of token and jwks need, because each read of
+// storage is a call to Vault's process. Functions that write must read storage
+// instead.
 type views struct {
 	onRead func(client string, v *view) // called under mu with what is stored
 
-	mu     sync.Mutex // guards places; nothing is read or written under it
+	mu     sync.Mutex // guards places; no storage access while it is held
 	places map[string]*place
 }
 

@@ -1,6 +1,7 @@
-// Command redox-sandbox is a Redox to test against: a token endpoint that verifies
-// client assertions as Redox documents, and API endpoints that accept exactly the
-// tokens that it issued. It keeps everything in memory and writes no files.
+// Command redox-sandbox is a server to use in tests instead of Redox: a token
+// endpoint that verifies client assertions as Redox documents, and API endpoints that
+// accept exactly the tokens that it issued. It keeps everything in memory and writes
+// no files.
 package main
 
 import (
@@ -53,9 +54,9 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 		_, _ = fmt.Fprint(errOut, usage) // there is nowhere to report this
 		flags.PrintDefaults()
 	}
-	listen := flags.String("listen", "127.0.0.1:0", "address to listen on; port 0 takes a free one")
-	url := flags.String("url", "", "base URL that clients use, such as http://redox:8080, where it is not the address: "+
-		"assertions must have its token URL as audience")
+	listen := flags.String("listen", "127.0.0.1:0", "address to listen on; port 0 picks a free one")
+	url := flags.String("url", "", "base URL that clients use, such as http://redox:8080, if it is not that of the "+
+		"address; the audience of assertions is its token URL")
 	ttl := flags.Duration("token-ttl", 5*time.Minute, "life of a token, in whole seconds")
 	faultName := flags.String("fault", "", "how every token request fails: "+faultNames())
 	offset := flags.Duration("clock-offset", 0, "how far the sandbox's clock is ahead")
@@ -75,7 +76,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 		return errors.New("-token-ttl must be at least 1s")
 	}
 	if (*clientID == "") != (*jwksFile == "") {
-		return errors.New("-client-id and -jwks go together")
+		return errors.New("-client-id and -jwks must be used together")
 	}
 	sandbox, err := redoxtest.Start(redoxtest.Options{Listen: *listen, URL: strings.TrimSuffix(*url, "/"),
 		TokenTTL: *ttl, Log: out})

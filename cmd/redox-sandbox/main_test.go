@@ -48,7 +48,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// The audience is the URL that clients use, not the address to listen on.
+// With -url, the audience is that URL and not the address to listen on.
 func TestURL(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	out, in := io.Pipe()
@@ -69,8 +69,8 @@ func TestBadFlags(t *testing.T) {
 		"-nonsense":                   "not defined",
 		"-fault nonsense":             "there is no fault of that name; there are 429, 503",
 		"-token-ttl 1ms":              "at least 1s",
-		"-client-id c":                "-client-id and -jwks go together",
-		"-jwks f":                     "-client-id and -jwks go together",
+		"-client-id c":                "-client-id and -jwks must be used together",
+		"-jwks f":                     "-client-id and -jwks must be used together",
 		"-client-id c -jwks /missing": "no such file",
 		"-client-id c -jwks main.go":  "main.go: not JSON",
 		"-listen 256.0.0.1:1":         "starting the sandbox",

@@ -1,5 +1,5 @@
-// Command vault-plugin-secrets-redox is the Redox secrets engine. Vault starts it.
-// Started by hand, it only prints its version.
+// Command vault-plugin-secrets-redox is the Redox secrets engine. Vault starts it. If
+// a person starts it, it only prints its version.
 package main
 
 import (
@@ -36,9 +36,8 @@ func run(args []string, out io.Writer) error {
 	// net/http logs unsolicited data from a server, which may be a token, and
 	// Vault logs what a plugin writes to stderr.
 	log.SetOutput(io.Discard)
-	// Only about three megabytes are in use, and each read allocates some
-	// kilobytes: with Go's default, garbage collection would run many times a
-	// second.
+	// Only about three megabytes are in use, and each read allocates some kilobytes.
+	// With Go's default, garbage collection would run many times a second.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}

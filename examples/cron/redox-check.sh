@@ -3,9 +3,9 @@
 #
 #   redox-check.sh [path of a check]...
 #
-# Without a path it is redox/check. It ends with 0 and says nothing when all is
-# well, with 1 when there is a warning, such as a rotation that waits for
-# somebody, and with 2 when no token can be had; then it says what to mend.
+# Without a path it is redox/check. It ends with 0 and prints nothing if all is well.
+# It ends with 1 if there is a warning, such as a rotation that waits for a person,
+# and with 2 if there is no token. Then it prints what to fix.
 set -u
 [ $# -gt 0 ] || set -- redox/check
 
@@ -16,7 +16,7 @@ complain() {
 	[ "$1" -le "$worst" ] || worst=$1
 }
 
-# The token is one with a period: used at least that often, it never ends.
+# This is a periodic token: it never ends if it is renewed at least once a period.
 said=$(vault token renew 2>&1 >/dev/null) || complain 2 "the Vault token of this check" "$said"
 for path; do
 	# Warnings come on stderr; the answer itself is of no interest.

@@ -43,8 +43,8 @@ api() {
 	esac
 }
 
-# missing <path> [<status>] tells whether Vault answers that there is no such
-# thing. Any other error is none of an answer: what is there would be made anew.
+# missing <path> [<status>] succeeds if Vault answers that the path does not exist. Any
+# other error ends the script: otherwise it could create again what exists already.
 missing() {
 	ask GET "$1"
 	case $status in
@@ -78,8 +78,8 @@ if [ -n "${REDOX_TOKEN_URL:-}" ]; then
 	api POST "$mount/hosts" "$hosts" >/dev/null
 fi
 api POST "$mount/config" "$(jq -n 'env | {client_id: .REDOX_CLIENT_ID} + if .REDOX_TOKEN_URL then {token_url: .REDOX_TOKEN_URL} else {} end')" >/dev/null
-# Each mount has a policy of its own: one for all would cut off the readers of
-# the mount before. Its name may have a slash, as a mount's may.
+# Each mount has its own policy. With one policy for all, the readers of an earlier
+# mount would lose access. A policy's name may have slashes, like a mount's.
 if missing "sys/policies/acl/$mount-reader"; then
 	api PUT "sys/policies/acl/$mount-reader" "$(jq -n --arg mount "$mount" '{policy: "path \"\($mount)/token\" { capabilities = [\"read\"] }"}')" >/dev/null
 fi

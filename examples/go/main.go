@@ -1,5 +1,6 @@
-// Command go searches patients at Redox, with access tokens that it reads from
-// Vault: for each family name on standard input it prints how many were found.
+// Command go searches patients at Redox. It reads a family name per line from
+// standard input, and prints how many patients were found. It reads access tokens
+// from Vault.
 package main
 
 import (
@@ -16,14 +17,14 @@ import (
 	"time"
 )
 
-// redox is for one goroutine; for several, put a mutex around accessToken.
+// redox is for one goroutine. For several, protect accessToken with a mutex.
 type redox struct {
 	http       http.Client
 	token      string
 	renew, end time.Time // when to read the next token, and when Redox refuses this one
 }
 
-// accessToken returns the token that was read last, until it is time for the next.
+// accessToken returns the last token, and reads a new one first when it is time.
 func (r *redox) accessToken(ctx context.Context) (string, error) {
 	for pause := time.Second; time.Now().After(r.renew); pause *= 2 {
 		status, err := r.read(ctx)
@@ -31,7 +32,7 @@ func (r *redox) accessToken(ctx context.Context) (string, error) {
 			// the plugin is not on this node
 			status == http.StatusNotFound && strings.Contains(err.Error(), "no handler for route")
 		if err == nil || (mayPass || status == notAsked) && time.Now().Before(r.end) {
-			break // without a new one, the old one does as long as it lives
+			break // no new token, but the old one is still valid
 		} else if !mayPass || pause > 8*time.Second {
 			return "", err
 		}
@@ -44,7 +45,8 @@ func (r *redox) accessToken(ctx context.Context) (string, error) {
 	return r.token, nil
 }
 
-// notAsked is the status if there is nothing to ask Vault with: waiting does not mend that.
+// notAsked is the status if there is no Vault token, so that Vault cannot be asked.
+// Waiting does not help.
 const notAsked = -1
 
 // read reads a token from Vault.
@@ -55,7 +57,7 @@ func (r *redox) read(ctx context.Context) (status int, err error) {
 			return notAsked, fmt.Errorf("VAULT_TOKEN_FILE: %w", err)
 		}
 	}
-	asked := time.Now() // the token's life may begin at once
+	asked := time.Now() // the token's life may begin now
 	header := http.Header{"X-Vault-Token": {strings.TrimSpace(string(token))}}
 	status, a, err := r.send(ctx, "GET", os.Getenv("VAULT_ADDR")+"/v1/redox/token", header, "")
 	if err == nil && a.Data.AccessToken == "" {
@@ -68,7 +70,8 @@ func (r *redox) read(ctx context.Context) (status int, err error) {
 	return status, err
 }
 
-// patients counts those of a family. A token that Redox refuses is replaced once.
+// patients returns how many patients have the family name. If Redox refuses the
+// token, it tries once more with a new one.
 func (r *redox) patients(ctx context.Context, family string) (total int, err error) {
 	for try := 1; ; try++ {
 		token, err := r.accessToken(ctx)
@@ -86,7 +89,7 @@ func (r *redox) patients(ctx context.Context, family string) (total int, err err
 }
 
 type answer struct {
-	Errors []string // of Vault: what to mend
+	Errors []string // of Vault: what to fix
 	Data   struct {
 		AccessToken string        `json:"access_token"`
 		TTL         time.Duration // in seconds
@@ -95,7 +98,8 @@ type answer struct {
 	Total int // of Redox
 }
 
-// send makes a request. The status is 0 unless something came that makes sense.
+// send makes a request. The status is 0 if the request succeeded, or if no usable
+// answer came.
 func (r *redox) send(ctx context.Context, method, url string, header http.Header,
 	body string) (status int, a answer, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// vault answers with a status, and with a token that is due for the next at once
-// and lives five minutes. It tells how often it was asked.
+// vault starts a server that answers with a status and a token. The token lives five
+// minutes, and is to be renewed at once. asked counts the requests.
 func vault(t *testing.T, status *int) (asked *int) {
 	asked = new(int)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -27,8 +27,8 @@ func vault(t *testing.T, status *int) (asked *int) {
 	return asked
 }
 
-// A token file that is gone leaves the old token, and is an error as soon as
-// there is none: waiting would not bring it back.
+// If the token file is missing, the old access token is used as long as it is valid.
+// Then accessToken returns an error at once, because waiting does not help.
 func TestTokenFile(t *testing.T) {
 	status := http.StatusOK
 	asked := vault(t, &status)
@@ -54,8 +54,8 @@ func TestTokenFile(t *testing.T) {
 	}
 }
 
-// Who asks may give up while the example waits for Vault, and learns from the
-// error what it waited for.
+// A caller may give up while the example waits for Vault. The error then says what
+// the example waited for.
 func TestGivenUp(t *testing.T) {
 	status := http.StatusServiceUnavailable
 	vault(t, &status)

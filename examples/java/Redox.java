@@ -20,8 +20,8 @@ import java.util.concurrent.locks.ReentrantLock;
 import java.util.stream.Collectors;
 
 /**
- * Searches patients at Redox, with access tokens that it reads from Vault: for each
- * family name on standard input it prints how many were found. Many threads may share one.
+ * Searches patients at Redox, with access tokens that it reads from Vault. For each
+ * family name on standard input it prints how many were found. It is safe for many threads.
  */
 public final class Redox {
     private static final String VAULT_ADDR = env("VAULT_ADDR"), REDOX_FHIR_BASE = env("REDOX_FHIR_BASE");
@@ -33,13 +33,13 @@ public final class Redox {
         boolean isAlive() { return System.nanoTime() - endsAt < 0; }
     }
 
-    /** A request that failed, with its HTTP status, or 0 if no answer came that makes sense. */
+    /** A request that failed, with its HTTP status, or 0 if no usable answer came. */
     private static final class Failure extends Exception {
-        /** There was nothing to ask with: waiting does not mend that. */
+        /** There is no Vault token, so Vault cannot be asked: waiting does not help. */
         static final int NOT_ASKED = -1;
 
         final int status;
-        /** Whether it may pass by itself, and is worth another try. */
+        /** Whether it may be temporary, so that another try makes sense. */
         final boolean mayPass;
 
         Failure(String message, int status) {
@@ -56,7 +56,7 @@ public final class Redox {
     private final AtomicReference<Token> last = new AtomicReference<>();
     private final ReentrantLock reading = new ReentrantLock(); // one thread at a time asks Vault
 
-    /** Returns the token that was read last, until it is time for the next. */
+    /** Returns the last token, and reads a new one first when it is time. */
     String accessToken() throws Failure, InterruptedException {
         Token old = last.get();
         if (old != null && old.isFresh()) return old.value();
@@ -108,7 +108,7 @@ public final class Redox {
         throw new Failure(url + ": the answer holds no token", 0);
     }
 
-    /** Counts the patients of a family. A token that Redox refuses is replaced once. */
+    /** Returns how many patients have the name. If Redox refuses the token, it tries once with a new one. */
     long patients(String family) throws Failure, InterruptedException {
         String url = REDOX_FHIR_BASE + "/Patient/_search";
         String form = "family=" + URLEncoder.encode(family, StandardCharsets.UTF_8);
@@ -150,7 +150,7 @@ public final class Redox {
         if (response.statusCode() != 200) {
             String reason = "no reason given";
             if (answer instanceof Map<?, ?> object && object.get("errors") instanceof List<?> errors) {
-                reason = errors.stream().map(String::valueOf).collect(Collectors.joining("; ")); // what to mend
+                reason = errors.stream().map(String::valueOf).collect(Collectors.joining("; ")); // what to fix
             }
             throw new Failure(url + ": HTTP " + response.statusCode() + ": " + reason, response.statusCode());
         }
@@ -206,7 +206,7 @@ public final class Redox {
             }
         }
 
-        /** Skips blanks, and returns what comes next, or 0 at the end. */
+        /** Skips blanks, and returns the next character, or 0 at the end. */
         private char peek() {
             while (at < text.length() && " \t\r\n".indexOf(text.charAt(at)) >= 0) at++;
             return at < text.length() ? text.charAt(at) : 0;

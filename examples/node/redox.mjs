@@ -1,4 +1,4 @@
-// Searches patients at Redox, with access tokens that it reads from Vault: for
+// Searches patients at Redox, with access tokens that it reads from Vault. For
 // each family name on standard input it prints how many were found.
 import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
@@ -6,10 +6,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 const { VAULT_ADDR, VAULT_TOKEN = "", VAULT_TOKEN_FILE, REDOX_FHIR_BASE } = process.env;
 
-let token; // the one that was read last: { value, renewAt, endsAt }
-let reading; // the promise of the next one: whoever waits for it shares it
+let token; // the last one: { value, renewAt, endsAt }
+let reading; // the promise of the next one, shared by all who wait for it
 
-// accessToken returns the token that was read last, until it is time for the next.
+// accessToken returns the last token, and reads a new one first when it is time.
 async function accessToken() {
   if (token && performance.now() < token.renewAt) return token.value;
   reading ??= nextToken().finally(() => (reading = undefined));
@@ -22,7 +22,7 @@ async function nextToken() {
     try {
       return (token = await readToken());
     } catch (error) {
-      if (error.keepsOld && token && performance.now() < token.endsAt) return token; // it does as long as it lives
+      if (error.keepsOld && token && performance.now() < token.endsAt) return token; // it is still valid
       if (!error.mayPass || pause > 8) throw error;
     }
     await sleep(pause * 1000);
@@ -46,7 +46,7 @@ async function readToken() {
   if (status === 200 && access_token) {
     return { value: access_token, renewAt: asked + ttl * 1000, endsAt: asked + expires_in * 1000 };
   }
-  const reason = answer?.errors?.join?.("; ") ?? "no answer that makes sense"; // Vault says what to mend
+  const reason = answer?.errors?.join?.("; ") ?? "no answer that makes sense"; // Vault says what to fix
   const noPlugin = status === 404 && reason.includes("no handler for route"); // on this node of Vault
   const mayPass = status === 200 || status === 429 || !(status < 500) || noPlugin;
   throw Object.assign(new Error(`reading redox/token: HTTP ${status}: ${reason}`), { mayPass, keepsOld: mayPass });

@@ -1,4 +1,4 @@
-# Sees all that is no secret, of all clients, and changes nothing.
+# Reads everything that is not secret, of all clients, and changes nothing.
 path "redox/config"           { capabilities = ["read"] }
 path "redox/keys"             { capabilities = ["read", "list"] }
 path "redox/keys/*"           { capabilities = ["read"] }

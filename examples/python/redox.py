@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Searches patients at Redox, with access tokens that it reads from Vault:
-for each family name on standard input it prints how many were found."""
+"""Searches patients at Redox, with access tokens that it reads from Vault.
+For each family name on standard input it prints how many were found."""
 
 import http.client
 import json
@@ -13,8 +13,8 @@ import urllib.request
 
 
 class Failure(Exception):
-    """A request failed, with an HTTP status, or 0 if no answer came that makes
-    sense, or NOT_ASKED if there was nothing to ask with: waiting does not mend that."""
+    """A request failed, with its HTTP status, or 0 if no usable answer came, or
+    NOT_ASKED if there is no Vault token: waiting does not help."""
 
     NOT_ASKED = -1
 
@@ -33,7 +33,7 @@ class Redox:
     renew_at = ends_at = 0.0  # when to read the next token, and when Redox refuses this one
 
     def access_token(self):
-        """Returns the token that was read last, until it is time for the next."""
+        """Returns the last token, and reads a new one first when it is time."""
         pause = 1
         while not self.token or time.monotonic() >= self.renew_at:
             try:
@@ -71,7 +71,7 @@ class Redox:
         self.token, self.renew_at, self.ends_at = token, renew_at, ends_at
 
     def patients(self, family):
-        """Counts those of a family. A token that Redox refuses is replaced once."""
+        """Returns how many have the name. If Redox refuses the token, it tries once more."""
         url = os.environ["REDOX_FHIR_BASE"] + "/Patient/_search"
         form = urllib.parse.urlencode({"family": family}).encode()
         try:
@@ -93,7 +93,7 @@ def send(url, headers, form=None):
             answer = json.load(response)
     except urllib.error.HTTPError as error:
         try:
-            reason = "; ".join(json.load(error)["errors"])  # Vault says what to mend
+            reason = "; ".join(json.load(error)["errors"])  # Vault says what to fix
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
             reason = error.reason
         raise Failure(f"{url}: HTTP {error.code}: {reason}", error.code) from None

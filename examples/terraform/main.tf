@@ -1,5 +1,5 @@
 # The engine, a key, the settings and the policies of a mount at redox/. Register
-# the plugin first: that goes with the binary, and is no matter of Terraform.
+# the plugin first: that needs the binary, and is not done with Terraform.
 
 terraform {
   required_providers {
@@ -27,13 +27,13 @@ resource "vault_mount" "redox" {
   type        = "vault-plugin-secrets-redox"
   description = "Access tokens for Redox"
 
-  # With the mount go its keys, which nobody has a copy of.
+  # Deleting the mount deletes its keys, and nobody has a copy of them.
   lifecycle {
     prevent_destroy = true
   }
 }
 
-# Vault makes the key and keeps it. The state gets the key's ID and no more.
+# Vault generates the key and keeps it. The state gets only the key's ID.
 resource "vault_generic_endpoint" "key" {
   path           = "${vault_mount.redox.path}/keys/generate"
   data_json      = jsonencode({ key_bits = 2048 })
@@ -41,15 +41,15 @@ resource "vault_generic_endpoint" "key" {
   disable_delete = true # nor to delete
   write_fields   = ["key_id"]
 
-  # To write again is to make another key. Keys are replaced by keys/rotate.
+  # Writing again would generate another key. Use keys/rotate to replace a key.
   lifecycle {
     prevent_destroy = true
     ignore_changes  = all
   }
 }
 
-# Vault has nothing but what Redox may know: the state of the keys and their
-# public halves. Never read redox/token so: the state would hold a token.
+# This reads only the state of the keys and their public halves. Never read
+# redox/token like this: Terraform's state would contain a token.
 data "vault_generic_secret" "keys" {
   path                  = "${vault_mount.redox.path}/keys"
   with_lease_start_time = false
@@ -61,8 +61,8 @@ output "jwks" {
   value = nonsensitive(data.vault_generic_secret.keys.data["jwks"])
 }
 
-# Numbers stand here in seconds, as Vault shows them: else each plan would find
-# a difference.
+# Write durations in seconds, as Vault shows them: otherwise each plan would find a
+# difference.
 resource "vault_generic_endpoint" "config" {
   count = var.client_id == null ? 0 : 1
 

@@ -1,9 +1,9 @@
-// Package assertion signs the client assertion with which a system proves to
-// Redox's token endpoint who it is: a JWT of RFC 7523 section 2.2, signed
-// RS384, with the claims of Redox's "Authenticate an OAuth API key".
+// Package assertion signs the client assertion that proves to Redox's token endpoint
+// who the client is: a JWT of RFC 7523 section 2.2, signed RS384, with the claims of
+// Redox's "Authenticate an OAuth API key".
 //
-// It is pure: time and the assertion's ID are arguments. It knows nothing of
-// HTTP or of Vault.
+// It has no side effects: time and the assertion's ID are arguments. It knows nothing
+// of HTTP or of Vault.
 package assertion
 
 import (
@@ -15,11 +15,11 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// MaxTTL is the longest life Redox allows an assertion (SMART Backend
-// Services: exp at most five minutes in the future).
+// MaxTTL is the longest life that Redox allows for an assertion (SMART Backend
+// Services: exp is at most five minutes in the future).
 const MaxTTL = 5 * time.Minute
 
-// Claims is what one assertion says.
+// Claims is the content of one assertion.
 type Claims struct {
 	ClientID string        // iss and sub: the OAuth API key's client ID
 	KeyID    string        // the header's kid, as registered at Redox

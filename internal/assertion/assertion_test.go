@@ -51,7 +51,7 @@ func claims() assertion.Claims {
 	}
 }
 
-// RS384 is deterministic, so a change of anything at all changes the bytes.
+// RS384 is deterministic, so any change of the assertion changes these bytes.
 func TestGolden(t *testing.T) {
 	const file = "testdata/assertion.jws"
 	got, err := assertion.Sign(testKey(t), claims())
@@ -72,7 +72,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// The signature and the parts are checked without a JWT library.
+// This test verifies the signature and the claims without a JWT library.
 func TestVerifiesWithTheStandardLibrary(t *testing.T) {
 	key := testKey(t)
 	c := claims()
@@ -168,7 +168,7 @@ func TestLifetimeIsWholeSeconds(t *testing.T) {
 	}
 }
 
-// A key that cannot sign is an error that names it and shows nothing of it.
+// A key that cannot sign gives an error that names its ID and quotes nothing of it.
 func TestKeyThatCannotSign(t *testing.T) {
 	tooSmall := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: testKey(t).Primes[0], E: 65537}, D: testKey(t).D}
 	_, err := assertion.Sign(tooSmall, claims())

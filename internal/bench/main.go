@@ -1,6 +1,6 @@
-// Command bench measures the engine in a real Vault, side by side with what the
-// same Vault does itself and with two plugins that do the least. Only ratios of
-// one run mean anything: machines differ, and are shared.
+// Command bench measures the engine in a real Vault. It compares it with Vault's own
+// answers and with two minimal plugins in the same Vault. Only ratios within one run
+// mean anything: machines differ, and are shared.
 package main
 
 import (

@@ -41,8 +41,8 @@ func (s *testbed) resident() (bytes int64, err error) {
 	return bytes, err
 }
 
-// processes calls see for Vault's process, with an empty name, and for the process
-// of each plugin.
+// processes calls see for Vault's process, with an empty name, and for each plugin's
+// process, with its name.
 func (s *testbed) processes(see func(plugin string, stat []string, resident int64)) error {
 	found, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {

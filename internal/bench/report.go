@@ -57,7 +57,7 @@ func (s *testbed) compare(p *printer, slice time.Duration) error {
 	return err
 }
 
-// delays measures fresh reads while Redox answers slowly.
+// delays measures reads of fresh tokens while Redox answers slowly.
 func (s *testbed) delays(p *printer, slice time.Duration) error {
 	p.line("\n## Fresh reads, by what Redox takes\n\n| delay | readers " + columns)
 	defer s.upstream.delay.Store(0)
@@ -74,7 +74,7 @@ func (s *testbed) delays(p *printer, slice time.Duration) error {
 	return nil
 }
 
-// sizes measures fresh reads with keys of several sizes.
+// sizes measures reads of fresh tokens with keys of several sizes.
 func (s *testbed) sizes(p *printer, slice time.Duration) error {
 	p.line("\n## Fresh reads, by the size of the key\n\n| | readers " + columns)
 	for _, name := range []string{"fresh", "3072", "4096"} {
@@ -87,8 +87,8 @@ func (s *testbed) sizes(p *printer, slice time.Duration) error {
 	return nil
 }
 
-// goal is a ratio between two targets that must be reached. A ratio of zero is only
-// reported.
+// goal is a ratio between the results of two targets that must be reached. A goal
+// with ratio zero is only reported.
 type goal struct {
 	of, to string
 	least  float64

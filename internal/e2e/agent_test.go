@@ -24,11 +24,11 @@ type agent struct {
 	stop func()
 
 	mu       sync.Mutex // guards all below
-	token    string     // the one in the file, empty before the first
+	token    string     // the token in the file, empty before the first
 	renewals int
 	looks    int
-	bad      []string      // what a program could not have used
-	least    time.Duration // that a token had left when it was replaced
+	bad      []string      // what a program could not have used in the file
+	least    time.Duration // the least life that a token had left when it was replaced
 }
 
 // agentCmd starts Vault Agent with examples/agent in a new directory, which
@@ -168,9 +168,9 @@ func agentsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// outageCmd begins an outage when the first agent's token has at most <left> to
-// live, and ends it after <for>. Either Vault's process is stopped, or connections
-// to it are refused: outage <left> <for> stopped|refused.
+// outageCmd begins an outage when the first agent's token has at most <left> to live,
+// and ends it after <for>. Either Vault's process is stopped (SIGSTOP), or
+// connections to it are refused: outage <left> <for> stopped|refused.
 func outageCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	left, err := time.ParseDuration(args[0])

@@ -10,12 +10,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// anyToken is a token endpoint that answers anything with a token.
+// anyToken is a token endpoint that answers every request with a token.
 func anyToken(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, `{"access_token":"worthless","token_type":"Bearer","expires_in":300}`)
 }
 
-// attackerCmd gives somebody who may write config what he needs besides:
+// attackerCmd gives a person who may write config what else he needs for an attack:
 //
 //	attacker server   a token endpoint of his own, at ATTACKER, on ATTACKER_HOST
 //	attacker network  his endpoint answers in Redox's place behind the proxy, with a certificate of attacker.pem

@@ -31,7 +31,7 @@ func unsealCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(w.waitHealth(w.vault, http.StatusOK))
 }
 
-// lost is what the operator has kept of a Vault that was lost.
+// lost holds what the operator still has of a Vault that was lost.
 type lost struct{ unseal, rootToken string }
 
 // loseCmd deletes the only node and its storage, and starts an empty Vault, with

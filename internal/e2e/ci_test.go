@@ -73,7 +73,7 @@ func gitlabJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 		Rules          []map[string]string
 		IDTokens       map[string]struct{ Aud string } `yaml:"id_tokens"`
 		Variables      map[string]string
-		BeforeScript   []string `yaml:"before_script"` // installs what is here
+		BeforeScript   []string `yaml:"before_script"` // installs programs, which are here already
 		Script         []string
 	}
 	decodeExample(ts, "gitlab/gitlab-ci.yml", &jobs)
@@ -181,7 +181,7 @@ func vaultAction(ts *testscript.TestScript, with map[string]string, said []strin
 		if err := w.asAction(http.MethodGet, parts[0], entered.Auth.ClientToken, "", &read); err != nil {
 			return nil, err
 		}
-		if read.Data["data"] != nil { // it would be taken for version 2 of KV
+		if read.Data["data"] != nil { // vault-action would treat it as an answer of KV version 2
 			ts.Fatalf("%s has a field data", parts[0])
 		}
 		value, isText := read.Data[parts[1]].(string)

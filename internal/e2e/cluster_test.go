@@ -18,8 +18,8 @@ import (
 // development mode. The script talks to node 0.
 type cluster struct {
 	nodes  []*server
-	unseal string  // key
-	dead   *server // the one that was killed
+	unseal string  // the unseal key
+	dead   *server // the node that was killed
 	lost   lost
 }
 

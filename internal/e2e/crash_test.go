@@ -14,12 +14,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// tripwire is the sandbox's log. It calls a function when a line appears for the
-// n-th time: by then Redox has done what was requested, but has not sent the
-// response.
+// tripwire is the sandbox's log. It calls a function when a line is written for the
+// n-th time. At that moment the sandbox has done what was requested, but has not sent
+// the response.
 type tripwire struct {
 	mu    sync.Mutex
-	text  string // of the line, nothing when it is not armed
+	text  string // part of the line, empty when it is not armed
 	n     int
 	act   func()
 	fired chan struct{}

@@ -9,8 +9,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The kinds of External Secrets Operator, with the fields that the example uses:
-// tools/external-secrets checks it against the whole definitions.
+// The kinds of External Secrets Operator, with the fields that the example uses.
+// tools/external-secrets checks the example against the complete definitions.
 type (
 	generator struct {
 		APIVersion string `yaml:"apiVersion"`

@@ -9,9 +9,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// killLeaderCmd kills the process of the active node (kill -9), and waits until
-// another node is active; the script talks to that one from then on. The dead
-// node's plugin keeps running until the script ends: killleader <path of a client>.
+// killLeaderCmd kills the process of the active node (kill -9). It waits until
+// another node is active and serves a token of the client; from then on, the script
+// talks to that node. The dead node's plugin keeps running until the script ends:
+// killleader <path of a client>.
 func killLeaderCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	old, err := w.leader()

@@ -12,7 +12,7 @@ import (
 )
 
 // forwarder forwards TCP connections to Vault. While it is closed, it refuses
-// connections, as a host does whose Vault has ended.
+// connections, like a host on which Vault does not run.
 type forwarder struct {
 	addr   string
 	target string
@@ -90,7 +90,7 @@ func (f *forwarder) close() error {
 		return err
 	}
 	return until(5*time.Second, func() error {
-		c, err := net.DialTimeout("tcp", f.addr, time.Second) //nolint:noctx // has a limit
+		c, err := net.DialTimeout("tcp", f.addr, time.Second) //nolint:noctx // DialTimeout has its own limit
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			return nil
 		}

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// byHand are commands of the operator's guide that a script cannot type, and
-// how they are run instead.
+// byHand lists the commands of the operator's guide that a script cannot type, and
+// says how each is run instead.
 var byHand = map[string]string{
 	"vault operator unseal":       "asks for the key on a terminal: unsealCmd has it",
 	"umask 077":                   "a shell's own",
@@ -17,22 +17,22 @@ var byHand = map[string]string{
 	"crontab redox-check.crontab": "changes the machine: operations.txtar runs what stands in it, as cron would",
 }
 
-// Each command in a console block of the operator's guide is typed by a script.
+// A script types each command in a console block of the operator's guide.
 func TestOperationsCommands(t *testing.T) {
 	typed := typedByScripts(t)
 	raw, err := os.ReadFile(filepath.Join(repository, "docs/operations.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Paths are the script's own.
+	// Scripts use paths of their own.
 	own := strings.NewReplacer(
 		"/etc/vault.d/plugins/vault-plugin-secrets-redox-0.1.0", "*/*", "/etc/vault.d/plugins/", "*/",
 		"install -D -m 0755 vault-plugin", "install -D -m 0755 */vault-plugin",
 		"install -m 0755 redox-check.sh", "install -m 0755 */cron/redox-check.sh", "/usr/local/bin/redox-check.sh",
 		"./redox-check.sh",
-		"VAULT_TOKEN=$WRAPPING_TOKEN ", "", // env does that
+		"VAULT_TOKEN=$WRAPPING_TOKEN ", "", // the env command does that in scripts
 	)
-	assigned := regexp.MustCompile(`^[A-Z0-9_]+=\$\((.*)\)$`) // capture does that
+	assigned := regexp.MustCompile(`^[A-Z0-9_]+=\$\((.*)\)$`) // the capture command does that in scripts
 	commands, blocks := 0, regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(string(raw), -1)
 	for _, block := range blocks {
 		for line := range strings.Lines(block[1]) {

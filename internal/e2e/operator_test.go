@@ -16,14 +16,15 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// inHand is how long a token must still live when an operator reads the next one: a
-// Vault may be away, and Kubernetes needs time to hand a Secret on.
+// inHand is how long a token must still live when an operator reads the next one:
+// Vault may be unavailable for a while, and Kubernetes needs time to pass a Secret
+// on.
 const inHand = 50 * time.Second
 
 type metadata struct{ Name, Namespace string }
 
-// The kinds of Vault Secrets Operator, with all fields that its resource
-// definitions have of what is used here. Another field is an error.
+// The kinds of Vault Secrets Operator. They have all fields that its resource
+// definitions define for the features used here. Any other field is an error.
 type (
 	vaultConnection struct {
 		APIVersion string `yaml:"apiVersion"`
@@ -107,8 +108,8 @@ func decode(path string, out ...any) error {
 }
 
 // operatorCmd does with a manifest what Vault Secrets Operator does: it logs in,
-// reads the token, and computes when to read the next one. It prints that, and
-// fails if the token has too little left by then: operator <connection> <manifest>.
+// reads the token, and computes when to read the next one. It prints that time, and
+// fails if the token has too little life left then: operator <connection> <manifest>.
 func operatorCmd(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, args[1], func() error {
 		var connection vaultConnection
@@ -134,8 +135,8 @@ func operatorCmd(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// refuse runs a command that takes a manifest. An error of it becomes stderr, if
-// one was expected.
+// refuse runs a command that reads a manifest. If an error was expected, it writes
+// the error to stderr.
 func refuse(ts *testscript.TestScript, neg bool, manifest string, do func() error) {
 	err := do()
 	if neg == (err == nil) {
@@ -144,8 +145,8 @@ func refuse(ts *testscript.TestScript, neg bool, manifest string, do func() erro
 	_, _ = fmt.Fprintln(ts.Stderr(), err)
 }
 
-// leaves prints how long the token of an answer will still live when its reader
-// reads the next one, and fails if that is too short.
+// leaves prints when the reader reads the next token, and how long this one lives. It
+// fails if this one has too little life left then.
 func leaves(ts *testscript.TestScript, answer []byte, soonest, latest time.Duration) error {
 	var token struct {
 		Data struct {
@@ -210,8 +211,8 @@ func (s vaultDynamicSecret) percent() int {
 	return *s.Spec.RenewalPercent
 }
 
-// comesBack computes, as the operator does, when it reads the path again: at the
-// earliest and at the latest, as a part of it is random.
+// comesBack computes, as the operator does, when it reads the path again. The result
+// is the earliest and the latest time, because part of it is random.
 func (s vaultDynamicSecret) comesBack(answer []byte) (soonest, latest time.Duration, err error) {
 	var got struct {
 		LeaseDuration int `json:"lease_duration"`

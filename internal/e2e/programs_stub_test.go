@@ -17,7 +17,7 @@ import (
 type stub struct {
 	mu           sync.Mutex
 	vault, redox string
-	status       int    // of what Vault answers
+	status       int    // the status of Vault's answers
 	asked        int    // how many tokens were read
 	refuses      string // see stubCmd
 	refused      int
@@ -31,7 +31,7 @@ type stub struct {
 //	stub redox <JSON>  the answer to a search
 //	stub refuses none  refuses no token
 //	stub refuses all   refuses each
-//	stub refuses late  refuses only token-1: once at once, and again after another was accepted
+//	stub refuses late  refuses only token-1: the first time, and again once another token was accepted
 //	stub asked <n>     fails unless n tokens were read since stub refuses
 func stubCmd(ts *testscript.TestScript, _ bool, args []string) {
 	p := &worldOf(ts).programs

@@ -23,7 +23,7 @@ import (
 // all behave the same.
 type programs struct {
 	running []*program
-	counted [3]int // what count saw last
+	counted [3]int // the counts at the last count command
 	stub    *stub  // nil unless there is one
 }
 
@@ -32,7 +32,7 @@ type program struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
 	lines chan string
-	said  bytes.Buffer // on stderr; whole when lines is closed and cmd has ended
+	said  bytes.Buffer // what it wrote to stderr; complete when lines is closed and cmd has ended
 }
 
 // languages returns the command of each program that can run here.

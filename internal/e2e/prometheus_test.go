@@ -64,9 +64,9 @@ func prometheusCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// startPrometheus changes only the address and the interval in the example. So
-// Prometheus connects over TLS to what it takes for Vault, and trusts the system's
-// certificates.
+// startPrometheus starts Prometheus with the example's config, and changes only
+// Vault's address and the interval in it. The address is that of a proxy with TLS in
+// front of Vault, because the example uses https and the system's certificates.
 func startPrometheus(ts *testscript.TestScript, tokenFile string) *prometheus {
 	w := worldOf(ts)
 	dir := ts.MkAbs("prometheus")
@@ -74,7 +74,7 @@ func startPrometheus(ts *testscript.TestScript, tokenFile string) *prometheus {
 	target, err := url.Parse(w.vault.addr)
 	ts.Check(err)
 	proxy := httputil.NewSingleHostReverseProxy(target)
-	proxy.ErrorLog = log.New(io.Discard, "", 0) // a scrape that took too long
+	proxy.ErrorLog = log.New(io.Discard, "", 0) // scrapes that took too long
 	front := httptest.NewUnstartedServer(proxy)
 	front.Config.ErrorLog = proxy.ErrorLog
 	front.StartTLS()
@@ -122,7 +122,7 @@ func runPrometheus(ts *testscript.TestScript, dir string) (*prometheus, error) {
 	}
 	ended := make(chan struct{})
 	go func() {
-		_ = cmd.Wait() // how it ended stands in what it said
+		_ = cmd.Wait() // its output says how it ended
 		close(ended)
 	}()
 	err = until(30*time.Second, func() error {

@@ -27,18 +27,18 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// redoxHosts are the names of the sandbox behind the proxy: the real ones, which
-// only the proxy connects to the sandbox.
+// redoxHosts are the real names of Redox's hosts. The proxy connects them to the
+// sandbox.
 var redoxHosts = []string{"api.redoxengine.com", "api.ca.redoxengine.com"}
 
-// gateway is the forward proxy of a hospital. Redox is only reachable through
-// it, with a certificate of a private authority, as where TLS is inspected.
+// gateway is the forward proxy of a hospital that inspects TLS: Redox can only be
+// reached through it, with a certificate of a private authority.
 type gateway struct {
 	redox *httptest.Server // terminates TLS for the sandbox
 	proxy *httptest.Server
 
 	mu     sync.Mutex       // guards all below
-	front  *httptest.Server // where the proxy leads: redox, or an attacker's
+	front  *httptest.Server // the server that the proxy leads to: redox, or an attacker's
 	denies bool
 	asked  []string // since the log was printed last
 }
@@ -84,7 +84,7 @@ func startGateway(ts *testscript.TestScript, w *world) *gateway {
 	g := &gateway{redox: httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http",
 		Host: "127.0.0.1:" + port}))}
 	g.redox.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
-	g.redox.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that do not trust it
+	g.redox.Config.ErrorLog = log.New(io.Discard, "", 0) // about clients that do not trust it
 	g.redox.StartTLS()
 	g.front = g.redox
 	g.proxy = httptest.NewServer(g)
@@ -95,7 +95,7 @@ func startGateway(ts *testscript.TestScript, w *world) *gateway {
 	return g
 }
 
-// lead makes the proxy lead to the server, from the next connection on.
+// lead makes the proxy connect to that server from the next connection on.
 func (g *gateway) lead(server *httptest.Server) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -133,7 +133,7 @@ func (g *gateway) ServeHTTP(answer http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(client, redox) // likewise
 }
 
-// certify creates an authority, and a certificate of it for a server.
+// certify creates an authority, and a server certificate that it signed.
 func certify(hosts []string) (server tls.Certificate, authority []byte, err error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

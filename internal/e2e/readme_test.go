@@ -43,7 +43,7 @@ func documents(t *testing.T) string {
 	return all
 }
 
-// variable lists what differs between two runs.
+// variable lists the parts of the output that differ between two runs.
 var variable = []struct {
 	pattern *regexp.Regexp
 	with    string
@@ -65,8 +65,8 @@ func normal(text string) string {
 	return text
 }
 
-// The README's transcript is what scripts/demo prints. Two of them run here side by
-// side. They ignore the caller's settings for Vault.
+// The README's transcript is what scripts/demo prints. This test runs two demos at
+// the same time. They must not use the caller's settings for Vault.
 func TestDemo(t *testing.T) {
 	_, block, found := strings.Cut(readme(t), "<!-- demo -->\n```console\n")
 	if !found {
@@ -102,12 +102,12 @@ func TestDemo(t *testing.T) {
 	})
 }
 
-// With --keep everything stays running until the printed command ends it. The
+// With --keep, everything keeps running until the printed command ends it. The
 // printed variables give access to it.
 func TestDemoKeep(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), filepath.Join(repository, "scripts/demo"), "--keep")
 	cmd.Env = append(os.Environ(), "VAULT_BIN="+vaultBin, "TMPDIR="+t.TempDir())
-	log, err := os.Create(filepath.Join(t.TempDir(), "log")) // a pipe would wait for what is kept
+	log, err := os.Create(filepath.Join(t.TempDir(), "log")) // a pipe would keep Run waiting
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,8 +147,8 @@ func TestDemoKeep(t *testing.T) {
 	t.Error("Vault still runs")
 }
 
-// variables matches what differs between a command as a reader types it and as a
-// script does.
+// variables matches the parts that differ between a command as a reader types it and
+// as a script does.
 var variables = regexp.MustCompile(`=\$\([^)]*\)|=[^ ]+|\$[A-Z_]+`)
 
 // pattern returns a command without its variables, comment and redirection.
@@ -189,7 +189,7 @@ func TestReadmeCommands(t *testing.T) {
 			continue
 		}
 		commands++
-		if strings.Contains(line, " -oci_image=") { // no container program is here, so Vault refuses it
+		if strings.Contains(line, " -oci_image=") { // no container program is installed here, so Vault refuses it
 			line = "! " + line
 		}
 		if !patterns[pattern(line)] {

@@ -51,7 +51,7 @@ func stepsCmd(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("docs/release.md has no block that begins with # %s", args[0])
 	}
 	block, _, _ = strings.Cut(block, "\n```")
-	if _, err := exec.LookPath("sha256sum"); err != nil { // as the page says of macOS
+	if _, err := exec.LookPath("sha256sum"); err != nil { // docs/release.md says so for macOS
 		block = strings.ReplaceAll(block, "sha256sum ", "shasum -a 256 ")
 	}
 	for _, name := range args[1:] {
@@ -66,8 +66,9 @@ func stepsCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// No script names the version, so that none has to change when it is raised after a
-// release: $DEV_VERSION is the version of a build without one.
+// No script names the version, so that scripts need no change when the version is
+// raised after a release. $DEV_VERSION is the version of a build that was not given
+// one.
 func TestScriptsNameNoVersion(t *testing.T) {
 	scripts, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(scripts) == 0 {

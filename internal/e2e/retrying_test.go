@@ -15,8 +15,8 @@ import (
 // attempts is how many times Vault's library tries by default.
 const attempts = 3
 
-// retryPause returns how long it waits after that number of failed attempts: a
-// second or one and a half after the first, twice that after the second.
+// retryPause returns how long Vault's library waits after that many failed attempts:
+// 1 to 1.5 s after the first, and twice that after the second.
 func retryPause(failed int) time.Duration {
 	return time.Duration(failed) * (time.Second + rand.N(time.Second/2))
 }
@@ -31,7 +31,7 @@ type retryingReaders struct {
 	reads, refused int
 	failed         int
 	failures       []string  // all attempts of reads that failed
-	succeeded      time.Time // the last read that did
+	succeeded      time.Time // the last read that succeeded
 	gap            time.Duration
 }
 

@@ -63,7 +63,7 @@ type readers struct {
 	stop                   context.CancelFunc
 	all                    sync.WaitGroup
 	reads, failed, refused atomic.Int64
-	first                  atomic.Value // failure
+	first                  atomic.Value // the first failure
 }
 
 // read starts 16 readers, spread over the clients at those paths.
@@ -122,13 +122,13 @@ func pasteCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(func() { cancel(); done.Wait() })
 }
 
-// keepPasting pastes the keys of the client at path into the dashboard whenever
-// they have changed.
+// keepPasting pastes a client's keys into the dashboard whenever they have changed.
+// path is the client's path.
 func (w *world) keepPasting(ctx context.Context, clientID, path string) {
 	for ctx.Err() == nil {
 		if _, answer, err := w.call(http.MethodGet, path+"/keys", ""); err == nil {
 			if set, err := field(answer, "jwks"); err == nil && set != w.sandbox.JWKS(clientID) {
-				_ = w.sandbox.Register(clientID, []byte(set)) // what is wrong shows in the rotation
+				_ = w.sandbox.Register(clientID, []byte(set)) // a failure shows in the rotation
 			}
 		}
 		wait(ctx, 500*time.Millisecond)
@@ -161,7 +161,7 @@ func rotationsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	r.end(ts)
 }
 
-// paste registers the keys of the client at path at Redox.
+// paste registers a client's keys at Redox. path is the client's path.
 func (w *world) paste(clientID, path string) error {
 	_, answer, err := w.call(http.MethodGet, path+"/keys", "")
 	if err != nil {
@@ -210,7 +210,7 @@ func leakCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	var ring struct{ Data struct{ Keys []string } }
 	ts.Check(json.Unmarshal(answer, &ring))
-	for _, id := range ring.Data.Keys { // who has the storage has those that retire, too
+	for _, id := range ring.Data.Keys { // a thief of the storage has the retiring keys, too
 		if id != next {
 			do(http.MethodDelete, id)
 		}

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// What the README says of the sandbox in one's own CI is run as a script, as CI
-// does: no command comes before the sandbox listens, and nothing is left behind.
+// A script runs the README's commands for a sandbox in CI, as a CI job does. No
+// command runs before the sandbox listens, and no process or file is left afterwards.
 func TestReadmeSandbox(t *testing.T) {
 	_, text, _ := strings.Cut(readme(t), "## The sandbox, in your own CI")
 	_, text, _ = strings.Cut(text, "```sh\n")
@@ -45,13 +45,13 @@ func TestReadmeSandbox(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "bash", "-ec", script)
 	cmd.Dir = repository
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	log, err := os.Create(filepath.Join(dir, "log")) // a pipe would wait for a sandbox that is left
+	log, err := os.Create(filepath.Join(dir, "log")) // with a pipe, Run would wait for a sandbox that keeps running
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = log, log
 	err = cmd.Run()
-	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // there is none when all is well
+	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // if all went well, none is left
 	out, readErr := os.ReadFile(log.Name())
 	if err != nil || readErr != nil {
 		t.Fatalf("%v, %v\n%s", err, readErr, out)

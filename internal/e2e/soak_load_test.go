@@ -24,11 +24,11 @@ type load struct {
 	reads, hungUp, operations, mounts atomic.Int64
 
 	mu       sync.Mutex          // guards all below
-	outage   bool                // Redox is in trouble that retries do not help against
-	over     time.Time           // when the last such trouble ended
-	excused  int                 // failures in such times
-	faults   map[string]int      // how often each came
-	actives  map[string][]string // the keys that have signed, by the client's path
+	outage   bool                // Redox fails for longer than the retries last
+	over     time.Time           // when the last such outage ended
+	excused  int                 // failures during such outages
+	faults   map[string]int      // how often each fault was set
+	actives  map[string][]string // the keys that were active, by the client's path
 	mistakes []string            // what should not have happened
 }
 
@@ -74,8 +74,8 @@ func (l *load) repeat(ctx context.Context, pause time.Duration, do func()) {
 	})
 }
 
-// ask sends a request that does not end with the load: each request that has begun
-// is completed and judged.
+// ask sends a request. The request is completed and checked even if the load ends
+// meanwhile.
 func (l *load) ask(method, path, body string) (status int, answer []byte, err error) {
 	return l.w.ask(context.Background(), l.client, l.w.vault.addr, method, path, body)
 }
@@ -127,7 +127,7 @@ func (l *load) read(path string) {
 	}
 }
 
-// hangUp reads a token with a timeout that is usually too short.
+// hangUp reads a token, and usually gives up before it gets the answer.
 func (l *load) hangUp(ctx context.Context, path string) {
 	ctx, cancel := context.WithTimeout(ctx, rand.N(20*time.Millisecond))
 	defer cancel()
@@ -196,8 +196,8 @@ func (l *load) passingMount() {
 	l.operate(http.MethodDelete, "sys/mounts/redox-passing", "")
 }
 
-// disturb gives Redox faults that rng chooses, with pauses between them. Two
-// failures are fewer than the attempts of a read; an outage is more.
+// disturb gives Redox faults that rng chooses, with pauses between them. Two failures
+// in a row are covered by the retries of a read; an outage is not.
 func (l *load) disturb(ctx context.Context, rng *rand.Rand) {
 	wait(ctx, time.Second+time.Duration(rng.Int64N(int64(4*time.Second))))
 	passing := []redoxtest.Fault{redoxtest.FaultUnavailable, redoxtest.FaultReset, redoxtest.FaultTruncate,
@@ -233,8 +233,8 @@ func (l *load) setOutage(on bool) {
 	l.outage, l.over = on, time.Now()
 }
 
-// report prints the results, and fails if something happened that must not. A
-// client that rotates must have rotated every few minutes.
+// report prints the results, and fails if there was a mistake. A client that rotates
+// must have rotated at least once every few minutes.
 func (l *load) report(t *testing.T, d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// sample is what the plugin's process used at one time.
+// sample is the use of resources by the plugin's process at one time.
 type sample struct {
 	at         time.Duration
 	reads      int64 // so far
@@ -21,7 +21,7 @@ type sample struct {
 	conns      int   // at the sandbox
 }
 
-// sample reads the figures of the process that has written last.
+// sample returns the figures of the plugin's process that wrote last.
 func (s *soak) sample() (sample, error) {
 	one := sample{conns: s.w.sandbox.Open()}
 	if s.load != nil {
@@ -51,8 +51,8 @@ func (s *soak) sample() (sample, error) {
 	return one, err
 }
 
-// quiet waits until the plugin is idle, and returns what it uses then: no
-// connection to Redox is open, and no figure falls for three seconds.
+// quiet waits until the plugin is idle, and returns what it uses then. It is idle if
+// no connection to Redox is open and no figure has fallen for three seconds.
 func (s *soak) quiet(t *testing.T) sample {
 	t.Helper()
 	var last sample
@@ -119,8 +119,9 @@ func median(part []sample, of func(sample) int64) int64 {
 	return values[len(values)/2]
 }
 
-// assertFlat fails if any figure is higher afterwards than before, or if memory has
-// grown after the first third of the time, in which it reaches its size.
+// assertFlat fails if there are more goroutines or open files after the load than
+// before it; two more are allowed. It also fails if memory has grown since the first
+// third of the time: by then it should have reached its size.
 func (s *soak) assertFlat(t *testing.T, before, after sample) {
 	t.Helper()
 	if after.goroutines > before.goroutines+2 {
@@ -142,6 +143,6 @@ func (s *soak) assertFlat(t *testing.T, before, after sample) {
 	}
 }
 
-// grown reports whether the figure has grown by more than a third, and by more than
-// a few buffers.
+// grown reports whether a figure has grown by more than a third and by more than a
+// few buffers.
 func grown(from, to int64) bool { return to > from+from/3+2<<20 }

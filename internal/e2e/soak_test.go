@@ -26,9 +26,8 @@ type soak struct {
 	start   time.Time
 }
 
-// What the engine uses does not depend on how long it has run: after the load it
-// uses no more of anything than before, and at the end no more memory than after a
-// third of the time.
+// What the engine uses does not grow with time: after the load it uses no more of
+// anything than before, and at the end no more memory than after a third of the time.
 func TestSoak(t *testing.T) {
 	if *soakFor == 0 {
 		t.Skip("scripts/soak runs it")
@@ -70,7 +69,7 @@ func newSoak(t *testing.T) *soak {
 	}
 	t.Cleanup(w.close)
 	s := &soak{w: w, watched: filepath.Join(w.dir, "watched")}
-	// Without the race detector, whose memory is not the plugin's.
+	// Build without the race detector: its memory would be measured too.
 	const name = pluginName + "-watched"
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(pluginDir, name),
 		module+"/internal/e2e/watched")
@@ -97,12 +96,12 @@ func (s *soak) must(t *testing.T, method, path, body string) {
 	}
 }
 
-// soakClient is a client of the mount: how Redox learns its keys, and its other
-// settings.
+// soakClient describes a client of the mount: how Redox learns its keys, and its
+// other settings.
 type soakClient struct {
 	path, id   string
 	publishing publishing
-	config     string // JSON, as the inside of an object
+	config     string // the inside of a JSON object
 }
 
 type publishing int
@@ -117,8 +116,8 @@ const (
 // often.
 const rotates = `"assertion_ttl":"30s","retire_after":"30s",`
 
-// soakClients are the clients whose tokens are read, and two more: platform
-// publishes for another, and spare has its keys generated and deleted.
+// soakClients are the clients whose tokens are read, and two more: platform publishes
+// the keys of another client, and keys of spare are generated and deleted.
 var soakClients = []soakClient{
 	{"redox/clients/platform", "user", manual, `"manages":["acme=pushed"],`},
 	{"redox", "fetched", jwksURL, rotates + `"publish_window":"2s","public_jwks":true,"rotation_period":"62s",`},

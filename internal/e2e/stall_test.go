@@ -23,15 +23,15 @@ type crowd struct {
 	all  sync.WaitGroup
 	size int
 
-	mu       sync.Mutex // guards all below
-	well     bool
-	since    time.Time      // when it became so
+	mu       sync.Mutex     // guards all below
+	well     bool           // Redox answers normally
+	since    time.Time      // when that began
 	answers  map[string]int // by status
-	odd      []string       // answers that a Redox in trouble does not explain
-	first    time.Duration  // after since: when somebody had a token
-	last     time.Duration  // when all of those had one that have
+	odd      []string       // answers that a stalled Redox does not explain
+	first    time.Duration  // from since until the first reader had a token
+	last     time.Duration  // from since until the last reader had a token
 	failed   int            // attempts that began after since
-	failedAt time.Duration  // when the last of those ended
+	failedAt time.Duration  // from since until the last of those ended
 	givenUp  int            // reads that began after since and failed with all retries
 	served   int
 }
@@ -161,8 +161,8 @@ func stallCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}))
 }
 
-// recoverCmd ends the stall. Stalled requests stay so, as on dead connections; new
-// requests are answered.
+// recoverCmd ends the stall. The requests that stalled stay stalled, as on dead
+// connections, and new requests are answered.
 func recoverCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	c := w.crowd
@@ -186,8 +186,8 @@ func elsewhereCmd(ts *testscript.TestScript, _ bool, args []string) {
 	vaultCmd(ts, false, []string{"write", args[1] + "/config", "client_id=" + args[0], "token_url=" + other.TokenURL()})
 }
 
-// slowest repeats a request to Vault itself, which needs the locks that every
-// request needs. The function stop returns how long the slowest one took.
+// slowest repeats a request to Vault itself. It is slow if something holds the locks
+// of Vault that all requests need. stop returns how long the slowest one took.
 func (w *world) slowest(addr string) (stop func() time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
 	worst := make(chan time.Duration, 1)
@@ -212,8 +212,8 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// withinCmd is http with a time limit, and does not delay other requests: within
-// <duration> <status> <method> <path> [<body>].
+// withinCmd does the same as http, with a time limit and without delaying other
+// requests: within <duration> <status> <method> <path> [<body>].
 func withinCmd(ts *testscript.TestScript, _ bool, args []string) {
 	limit, err := time.ParseDuration(args[0])
 	ts.Check(err)
@@ -228,9 +228,9 @@ func withinCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// latencyCmd reads each path 300 times in a row, and prints how long that took. The
-// first call sets the standard. In later calls the median must be at most twice
-// that, or 10 ms, as a shared machine is noisy: latency <path>….
+// latencyCmd reads each path 300 times in a row, and prints how long that took. In
+// later calls the median must be at most twice that of the first call, or 10 ms,
+// because a shared machine is slow at times: latency <path>….
 func latencyCmd(ts *testscript.TestScript, _ bool, args []string) {
 	const noise = 10 * time.Millisecond
 	w := worldOf(ts)

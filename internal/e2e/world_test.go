@@ -24,24 +24,24 @@ import (
 
 const repository = "../.."
 
-// canary is part of the server's HTTPS_PROXY, in the place of a proxy's password.
+// canary is part of the server's HTTPS_PROXY, where a password would be.
 const canary = "canary-of-the-proxy-password"
 
-// world is what one script has of its own: Vault, sandbox, files.
+// world is what each script has for itself: Vault, sandbox, files.
 type world struct {
 	dir     string
 	vault   *server
 	cli     string
 	sandbox *redoxtest.Sandbox
-	// stranger has a certificate that nobody trusts.
+	// stranger is a server with a certificate that nobody trusts.
 	stranger *httptest.Server
 	readers  *readers                 // nil unless some are at work
 	crowd    *crowd                   // likewise
-	idle     map[string]time.Duration // what a path takes when nothing else happens
+	idle     map[string]time.Duration // how long reads of a path take when nothing else happens
 	tripwire tripwire
 
 	rootToken string
-	cluster   *cluster // nil for the one in development mode
+	cluster   *cluster // nil in development mode
 	retrying  *retryingReaders
 	agents    []*agent
 	programs  programs
@@ -53,10 +53,10 @@ type world struct {
 	forwarder  *forwarder  // agents connect to Vault through it
 
 	mu    sync.Mutex
-	texts map[string]string // whatever was said, without tokens where they belong
+	texts map[string]string // all output, except tokens where they may be
 	keys  map[string]string // parts of the private keys that were ever stored
 
-	others map[string]string // further secrets, by what they are
+	others map[string]string // further secrets, by name
 }
 
 // server is a Vault in development mode.
@@ -167,7 +167,7 @@ func (s *server) start(dir string) error {
 		return errors.Join(err, logFile.Close())
 	}
 	go func(cmd *exec.Cmd, done chan struct{}) {
-		_ = cmd.Wait() // how it ended stands in its log
+		_ = cmd.Wait() // its log says how it ended
 		_ = logFile.Close()
 		close(done)
 	}(s.cmd, s.done)
@@ -214,7 +214,7 @@ func (s *server) stop() {
 	}
 }
 
-// asksForToken reports whether a command names the path of a token.
+// asksForToken reports whether a command reads the path of a token.
 func asksForToken(command string) bool {
 	return slices.ContainsFunc(strings.Fields(command), func(word string) bool {
 		return strings.HasSuffix(word, "/token") && !strings.Contains(word, "=")
@@ -249,8 +249,8 @@ func (w *world) ask(ctx context.Context, client *http.Client, addr, method, path
 	return resp.StatusCode, answer, err
 }
 
-// record keeps the output of a command for the scan. A token is allowed in the
-// output of a command that reads one, and nowhere else.
+// record keeps the output of a command for the scan for secrets. A token may be in
+// the output of a command that reads one, and in no other.
 func (w *world) record(command string, said ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -2,13 +2,13 @@ package keyring
 
 import "time"
 
-// A key's acceptance is where Redox first issued a token for it: a fingerprint of
-// the settings that a token request depends on. It is stored once and guards the
-// key: whoever can write the settings can have another key accepted elsewhere, and
-// must not get this one deleted by it.
+// A key's acceptance says with which settings Redox first issued a token for it: a
+// fingerprint of the settings that a token request depends on. It is stored once, and
+// protects the key. A person who may write the settings can let another server accept
+// another key. That must not lead to the deletion of this key.
 
-// Accept notes that Redox issued a token for a request that k signed, with settings
-// of the fingerprint where. Only the first time counts.
+// Accept records that Redox issued a token for a request that was signed with k, with
+// settings of the fingerprint where. Only the first acceptance is stored.
 func (k *Key) Accept(where string) {
 	if k.Accepted == "" {
 		k.Accepted = where
@@ -18,15 +18,15 @@ func (k *Key) Accept(where string) {
 	}
 }
 
-// Keeps reports whether the retiring key k is kept until somebody deletes it: the
-// active key was not accepted where k was.
+// Keeps reports whether only a person may delete the retiring key k. That is so
+// unless the active key was accepted with the same settings as k.
 func (r *Ring) Keeps(k *Key) bool {
 	active := r.Active()
 	return active == nil || k.Accepted == "" || k.Accepted != active.Accepted
 }
 
-// Kept returns the retiring keys whose time is over at now and that are kept all
-// the same, oldest first.
+// Kept returns the retiring keys that are kept although their time is over at now,
+// oldest first.
 func (r *Ring) Kept(p Policy, now time.Time) []*Key {
 	var kept []*Key
 	for _, k := range r.In(Retiring) {
@@ -37,8 +37,8 @@ func (r *Ring) Kept(p Policy, now time.Time) []*Key {
 	return kept
 }
 
-// NewestAccepted returns the retiring key that signed last of those that were
-// accepted with settings of the fingerprint where, nil when there is none.
+// NewestAccepted returns the retiring key that signed last, of those that were
+// accepted with settings of the fingerprint where. It returns nil if there is none.
 func (r *Ring) NewestAccepted(where string) *Key {
 	var newest *Key
 	for _, k := range r.In(Retiring) {
@@ -49,10 +49,10 @@ func (r *Ring) NewestAccepted(where string) *Key {
 	return newest
 }
 
-// unaccepted returns the active key when the engine has to find out by itself
-// whether Redox accepts it, else nil. It has to for a ring's first key, which has
-// a time for the request from the start, and where the answer decides on another
-// key: before a rotation, and while a key is retiring.
+// unaccepted returns the active key if the engine must find out whether Redox accepts
+// it, else nil. It must find out for a ring's first key, whose Proofs have a time
+// from the start. It must also if another key depends on the answer: before a
+// rotation, and while a key is retiring.
 func (r *Ring) unaccepted(p Policy) *Key {
 	k := r.Active()
 	if k == nil || k.Accepted != "" {

@@ -7,7 +7,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// Where a key was accepted first stands for ever.
+// The first acceptance of a key is never overwritten.
 func TestAccept(t *testing.T) {
 	r := ring(t, "a")
 	k := r.Get("a")
@@ -24,7 +24,8 @@ func TestAccept(t *testing.T) {
 	}
 }
 
-// A key goes only if the active one was accepted where it was.
+// A retiring key is deleted only if the active key was accepted with the same
+// settings.
 func TestKeeps(t *testing.T) {
 	for name, test := range map[string]struct {
 		active, retiring string
@@ -49,7 +50,8 @@ func TestKeeps(t *testing.T) {
 	}
 }
 
-// The newest of the keys that were accepted there, whatever their order and age.
+// NewestAccepted returns the newest key of those that were accepted with the given
+// settings, whatever their order in the ring and their age.
 func TestNewestAccepted(t *testing.T) {
 	at := func(id keyring.ID, minutes int, where string) *keyring.Key {
 		return key(id, func(k *keyring.Key) {

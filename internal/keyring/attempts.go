@@ -2,23 +2,24 @@ package keyring
 
 import "time"
 
-// Attempts is how something went so far that Redox may refuse.
+// Attempts records the attempts at something that Redox may refuse: a proof, or an
+// update of its list.
 type Attempts struct {
 	LastAt   time.Time `json:"last_at,omitzero"`
 	Failure  string    `json:"failure,omitzero"` // why the last one failed
 	Refusals int       `json:"refusals,omitzero"`
-	NextAt   time.Time `json:"next_at,omitzero"` // no other before
+	NextAt   time.Time `json:"next_at,omitzero"` // no attempt before this time
 }
 
-// The time between two attempts that Redox refuses doubles from the first
-// value to the second. One that was not answered costs the first.
+// The pause after a refusal is retryFirst, and it doubles with each further refusal
+// up to retryLast. The pause after an attempt without an answer is retryFirst.
 const (
 	retryFirst = time.Minute
 	retryLast  = time.Hour
 )
 
-// Refused notes that Redox refused, and why; the next attempt waits, longer
-// each time.
+// Refused records that Redox refused, and why. The pause before the next attempt is
+// longer after each refusal.
 func (a *Attempts) Refused(reason string, now time.Time) {
 	wait := retryLast
 	if a.Refusals < 6 {
@@ -28,14 +29,14 @@ func (a *Attempts) Refused(reason string, now time.Time) {
 	a.note(reason, now, wait)
 }
 
-// Unanswered notes that an attempt failed without a word from Redox.
+// Unanswered records that an attempt failed without a refusal by Redox.
 func (a *Attempts) Unanswered(reason string, now time.Time) { a.note(reason, now, retryFirst) }
 
 func (a *Attempts) note(reason string, now time.Time, wait time.Duration) {
 	a.LastAt, a.Failure, a.NextAt = now.UTC(), reason, now.UTC().Add(wait)
 }
 
-// settle mends the times that a clock which ran ahead has left behind.
+// settle corrects times in the future, which come from a clock that ran ahead.
 func (a *Attempts) settle(now time.Time) (changed bool) {
 	if a.LastAt.After(now) {
 		a.LastAt, changed = now, true

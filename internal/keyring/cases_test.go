@@ -12,9 +12,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// Each flavour in testdata/cases is accepted as the key that it is, or refused
-// in the words of expected.tsv, in bytes and as JSON has them, where a byte
-// that is no UTF-8 is U+FFFD.
+// Each file in testdata/cases is accepted, or refused with the words in expected.tsv.
+// A refused text is also tried as it is after JSON, which replaces each byte that is
+// not UTF-8 with U+FFFD: the message must be the same.
 func TestCases(t *testing.T) {
 	accepted, refused := 0, 0
 	for line := range strings.Lines(file(t, "cases/expected.tsv")) {
@@ -68,7 +68,7 @@ func isRule(err error) bool {
 	return errors.As(err, &rule)
 }
 
-// thumbprintOf computes the thumbprint from the private key that is stored.
+// thumbprintOf computes the thumbprint of the stored private key.
 func thumbprintOf(t testing.TB, k *keyring.Key) string {
 	t.Helper()
 	private, err := k.Private()

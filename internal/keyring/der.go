@@ -18,8 +18,8 @@ const (
 	isEC = "it is an EC private key: Redox's RS384 needs an RSA key"
 )
 
-// labels say what a PEM block is that holds no key in PKCS#1 or PKCS#8. The
-// first that a label contains counts.
+// labels maps a part of a PEM block's label to the message about the block. The
+// blocks hold no key in PKCS#1 or PKCS#8. The first row that matches counts.
 var labels = []struct{ part, message string }{
 	{"PGP ", "it is a key of PGP: " + wanted},
 	{"OPENSSH PRIVATE KEY", fromOpenSSH},
@@ -34,13 +34,14 @@ var labels = []struct{ part, message string }{
 	{"PARAMETERS", "it holds parameters and no key: " + wanted},
 }
 
-// severalKeys refuses to choose.
+// severalKeys returns the error for a text with more than one private key: the engine
+// does not choose one.
 func severalKeys(n int) error {
 	count := strconv.Itoa(n)
 	if n == 2 {
 		count = "two"
 	}
-	return ruleError("it holds %s private keys: give the one that is meant alone", count)
+	return ruleError("it holds %s private keys: give only the one that you mean", count)
 }
 
 func byLabel(label string) (message string) {
@@ -52,8 +53,9 @@ func byLabel(label string) (message string) {
 	return ""
 }
 
-// readPEM reads the one private key among the PEM blocks of text. What a block
-// holds counts, not its label.
+// readPEM reads the one private key among the PEM blocks of text. A block counts as
+// private by its label or its content. Its format is read from the content, whatever
+// the label says.
 func readPEM(text string) (found, error) {
 	blocks, err := pasted.Blocks(text)
 	if err != nil {
@@ -82,14 +84,15 @@ func readPEM(text string) (found, error) {
 	case shape(block.Bytes) == "" && byLabel(block.Label) != "":
 		return found{}, Rule(byLabel(block.Label))
 	case block.Bytes == nil:
-		return found{}, ruleError("between the BEGIN and the END line stands no base64: copy it again, whole")
+		return found{}, ruleError("there is no base64 between the BEGIN and the END line: copy it again, whole")
 	default:
 		return readDER(block.Bytes)
 	}
 }
 
-// shapes are what DER holds, by the types of its first elements: i INTEGER, b
-// BIT STRING, o OCTET STRING, O OBJECT IDENTIFIER, s SEQUENCE.
+// shapes lists the DER formats that the engine recognises, by the types of their
+// first elements: i INTEGER, b BIT STRING, o OCTET STRING, O OBJECT IDENTIFIER, s
+// SEQUENCE.
 var shapes = []struct{ form, name string }{
 	{"iiiiiiiii", pkcs1Form}, {"iso", pkcs8Form}, {"is", "PKCS#12"}, {"iiiiii", "DSA"}, {"ii", "public"}, {"io", "SEC 1"},
 	{"so", "encrypted"}, {"sb", "public"}, {"ssb", "certificate"}, {"O", "PKCS#7"},
@@ -100,13 +103,13 @@ const (
 	pkcs8Form = "PKCS#8"
 )
 
-// byShape says what DER is that holds no RSA private key.
+// byShape is the message about each DER format that holds no RSA private key.
 var byShape = map[string]string{
 	"PKCS#12": fromPKCS12, "SEC 1": isEC, "encrypted": isEncrypted, "public": isPublic, "certificate": isCertificate,
 	"DSA": byLabel("DSA PRIVATE KEY"), "PKCS#7": byLabel("PKCS7"),
 }
 
-// shape returns the name of what DER holds, "" when it is none of shapes.
+// shape returns the name of the format of der, "" for a format that is not in shapes.
 func shape(der []byte) string {
 	var outer, element asn1.RawValue
 	if _, err := asn1.Unmarshal(der, &outer); err != nil || outer.Tag != asn1.TagSequence {
@@ -120,7 +123,7 @@ func shape(der []byte) string {
 		}
 		form += map[int]string{
 			asn1.TagInteger: "i", asn1.TagBitString: "b", asn1.TagOctetString: "o", asn1.TagOID: "O", asn1.TagSequence: "s",
-		}[element.Tag] // nothing for other tags, such as those of attributes
+		}[element.Tag] // empty for other tags, such as those of attributes
 	}
 	for _, known := range shapes {
 		if strings.HasPrefix(form, known.form) {
@@ -152,7 +155,7 @@ func damaged(format string) error {
 	return ruleError("it is not a valid %s RSA key: copy it again, or generate another", format)
 }
 
-// checkEnd compares the length that the outer SEQUENCE tells with what is there.
+// checkEnd returns an error if der is shorter or longer than its outer SEQUENCE says.
 func checkEnd(der []byte) error {
 	if len(der) < 4 || der[0] != 0x30 {
 		return damaged("PKCS#8 or PKCS#1")
@@ -172,13 +175,13 @@ func checkEnd(der []byte) error {
 	case total > len(der):
 		return ruleError("it is cut short: %d of its %d bytes are there: copy it whole", len(der), total)
 	case total < len(der):
-		return ruleError("%d bytes stand after the key: they are no part of it, so export it again", len(der)-total)
+		return ruleError("%d bytes follow the key and do not belong to it: export it again", len(der)-total)
 	}
 	return nil
 }
 
-// readPKCS8 reads PKCS#8 (RFC 5958). Attributes, and parameters of the
-// algorithm that are absent, do not matter.
+// readPKCS8 reads PKCS#8 (RFC 5958). It ignores attributes, and accepts an algorithm
+// without parameters.
 func readPKCS8(der []byte) (numbers, error) {
 	var info struct {
 		Version   int
@@ -203,8 +206,8 @@ func readPKCS8(der []byte) (numbers, error) {
 		"RSA key")
 }
 
-// readPKCS1 reads PKCS#1 (RFC 8017 appendix A.1.2), in which each number but n
-// and e may be zero, as some programs write it. It leaves out the CRT values.
+// readPKCS1 reads PKCS#1 (RFC 8017 appendix A.1.2). Every number but n and e may be
+// zero: some programs write such keys. It ignores the CRT values.
 func readPKCS1(der []byte) (numbers, error) {
 	var key struct {
 		Version                    int

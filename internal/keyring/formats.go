@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// Messages about formats that the engine recognises and cannot read.
+// Messages about formats that the engine recognises but cannot read.
 const (
-	fromPKCS12 = "it is PKCS#12 (.p12, .pfx), which is binary: take the private key out " + outOfPKCS12
-	fromJKS    = "it is a Java keystore, which is binary: make PKCS#12 of it (keytool -importkeystore " +
-		"-srckeystore key.jks -destkeystore key.p12 -deststoretype PKCS12), and PEM of that " + outOfPKCS12
+	fromPKCS12 = "it is PKCS#12 (.p12, .pfx), which is binary: extract the private key " + outOfPKCS12
+	fromJKS    = "it is a Java keystore, which is binary: convert it to PKCS#12 (keytool -importkeystore " +
+		"-srckeystore key.jks -destkeystore key.p12 -deststoretype PKCS12), and that to PEM " + outOfPKCS12
 	outOfPKCS12 = "(openssl pkcs12 -in key.p12 -nodes -nocerts -out key.pem)"
 
 	fromDER  = "it is DER, which is binary: convert it (openssl pkey -inform DER -in key.der -out key.pem)"
-	fromBlob = "it is a PRIVATEKEYBLOB of Microsoft's, which is binary: convert it " +
+	fromBlob = "it is a Microsoft PRIVATEKEYBLOB, which is binary: convert it " +
 		"(openssl rsa -inform MSBLOB -in key.blob -out key.pem)"
 	fromOpenSSH = "it is in OpenSSH's own format: convert a copy, as the command rewrites the file " +
 		`(install -m 600 key key.pem && ssh-keygen -p -N "" -m PEM -f key.pem)`
@@ -21,7 +21,7 @@ const (
 	fromSSH    = "it is an SSH public key: the engine needs the private one"
 	fromPuTTY  = "it is a PuTTY key (.ppk): convert it (puttygen key.ppk -O private-openssh -o key.pem)"
 	fromXML    = "it is XML of .NET (RSAKeyValue): export the key as PEM (RSA.ExportPkcs8PrivateKeyPem)"
-	isJWT      = "it is a signed JWT: the engine needs the private key that signs such"
+	isJWT      = "it is a signed JWT: the engine needs the private key that signs JWTs"
 	isJWE      = "it is encrypted (a JWE): decrypt it, and give the JWK in it"
 )
 
@@ -38,7 +38,7 @@ var formats = []struct {
 	{regexp.MustCompile(`^\s*["']?eyJ[\w-]+(?:\.[\w-]*){4}["']?\s*$`), isJWE},
 }
 
-// bySight says which of formats text is, "" when it is none.
+// bySight returns the message for text if it is in one of formats, else "".
 func bySight(text string) string {
 	for _, format := range formats {
 		if format.mark.MatchString(text) {
@@ -48,8 +48,9 @@ func bySight(text string) string {
 	return ""
 }
 
-// binary says which binary format text begins as, "" when it is none. Where
-// a byte is not UTF-8, JSON has the replacement character.
+// binary returns the message for text if it is binary, else "". JSON replaces each
+// byte that is not UTF-8 with U+FFFD, so binary expects that character in place of
+// such bytes.
 func binary(text string) string {
 	head := []rune(text[:min(len(text), 256)])
 	begin := string(head[:min(len(head), 16)])

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// readJSON reads a JWK, or the one private key of a JWK Set or an array of
-// JWKs, or a text that is an array of its lines.
+// readJSON reads a JWK, or a JWK Set or an array of JWKs with one private key. It
+// also reads an array of strings that are the lines of another text.
 func readJSON(text string) (found, error) {
 	raw, err := oneValue(text)
 	if err != nil {
@@ -46,7 +46,8 @@ func readJSON(text string) (found, error) {
 	return readJWK(private[0])
 }
 
-// oneValue returns text as a JSON value. More than one value, or none, is an error.
+// oneValue returns the JSON value in text. It returns an error if there is no value,
+// or more than one.
 func oneValue(text string) (json.RawMessage, error) {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	var raw json.RawMessage
@@ -55,7 +56,7 @@ func oneValue(text string) (json.RawMessage, error) {
 	switch {
 	case errors.As(err, &syntax):
 		line, column := place(text, int(syntax.Offset)-1)
-		return nil, ruleError("the JSON is damaged at line %d, column %d: mend it there, or export the key again", line,
+		return nil, ruleError("the JSON is damaged at line %d, column %d: fix it there, or export the key again", line,
 			column)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, ruleError("the JSON is cut short: it ends before its last brace; copy it whole")
@@ -65,24 +66,25 @@ func oneValue(text string) (json.RawMessage, error) {
 	rest := text[decoder.InputOffset():]
 	next := strings.IndexAny(rest, `{["'/`)
 	switch line, column := place(text, len(text)-len(rest)+next); {
-	case next < 0: // nothing, or prose
+	case next < 0: // nothing follows, or words
 	case rest[next] == '{' || rest[next] == '[':
-		return nil, ruleError("it holds more than one JSON value, the next at line %d, column %d: give the JWK alone",
+		return nil, ruleError("it holds more than one JSON value, the next at line %d, column %d: give only the JWK",
 			line, column)
 	default:
-		return nil, ruleError("after the JSON, at line %d, column %d, stands what may belong to it: give the JWK alone",
+		return nil, ruleError("after the JSON, at line %d, column %d, is more text that may belong to it: give only the JWK",
 			line, column)
 	}
 	return raw, nil
 }
 
-// place returns the line and the column, both from 1, of a byte of text.
+// place returns the line and the column of the byte at offset, both counted from 1.
 func place(text string, offset int) (line, column int) {
 	before := text[:max(0, min(offset, len(text)))]
 	return 1 + strings.Count(before, "\n"), len(before) - strings.LastIndex(before, "\n")
 }
 
-// noJWK says of JSON which is no JWK which of its members looks like the key.
+// noJWK returns the error for JSON that is not a JWK. It names the member that looks
+// like the key.
 func noJWK(raw json.RawMessage) error {
 	var value any
 	if err := json.Unmarshal(raw, &value); err != nil {
@@ -94,24 +96,24 @@ func noJWK(raw json.RawMessage) error {
 	isKty := func(name string) bool { return strings.EqualFold(name, "kty") }
 	switch {
 	case name == "" && slices.ContainsFunc(slices.Collect(maps.Keys(object)), isKty):
-		return ruleError("it has no kty, so it is no JWK: the names of a JWK's members are in lower case")
+		return ruleError("it has no kty, so it is not a JWK: the names of a JWK's members are in lower case")
 	case name == "":
-		return ruleError(`it has no kty, so it is no JWK: that of an RSA key has "kty":"RSA"`)
+		return ruleError(`it has no kty, so it is not a JWK: the JWK of an RSA key has "kty":"RSA"`)
 	case !shown:
-		return ruleError("it is JSON and no JWK: one of its members holds a key: give that alone")
+		return ruleError("it is JSON but not a JWK: one of its members holds a key: give only that")
 	case isVariable:
-		return ruleError("it is a Postman environment and no JWK: its variable %s may be meant "+
+		return ruleError("it is a Postman environment and not a JWK: its variable %s may be meant "+
 			`(jq -r '.values[] | select(.key=="%s").value' environment.json > key.pem)`, name, name)
 	}
-	return ruleError("it is JSON and no JWK: its member %s may be meant "+
+	return ruleError("it is JSON but not a JWK: its member %s may be meant "+
 		`(jq -r '.. | ."%s"? // empty' file.json > key.pem)`, name, name)
 }
 
-// memberName is a name that is shown: no key looks so.
+// memberName matches the names that a message may show: a key never looks like this.
 var memberName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_. -]{0,31}$`)
 
-// keyMember returns the name of the first member, of value or of what is in
-// it, that looks like a private key, and whether it is a variable of Postman.
+// keyMember returns the name of the first member in value that looks like a private
+// key, at any depth. isVariable is true if it is a variable of a Postman environment.
 func keyMember(value any, name string) (member string, isVariable bool) {
 	switch v := value.(type) {
 	case string:
@@ -142,8 +144,8 @@ func keyMember(value any, name string) (member string, isVariable bool) {
 	return "", false
 }
 
-// looksPrivate reports whether text looks like a private key: PEM, PEM or DER
-// in base64, or a JWK.
+// looksPrivate reports whether text looks like a private key: PEM, a JWK, or base64
+// of PEM or DER.
 func looksPrivate(text string) bool {
 	text = strings.TrimSpace(text)
 	begins := func(prefix string) bool { return len(text) > 600 && strings.HasPrefix(text, prefix) }

@@ -14,10 +14,10 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/pasted"
 )
 
-// jwk is a JWK's members as they were written.
+// jwk holds the members of a JWK, not yet decoded.
 type jwk map[string]json.RawMessage
 
-// has reports whether the member is there and is more than null, "" or [].
+// has reports whether the member exists and is not null, "" or [].
 func (j jwk) has(name string) bool {
 	raw := strings.TrimSpace(string(j[name]))
 	return raw != "" && raw != "null" && raw != `""` && raw != "[]"
@@ -25,7 +25,7 @@ func (j jwk) has(name string) bool {
 
 func (j jwk) isPrivate() bool { return j.has("d") || j.has("p") || j.has("q") }
 
-// text returns a member that has to be a string, "" when it is absent.
+// text returns a member that must be a string, "" if it does not exist.
 func (j jwk) text(name string) (text string, err error) {
 	if j.has(name) && json.Unmarshal(j[name], &text) != nil {
 		return "", ruleError("its %s has to be a string", name)
@@ -43,7 +43,7 @@ func readJWK(j jwk) (found, error) {
 	if err == nil && kid != "" {
 		if got.id, err = ParseID(kid); err != nil {
 			err = ruleError("its kid cannot be used: %s; "+
-				"remove kid from the JWK, import it, and give Redox the public half anew", err)
+				"remove kid from the JWK, import it, and give Redox the public half again", err)
 		}
 	}
 	if err != nil {
@@ -59,12 +59,13 @@ func readJWK(j jwk) (found, error) {
 	}
 	if got.otherCertificate(j) {
 		got.warnings = append(got.warnings,
-			"the certificate in x5c is of another key than this JWK: x5c was left out, and the key imported")
+			"the certificate in x5c belongs to another key: the key was imported without x5c")
 	}
 	return got, nil
 }
 
-// checkPurpose checks the purpose that a JWK declares: alg, use and key_ops.
+// checkPurpose returns an error if the JWK is not for signing with RS384. It looks at
+// kty, alg, use and key_ops.
 func (j jwk) checkPurpose() error {
 	kty, err := j.text("kty")
 	switch {
@@ -92,7 +93,7 @@ func (j jwk) checkPurpose() error {
 		return ruleError("its use is %s and not sig: it was not made for signing, so generate another key",
 			brief(use, "another"))
 	case otherAlg:
-		return ruleError("its alg is %s, and Redox documents RS384 alone: remove alg if the key is meant for Redox",
+		return ruleError("its alg is %s, and Redox documents only RS384: remove alg if the key is meant for Redox",
 			brief(alg, "another"))
 	case j.has("oth"):
 		return ruleError("it has more than two primes (oth): RSA keys for JWT have two")
@@ -118,7 +119,8 @@ func (j jwk) checkOperations() error {
 
 var briefly = regexp.MustCompile(`^[A-Za-z0-9+_. -]{1,16}$`)
 
-// brief returns a value of alg, use or kty if it is short, else something else.
+// brief returns value, of alg, use or kty, if it is short enough to be shown, else
+// otherwise.
 func brief(value, otherwise string) string {
 	if briefly.MatchString(value) {
 		return value
@@ -128,8 +130,8 @@ func brief(value, otherwise string) string {
 
 var hexadecimal = regexp.MustCompile(`^[0-9A-Fa-f:]{128,}$`)
 
-// number reads a member that is a number in base64url; zero when it is absent.
-// It takes base64 as well, and e as the number that it is.
+// number reads a member that is a number in base64url. It also accepts base64, and
+// for e a JSON number. A member that does not exist is zero, but n and e must exist.
 func (j jwk) number(name string) (*big.Int, error) {
 	if !j.has(name) {
 		if name == "n" || name == "e" {
@@ -145,17 +147,17 @@ func (j jwk) number(name string) (*big.Int, error) {
 		return nil, ruleError("its member %s has to be a string, in base64url", name)
 	}
 	if hexadecimal.MatchString(text) {
-		return nil, ruleError("its member %s is in hexadecimal or decimal, which is no base64url: export it again", name)
+		return nil, ruleError("its member %s is in hexadecimal or decimal, which is not base64url: export it again", name)
 	}
 	raw, is := pasted.Base64(text)
 	if !is {
-		return nil, ruleError("its member %s is no base64url: copy it again", name)
+		return nil, ruleError("its member %s is not base64url: copy it again", name)
 	}
 	return new(big.Int).SetBytes(raw), nil
 }
 
-// otherCertificate reports whether the first certificate in x5c is of another
-// key. One that cannot be read tells nothing.
+// otherCertificate reports whether the first certificate in x5c belongs to another
+// key. It returns false if the certificate cannot be read.
 func (k numbers) otherCertificate(j jwk) bool {
 	var chain []string
 	if json.Unmarshal(j["x5c"], &chain) != nil || len(chain) == 0 {

@@ -20,10 +20,10 @@ type ID string
 
 var validID = regexp.MustCompile(`^[A-Za-z0-9_.:@~=+-]{1,128}$`)
 
-// reserved words are endpoints below keys/, so no key may be called so.
+// reserved are the names of endpoints below keys/, which cannot be key IDs.
 var reserved = map[ID]bool{"generate": true, "import": true, "rotate": true, ".": true, "..": true}
 
-// ParseID checks that s can be a key ID.
+// ParseID returns s as a key ID, or an error if it cannot be one.
 func ParseID(s string) (ID, error) {
 	id := ID(s)
 	switch {
@@ -35,7 +35,8 @@ func ParseID(s string) (ID, error) {
 	return id, nil
 }
 
-// badCharacter names the first character of s that no key ID has.
+// badCharacter returns a text that names the first character of s that a key ID
+// cannot have.
 func badCharacter(s string) string {
 	for _, r := range s {
 		switch {
@@ -51,11 +52,11 @@ func badCharacter(s string) string {
 	return ""
 }
 
-// State says what a key is for at this moment.
+// State says what a key is used for now.
 type State string
 
-// A key's life: pending, active, retiring, gone. All but gone are published;
-// only the active one signs.
+// A key is first pending, then active, then retiring, and then it is deleted. In all
+// three states it is published. Only the active key signs.
 const (
 	Pending  State = "pending"
 	Active   State = "active"
@@ -65,14 +66,14 @@ const (
 // Origin says where a private key was made.
 type Origin string
 
-// A generated key was never outside Vault. An imported one was.
+// A generated key was never outside Vault. An imported key was.
 const (
 	Generated Origin = "generated"
 	Imported  Origin = "imported"
 )
 
-// Key is one RSA key pair as it is stored. The public half stands beside the
-// private one, so that publishing never parses a private key.
+// Key is one RSA key pair as it is stored. The public half is stored beside the
+// private half, so that publishing need not parse a private key.
 type Key struct {
 	ID          ID        `json:"id"`
 	State       State     `json:"state"`
@@ -82,15 +83,16 @@ type Key struct {
 	RetiredAt   time.Time `json:"retired_at,omitzero"`
 
 	// Accepted is a fingerprint of the settings with which Redox first accepted the
-	// key, empty for not yet.
+	// key. It is empty until then.
 	Accepted string `json:"accepted,omitzero"`
 
-	// Only for a pending key: whether it becomes active by itself, and since when
-	// Redox can know it.
+	// These are only for a pending key: whether it becomes active without a further
+	// request, and since when it is published.
 	Rotating    bool      `json:"rotating,omitzero"`
 	PublishedAt time.Time `json:"published_at,omitzero"`
 
-	// How the token requests went that were to show whether Redox accepts the key.
+	// Proofs records the token requests that were made to find out whether Redox
+	// accepts the key.
 	Proofs Attempts `json:"proofs,omitzero"`
 
 	Bits  int    `json:"bits"`
@@ -109,7 +111,8 @@ func Generate(bits int, now time.Time) (*Key, error) {
 	return newKey(private, "", Generated, now)
 }
 
-// newKey stores private under id, or under its thumbprint when id is empty.
+// newKey returns a key with the private half private. If id is empty, the ID is the
+// thumbprint.
 func newKey(private *rsa.PrivateKey, id ID, origin Origin, now time.Time) (*Key, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
@@ -150,8 +153,8 @@ func (k *Key) Private() (*rsa.PrivateKey, error) {
 	return private, nil
 }
 
-// JWK is the public half as RFC 7517 writes it, with the members that the
-// SMART profile asks for.
+// JWK is a public key in the form of RFC 7517, with the members that the SMART
+// profile requires.
 type JWK struct {
 	KeyType   string `json:"kty"`
 	ID        ID     `json:"kid"`
@@ -161,7 +164,7 @@ type JWK struct {
 	E         string `json:"e"`
 }
 
-// JWK returns the public half.
+// JWK returns the public half as a JWK.
 func (k *Key) JWK() JWK {
 	return JWK{KeyType: "RSA", ID: k.ID, Use: "sig", Algorithm: "RS384", N: k.N, E: k.E}
 }
@@ -183,5 +186,5 @@ func (k *Key) PublicPEM() (string, error) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
 }
 
-// samePair reports whether both hold the same RSA key, whatever their IDs.
+// samePair reports whether both are the same RSA key, even if their IDs differ.
 func (k *Key) samePair(other *Key) bool { return k.N == other.N && k.E == other.E }

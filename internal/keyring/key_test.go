@@ -63,7 +63,7 @@ func TestLargestKey(t *testing.T) {
 	}
 }
 
-// What go-jose reads from the set is the public key, the whole and nothing else.
+// go-jose reads the set, and the result is exactly the public key.
 func TestJWKS(t *testing.T) {
 	r := &keyring.Ring{}
 	for _, k := range []*keyring.Key{imported(t, ""), generated(t)} {
@@ -140,7 +140,7 @@ func TestPublicPEM(t *testing.T) {
 	}
 }
 
-// An entry that was damaged in storage is an error that shows nothing of it.
+// An entry that was damaged in storage gives an error that quotes nothing of it.
 func TestDamagedKey(t *testing.T) {
 	ec, _ := pem.Decode([]byte(file(t, "ec-pkcs8.pem")))
 	if _, err := x509.ParsePKCS8PrivateKey(ec.Bytes); err != nil {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// FuzzMerge: whatever Redox lists, nothing panics, merging twice is merging once,
-// the keys of others stay, and what is noted for check are key IDs.
+// FuzzMerge merges a ring into any list. Nothing panics, a second merge changes
+// nothing, the keys of others stay, and the IDs that check shows are valid key IDs.
 func FuzzMerge(f *testing.F) {
 	f.Add([]byte(`[{"kid":"k","n":"AQ","e":"AQAB"},{"kid":7},null,"x"]`))
 	f.Add([]byte(`[{"kid":"gone","n":"AAE=","e":"AQAB"},{"kid":"mine","n":"other"}]`))
@@ -20,7 +20,7 @@ func FuzzMerge(f *testing.F) {
 		ring := &Ring{Keys: []*Key{mine}, Publication: &Publication{}, Gone: []Public{{ID: "gone", N: "AQ", E: "AQAB"}}}
 		merged, _, changed, err := ring.Merge(list)
 		if err != nil {
-			return // another key has our ID
+			return // the list has another key with the ID of ours
 		}
 		if len(merged) > len(list)+1 || !changed && len(merged) != len(list) {
 			t.Fatalf("%d keys became %d", len(list), len(merged))

@@ -7,15 +7,15 @@ import (
 	"math/big"
 )
 
-// numbers are an RSA private key as it was given. All but n and e may be zero,
-// which means absent. The CRT values are no part of it: they follow from the
-// others, so they are always computed.
+// numbers are the numbers of an RSA private key as it was given. All but n and e may
+// be zero, which means that they were not given. The CRT values are not among them:
+// they are always computed from the others.
 type numbers struct{ n, e, d, p, q *big.Int }
 
 var one = big.NewInt(1)
 
-// complete checks the numbers, computes those that are absent, and returns a
-// key that has made a signature and checked it.
+// complete checks the numbers, computes those that were not given, and returns the
+// key. It has signed once with the key, and verified the signature.
 func (k numbers) complete() (*rsa.PrivateKey, error) {
 	if err := k.checkPublic(); err != nil {
 		return nil, err
@@ -37,13 +37,13 @@ func (k numbers) complete() (*rsa.PrivateKey, error) {
 		err = rsa.VerifyPKCS1v15(&public, crypto.SHA384, digest[:], signature)
 	}
 	if err != nil {
-		return nil, ruleError("it makes no signature that its own public half verifies: copy it again, or generate another")
+		return nil, ruleError("its own public half does not verify its signature: copy it again, or generate another")
 	}
 	return private, nil
 }
 
-// checkPublic checks the sizes of n and e, and bounds the rest, so that what
-// follows takes no longer than with a key of MaxBits.
+// checkPublic checks the sizes of n and e. It also limits the other numbers, so that
+// the following computations take no longer than for a key of MaxBits.
 func (k numbers) checkPublic() error {
 	switch bits := k.n.BitLen(); {
 	case k.n.Sign() <= 0:
@@ -66,13 +66,13 @@ func (k numbers) checkPublic() error {
 	return nil
 }
 
-// primes returns p and q, which make n together. Where one is absent it
-// follows from the other, and where both are, from d.
+// primes returns p and q, whose product is n. If one was not given, it is computed
+// from the other; if neither was given, both are computed from d.
 func (k numbers) primes() (p, q *big.Int, err error) {
 	p, q = k.p, k.q
 	switch {
 	case p.Sign() == 0 && q.Sign() == 0 && k.d.Sign() == 0:
-		return nil, nil, ruleError("it has n and e alone: the engine needs the private key")
+		return nil, nil, ruleError("it has only n and e: the engine needs the private key")
 	case p.Sign() == 0 && q.Sign() == 0:
 		if p, q = k.factor(); p == nil {
 			return nil, nil, ruleError("it is not a valid RSA key: its d does not belong to its n and e; copy it again")
@@ -91,9 +91,9 @@ func (k numbers) primes() (p, q *big.Int, err error) {
 	return p, q, nil
 }
 
-// factor returns the factors of n that d tells, or nil when d does not belong
-// to n and e (NIST SP 800-56B revision 2, appendix C.1). A base fails one time
-// in two at most, and of the 62 that are tried none does what another did.
+// factor computes p and q from d, or returns nil if d does not belong to n and e
+// (NIST SP 800-56B revision 2, appendix C.1). It tries the 62 primes below 300 as
+// bases, and each finds the factors with a probability of at least one half.
 func (k numbers) factor() (p, q *big.Int) {
 	odd := new(big.Int).Mul(k.d, k.e)
 	odd.Sub(odd, one)
@@ -103,12 +103,12 @@ func (k numbers) factor() (p, q *big.Int) {
 	for n := int64(2); n < 300; n++ {
 		base := big.NewInt(n)
 		if !base.ProbablyPrime(0) {
-			continue // as its factors failed
+			continue // if it failed for its factors, it fails for this one
 		}
 		x := new(big.Int).Exp(base, odd, k.n)
 		for i := uint(0); x.Cmp(one) != 0 && x.Cmp(minusOne) != 0; i++ {
 			if i == halvings {
-				return nil, nil // base^(de-1) is not 1
+				return nil, nil // base^(de-1) is not 1, so d is wrong
 			}
 			root := x
 			x = new(big.Int).Mul(root, root)
@@ -121,7 +121,7 @@ func (k numbers) factor() (p, q *big.Int) {
 	return nil, nil
 }
 
-// exponent returns d, which it computes when it is absent or larger than n.
+// exponent returns d. It computes d if it was not given or is larger than n.
 func (k numbers) exponent(p, q *big.Int) (*big.Int, error) {
 	p1, q1 := new(big.Int).Sub(p, one), new(big.Int).Sub(q, one)
 	product := new(big.Int).Mul(k.d, k.e)

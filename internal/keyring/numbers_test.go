@@ -14,8 +14,8 @@ import (
 
 func number(n *big.Int) string { return base64.RawURLEncoding.EncodeToString(n.Bytes()) }
 
-// pkcs1 returns a key of these numbers, whether or not they make sense, with
-// CRT values that never do.
+// pkcs1 returns a PKCS#1 key with these numbers, right or wrong, and with wrong CRT
+// values.
 func pkcs1(t testing.TB, n, e, d, p, q *big.Int) string {
 	t.Helper()
 	bad := big.NewInt(3)
@@ -29,8 +29,8 @@ func pkcs1(t testing.TB, n, e, d, p, q *big.Int) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: raw}))
 }
 
-// Only d, p, q and the CRT values are computed, and what is there and wrong is
-// refused.
+// d, p, q and the CRT values are computed if they were not given. A number that was
+// given and is wrong is refused.
 func TestNumbers(t *testing.T) {
 	key := testKey(t)
 	n, e, d, p, q := key.N, big.NewInt(65537), key.D, key.Primes[0], key.Primes[1]
@@ -47,7 +47,7 @@ func TestNumbers(t *testing.T) {
 		return prime
 	}
 	short, long := prime(1016), prime(1032)
-	// e divides p-1, so no d belongs to it.
+	// e divides p-1, so there is no d.
 	divides := prime(1010)
 	for divides = sum(times(divides, times(two, e)), big.NewInt(1)); !divides.ProbablyPrime(20); divides = sum(divides,
 		times(two, e)) {
@@ -55,7 +55,7 @@ func TestNumbers(t *testing.T) {
 	other := prime(divides.BitLen())
 	for name, test := range map[string]struct {
 		n, e, d, p, q *big.Int
-		want          string // what the refusal says, or that there is none
+		want          string // what the error says; empty: no error
 	}{
 		"whole":                   {n, e, d, p, q, ""},
 		"no d":                    {n, e, zero, p, q, ""},
@@ -66,7 +66,7 @@ func TestNumbers(t *testing.T) {
 		"p and q swapped":         {n, e, d, q, p, ""},
 		"d plus phi":              {n, e, sum(d, phi), p, q, ""},
 		"d plus phi alone":        {n, e, sum(d, phi), zero, zero, ""},
-		"nothing private":         {n, e, zero, zero, zero, "it has n and e alone"},
+		"nothing private":         {n, e, zero, zero, zero, "it has only n and e"},
 		"wrong d":                 {n, e, sum(d, two), p, q, "its d does not belong to its primes and e"},
 		"d right for p alone":     {n, e, sum(d, minusOne(p)), p, q, "its d does not belong to its primes and e"},
 		"d right for q alone":     {n, e, sum(d, minusOne(q)), p, q, "its d does not belong to its primes and e"},

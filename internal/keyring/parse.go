@@ -8,33 +8,35 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/pasted"
 )
 
-// The sizes in bits that a key may have. Redox documents none; libraries
-// refuse less than 2048, and over 4096 a signature takes longer than a
+// The smallest and the largest key, in bits. Redox documents no limits. Libraries
+// refuse keys below 2048. With a key above 4096, a signature takes longer than a
 // token request.
 const (
 	MinBits = 2048
 	MaxBits = 4096
 )
 
-// maxText is the most bytes that Parse reads; a bundle has a few thousand.
+// maxText is the largest text that Parse accepts, in bytes. A bundle with
+// certificates has a few thousand.
 const maxText = 256 << 10
 
 const wanted = "give an RSA private key as PEM (PKCS#8 or PKCS#1) or as a JWK"
 
-// found is the private key in a text, and what the text says of it.
+// found is the private key that was found in a text, with its kid and the warnings
+// about it.
 type found struct {
 	numbers
 	id       ID // the kid of a JWK, else empty
 	warnings []string
 }
 
-// Parse finds the one RSA private key in text, a JWK or PEM (PKCS#8 or
-// PKCS#1), also where it came in quotes, escaped, indented, in base64, or
-// among certificates, and completes and checks it. The ID is id when given,
-// else the JWK's kid, else the thumbprint. The warnings are for whoever gave
-// the text. Errors are of type [Rule]; they say what was found, and quote
-// nothing but a JWK's alg, use and kty, a character of its kid, the name of a
-// member, and the name of a file.
+// Parse finds the one RSA private key in text, completes it and checks it. The key is
+// a JWK or PEM (PKCS#8 or PKCS#1), and may be quoted, escaped, indented, in base64,
+// or among certificates. Its ID is id if that is not empty, else the JWK's kid, else
+// the thumbprint. The warnings are for the person who gave the text.
+//
+// Errors are of type [Rule] and say what was found. They quote only a JWK's alg, use
+// and kty, a character of its kid, the name of a member, and the name of a file.
 func Parse(text string, id ID, now time.Time) (*Key, []string, error) {
 	if len(text) > maxText {
 		return nil, nil, ruleError("it has more than %d KiB: %s", maxText>>10, wanted)
@@ -57,7 +59,7 @@ func Parse(text string, id ID, now time.Time) (*Key, []string, error) {
 	return k, got.warnings, err
 }
 
-// find reads text, which may be in as many layers of base64 as given.
+// find finds the key in text, which may be encoded in base64, up to layers times.
 func find(text string, layers int) (found, error) {
 	if pasted.IsUTF16(text) {
 		return found{}, ruleError("it is in UTF-16, as PowerShell and Notepad write it: " +
@@ -92,8 +94,9 @@ func find(text string, layers int) (found, error) {
 	return found{}, ruleError("it is neither PEM nor JSON: %s", wanted)
 }
 
-// withoutIntroduction blanks the text before JSON, so that places in it stay
-// what they are. A comment is left, as then the rest is not JSON either.
+// withoutIntroduction replaces the words before JSON with blanks, so that line and
+// column numbers stay the same. It changes nothing if the words are a comment: such a
+// file has more comments, and is not JSON either.
 func withoutIntroduction(text string) string {
 	for i := range text {
 		if text[i] != '{' && text[i] != '[' || !pasted.IsJSON(text[i:]) {
@@ -109,7 +112,7 @@ func withoutIntroduction(text string) string {
 
 var notLineEnd = regexp.MustCompile(`[^\n]`)
 
-// unwrap reads what was in base64.
+// unwrap reads raw, which was decoded from base64.
 func unwrap(raw []byte, layers int) (found, error) {
 	what := binary(string(raw))
 	switch {
@@ -118,5 +121,5 @@ func unwrap(raw []byte, layers int) (found, error) {
 	case raw[0] == 0x30: // SEQUENCE
 		return readDER(raw)
 	}
-	return found{}, ruleError("it is base64, and in it: %s", what)
+	return found{}, ruleError("it is base64; decoded, %s", what)
 }

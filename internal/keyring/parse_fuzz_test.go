@@ -9,8 +9,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// quotesNothing fails if the error repeats any 17 characters of the base64 in
-// text: 16 is the most of an alg, use or kty.
+// quotesNothing fails if the error repeats any 17 characters of the base64 in text.
+// An error may quote up to 16 characters of alg, use or kty.
 func quotesNothing(t *testing.T, text string, err error) {
 	t.Helper()
 	if strings.Contains(err.Error(), "did you mean private_key=@") || strings.Contains(err.Error(), "may be meant") {
@@ -26,8 +26,9 @@ func quotesNothing(t *testing.T, text string, err error) {
 	}
 }
 
-// FuzzParse: nothing panics, every refusal is a Rule that quotes nothing, and
-// what is taken signs, and is the same after a round trip.
+// FuzzParse parses any text. Nothing panics, every error is a Rule that quotes
+// nothing, and an accepted key signs and is the same after it was encoded and parsed
+// again.
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{
 		"pkcs8.pem", "pkcs1.pem", "public.pem", "ec-pkcs8.pem", "ec-sec1.pem", "encrypted-pkcs1.pem",

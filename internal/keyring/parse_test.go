@@ -40,7 +40,8 @@ func testKey(t testing.TB) *rsa.PrivateKey {
 	return key
 }
 
-// privateJWK returns the test key with the given members changed; nil removes.
+// privateJWK returns the test key as a JWK with the given members changed. A member
+// that is nil is removed.
 func privateJWK(t testing.TB, changes map[string]any) string {
 	t.Helper()
 	raw, err := jose.JSONWebKey{Key: testKey(t)}.MarshalJSON()
@@ -62,8 +63,8 @@ func privateJWK(t testing.TB, changes map[string]any) string {
 	return string(raw)
 }
 
-// TestParse is about what the cases do not have: other layers around a key,
-// several at once, and the ID.
+// TestParse tests what testdata/cases does not: other wrappings of a key, several at
+// once, and the ID.
 func TestParse(t *testing.T) {
 	pkcs8, certificate := file(t, "pkcs8.pem"), file(t, "certificate.pem")
 	named := privateJWK(t, map[string]any{"kid": "from-jwk"})
@@ -144,7 +145,7 @@ func TestParse(t *testing.T) {
 
 func base(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 
-// within returns what stands between the BEGIN and the END line.
+// within returns the text between the BEGIN and the END line.
 func within(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.Join(lines[1:len(lines)-1], "")
@@ -166,7 +167,7 @@ func TestParseRefuses(t *testing.T) {
 		"base64, cut":               {within(pkcs8)[:800], "cut short: 600 of its"},
 		"base64 of a certificate":   {within(file(t, "certificate.pem")), "certificate"},
 		"base64 of OpenSSH's":       {within(file(t, "openssh.pem")), "OpenSSH's own format"},
-		"base64 of a keystore":      {base(file(t, "cases/077")), "it is base64, and in it: it is a Java keystore"},
+		"base64 of a keystore":      {base(file(t, "cases/077")), "it is base64; decoded, it is a Java keystore"},
 		"base64 of SSH":             {strings.Fields(file(t, "cases/073"))[1], "SSH public key"},
 		"binary":                    {"\x1f\x8b\x08\x00\x00abc\xff\xfe", "binary, in no format"},
 		"JWE":                       {"eyJhbGciOiJkaXIifQ..abc.def.ghi", "encrypted (a JWE)"},
@@ -185,7 +186,7 @@ func TestParseRefuses(t *testing.T) {
 		"no dashes":                 {strings.ReplaceAll(pkcs8, "-----", ""), "dashes of the BEGIN line"},
 		"a BEGIN line alone":        {"-----BEGIN nothing", "its BEGIN line is damaged"},
 		"unknown block":             {block("X", "AAAA"), "unknown type"},
-		"a placeholder":             {block("PRIVATE KEY", "..."), "stands no base64"},
+		"a placeholder":             {block("PRIVATE KEY", "..."), "there is no base64"},
 		"damaged DER":               {block("PRIVATE KEY", "AAAA"), "not a valid PKCS#8 or PKCS#1 RSA key"},
 		"a length of eight octets":  {block("PRIVATE KEY", "MIgAAAAAAAAA//8="), "not a valid PKCS#8 or PKCS#1 RSA key"},
 		"an algorithm that is none": {block("PRIVATE KEY", "MAgCAQAwAAQBAA=="), "not a valid PKCS#8 RSA key"},
@@ -204,15 +205,15 @@ func TestParseRefuses(t *testing.T) {
 		"JWK, kid with a tab":       {member("kid", "a\tb"), "the character U+0009"},
 		"JWK, kid in Cyrillic":      {member("kid", "\u0430"), "the character U+0430"},
 		"JWK, no n":                 {member("n", nil), "it has no n"},
-		"JWK, damaged n":            {member("n", "!"), "its member n is no base64url"},
+		"JWK, damaged n":            {member("n", "!"), "its member n is not base64url"},
 		"JWK, d a number":           {member("d", 7), "its member d has to be a string"},
 		"JWK, decimal q":            {member("q", strings.Repeat("7", 309)), "its member q is in hexadecimal or decimal"},
 		"JWK, negative e":           {member("e", -65537), "its member e has to be a string"},
 		"JWK, wrong d": {privateJWK(t, map[string]any{"d": "AQAB", "p": nil, "q": nil}),
 			"its d does not belong to its n and e"},
 		"set of none":        {`{"keys":[]}`, "has no private key"},
-		"set that is none":   {`{"keys":7}`, "no kty, so it is no JWK"},
-		"array of something": {`[{"a":1}]`, "no kty, so it is no JWK"},
+		"set that is none":   {`{"keys":7}`, "no kty, so it is not a JWK"},
+		"array of something": {`[{"a":1}]`, "no kty, so it is not a JWK"},
 		"Postman environment": {`{"values":[{"key":"id","value":"x"},{"key":"redox_key","value":` +
 			strconv.Quote(pkcs8) + `}]}`, "its variable redox_key may be meant"},
 		"JWK in an environment": {`{"values":[{"key":"jwk","value":` + strconv.Quote(named) + `}]}`,
@@ -251,7 +252,7 @@ func TestParseID(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{
-		// The last is Cyrillic.
+		// The last one is a Cyrillic letter.
 		"", ".", "..", "generate", "import", "rotate", "a b", "a/b", "a%2Fb", "a\nb", "a\n", "ключ", "a\x00", "а",
 		strings.Repeat("x", 129), "a?b", "a#b", "a*b", `a"b`, "<a>",
 	} {

@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// Publication is how far Redox's own list of an API key's public keys has
-// those of the ring, where the engine keeps it up to date.
+// Publication records whether Redox's list has the keys of the ring. It exists only
+// if the engine keeps that list up to date.
 type Publication struct {
 	Attempts
 
-	To      string    `json:"to"`                // whose list by whose authority, opaque; when it changes, all begins anew
-	Proved  bool      `json:"proved,omitzero"`   // a token request signed with the ring's active key succeeded there
-	ReadAt  time.Time `json:"read_at,omitzero"`  // when Redox last showed a list as it should be
-	Foreign []ID      `json:"foreign,omitempty"` // keys it showed that are not of the ring
+	To      string    `json:"to"`                // digest of the list and of the rights to change it; see PublishTo
+	Proved  bool      `json:"proved,omitzero"`   // Redox issued a token for the ring's active key
+	ReadAt  time.Time `json:"read_at,omitzero"`  // when Redox's list was last read and up to date
+	Foreign []ID      `json:"foreign,omitempty"` // keys in that list that are not in the ring
 }
 
-// Public is a public RSA key under its ID, in the encoding of a JWK.
+// Public is a public RSA key with its ID, encoded as in a JWK.
 type Public struct {
 	ID ID     `json:"kid"`
 	N  string `json:"n"`
@@ -29,18 +29,19 @@ type Public struct {
 
 func (k *Key) public() Public { return Public{ID: k.ID, N: k.N, E: k.E} }
 
-// The engine looks at Redox's list this often even when nothing has changed
-// here, as somebody may have changed it there.
+// lookAgain is how often the engine reads Redox's list when nothing has changed in
+// the ring: somebody may have changed the list.
 const lookAgain = time.Hour
 
-// recheckAgain is the least time between a look at Redox's list and a recheck.
+// recheckAgain is the shortest time between a read of Redox's list and a recheck.
 const recheckAgain = 10 * time.Second
 
-// maxNoted caps how many foreign keys and how many deleted keys are noted: both
-// grow by what others do.
+// maxNoted limits how many foreign keys and how many deleted keys are stored. Both
+// numbers depend on others, so they could grow without end.
 const maxNoted = 32
 
-// added and removed make the list out of date, where the engine keeps it.
+// added and removed make the next update of Redox's list due at once, if the engine
+// keeps that list.
 func (r *Ring) added(k *Key) {
 	r.Gone = slices.DeleteFunc(r.Gone, func(gone Public) bool { return gone == k.public() })
 	if r.Publication != nil {
@@ -54,11 +55,11 @@ func (r *Ring) removed(k *Key) {
 	}
 }
 
-// PublishTo sets where the engine publishes the keys: to names, opaquely, the API
-// key whose list it is and the platform client by whose authority. It reports
-// whether that changed the ring. After a change, each key counts as not published
-// and not proved there. Deleted keys stay noted, to be taken off: the new list may
-// be the old one. PublishTo does nothing when the engine does not publish keys.
+// PublishTo sets where the engine publishes the keys, and reports whether that
+// changed the ring. The argument is a digest of the list and of the rights that are
+// used to change it. When the digest changes, all keys count as neither published nor
+// proved. The deleted keys stay recorded, because the new list may be the old one.
+// PublishTo does nothing if the engine does not publish keys.
 func (r *Ring) PublishTo(to string) (changed bool) {
 	if r.Publication == nil || r.Publication.To == to {
 		return false
@@ -70,8 +71,9 @@ func (r *Ring) PublishTo(to string) (changed bool) {
 	return true
 }
 
-// Recheck makes the next look at Redox's list due, unless the last one was just now
-// or has failed. It reports whether that changed the ring.
+// Recheck makes the next read of Redox's list due now. It does nothing if the last
+// read was less than recheckAgain ago, or failed. It reports whether it changed the
+// ring.
 func (r *Ring) Recheck(now time.Time) (changed bool) {
 	p := r.Publication
 	if p == nil || p.NextAt.IsZero() || p.Failure != "" || now.Before(p.LastAt.Add(recheckAgain)) {
@@ -81,8 +83,8 @@ func (r *Ring) Recheck(now time.Time) (changed bool) {
 	return true
 }
 
-// Retry makes the next look due after one that failed: somebody may have mended the
-// reason. It reports whether that changed the ring.
+// Retry makes the next read of Redox's list due now if the last one failed: somebody
+// may have fixed the cause. It reports whether it changed the ring.
 func (r *Ring) Retry() (changed bool) {
 	p := r.Publication
 	if p == nil || p.NextAt.IsZero() || p.Failure == "" {
@@ -92,8 +94,8 @@ func (r *Ring) Retry() (changed bool) {
 	return true
 }
 
-// fingerprint returns all that shapes an update of Redox's list: whose list it is,
-// the keys that belong there, and the deleted ones that do not.
+// fingerprint returns everything that affects an update of Redox's list: which list
+// it is, the keys of the ring, and the deleted keys.
 func (r *Ring) fingerprint() string {
 	var text strings.Builder
 	text.WriteString(r.Publication.To)
@@ -106,10 +108,10 @@ func (r *Ring) fingerprint() string {
 	return text.String()
 }
 
-// Merge returns the list that Redox should have, given the one it has: missing keys
-// of the ring are added, deleted ones left out, and all others stay as they are.
-// changed is false when the list needs no update. It is an error when the list has
-// a different key with the ID of a key of the ring.
+// Merge returns the list that Redox should have, given the one it has: it adds the
+// missing keys of the ring, leaves out the deleted ones, and keeps all others.
+// changed is false if the list needs no update. A different key with the ID of a key
+// of the ring is an error.
 func (r *Ring) Merge(list []json.RawMessage) (merged []json.RawMessage, added []ID, changed bool, err error) {
 	missing := map[ID]*Key{}
 	for _, k := range r.Keys {
@@ -143,8 +145,8 @@ func (r *Ring) Merge(list []json.RawMessage) (merged []json.RawMessage, added []
 	return merged, added, changed, nil
 }
 
-// Sent notes that the keys in added were missing and are in an update: however
-// that went, from now on they count as published only when Redox lists them.
+// Sent records that the keys in added were missing in Redox's list and were sent to
+// it. From now on they count as published only when Redox lists them.
 func (r *Ring) Sent(added []ID) {
 	for _, id := range added {
 		if k := r.Get(id); k != nil {
@@ -153,8 +155,8 @@ func (r *Ring) Sent(added []ID) {
 	}
 }
 
-// Listed notes what Redox lists after the update, or when it needed none. A
-// pending key counts as published from the first time that it is there.
+// Listed records what Redox lists after an update, or when no update was needed. A
+// pending key counts as published since the first time that Redox listed it.
 func (r *Ring) Listed(list []json.RawMessage, now time.Time) {
 	now = now.UTC()
 	p := r.Publication
@@ -192,11 +194,12 @@ func (r *Ring) Listed(list []json.RawMessage, now time.Time) {
 	}
 }
 
-// parsePublic returns the ID and the numbers of a public key. Missing ones are empty.
+// parsePublic returns the ID and the numbers of a public key. Those that it cannot
+// find are empty.
 func parsePublic(raw json.RawMessage) Public {
 	var p Public
 	if err := json.Unmarshal(raw, &p); err != nil {
-		return Public{} // nobody's, and left as it is
+		return Public{} // not a key of the ring: it stays in the list
 	}
 	return p
 }
@@ -205,7 +208,7 @@ func (p Public) same(other Public) bool {
 	return p.ID == other.ID && number(p.N) == number(other.N) && number(p.E) == number(other.E)
 }
 
-// gone returns the deleted key that is listed, nil for none.
+// gone returns the deleted key that is the same as listed, nil if there is none.
 func (r *Ring) gone(listed Public) *Public {
 	for i := range r.Gone {
 		if listed.same(r.Gone[i]) {
@@ -215,8 +218,8 @@ func (r *Ring) gone(listed Public) *Public {
 	return nil
 }
 
-// number decodes a base64url number to its bytes, without base64 padding and
-// without leading zero bytes. Text that is no number is returned as it is.
+// number decodes a number from base64url. It ignores padding and leading zeros, so
+// that equal numbers are equal. It returns a text that cannot be decoded unchanged.
 func number(text string) string {
 	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(text, "="))
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// listing returns keys in the form that Redox lists them in.
+// listing returns a list as Redox returns it.
 func listing(texts ...string) []json.RawMessage {
 	var list []json.RawMessage
 	for _, text := range texts {
@@ -20,13 +20,14 @@ func listing(texts ...string) []json.RawMessage {
 	return list
 }
 
-// jwk returns a key as Redox lists it, with members that the engine does not know.
+// jwk returns a public key as Redox lists it, with a member that the engine does not
+// know.
 func jwk(id keyring.ID, n string) string {
 	return fmt.Sprintf(`{"kid":%q,"kty":"RSA","n":%q,"e":"AQAB","added":"2026"}`, id, n)
 }
 
-// published returns a ring with an active key "a", a pending key "p" and a
-// deleted key "g", whose list the engine keeps.
+// published returns a ring with an active key "a", a pending key "p" and a deleted
+// key "g". The engine keeps Redox's list of it.
 func published() *keyring.Ring {
 	r := activeAnd(key("p", func(*keyring.Key) {}))
 	r.Publication = &keyring.Publication{To: "redox"}
@@ -82,7 +83,7 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// An exponent with leading zeros, and a modulus with padding, are the same.
+// Numbers are equal even if one has leading zeros or padding.
 func TestSameNumbers(t *testing.T) {
 	r := activeAnd(nil)
 	r.Keys[0].N, r.Publication = "gAAB", &keyring.Publication{}
@@ -101,8 +102,8 @@ func TestListed(t *testing.T) {
 	for name, test := range map[string]struct {
 		list        []string
 		added       []keyring.ID
-		since       time.Time // p was published before
-		publishedAt time.Time // and is now
+		since       time.Time // since when p counted as published
+		publishedAt time.Time // since when it does now
 		failure     string
 		next        time.Duration
 		gone        int
@@ -147,7 +148,7 @@ func TestListed(t *testing.T) {
 	}
 }
 
-// A list that is as it should be ends a row of refusals.
+// A list that is up to date resets the count of refusals.
 func TestListedEndsRefusals(t *testing.T) {
 	r := published()
 	r.Publication.Refused("no", noon)
@@ -158,8 +159,7 @@ func TestListedEndsRefusals(t *testing.T) {
 	}
 }
 
-// Who is asked, and who is believed: what was proved or published elsewhere
-// counts for nothing.
+// If the list or the rights change, earlier proofs and publications no longer count.
 func TestAim(t *testing.T) {
 	r := published()
 	r.Publication.Proved, r.Get("p").PublishedAt = true, noon
@@ -178,7 +178,7 @@ func TestAim(t *testing.T) {
 	}
 }
 
-// What deletes or adds a key makes the list out of date, at once.
+// If a key is deleted or added, the list is out of date at once.
 func TestOutOfDate(t *testing.T) {
 	r := published()
 	r.Publication.NextAt = noon.Add(day)

@@ -1,8 +1,8 @@
-// Package keyring holds the RSA keys of one Redox OAuth API key: which of them
-// signs, which waits, which is on its way out, and what may happen next.
+// Package keyring holds the RSA keys of one Redox OAuth API key. It decides which key
+// signs, which one waits, which one retires, and what may happen next.
 //
-// It is pure: time is an argument, and it knows nothing of Vault, of storage
-// or of HTTP.
+// It has no side effects: time is an argument, and it knows nothing of Vault, of
+// storage or of HTTP.
 package keyring
 
 import (
@@ -15,23 +15,23 @@ import (
 // MaxKeys is the most keys a ring holds.
 const MaxKeys = 8
 
-// Ring is a client's keys, oldest first. A ring with any key has exactly one
-// active key, and at most one pending.
+// Ring is a client's keys, oldest first. It has exactly one active key unless it is
+// empty, and at most one pending key.
 type Ring struct {
 	Keys        []*Key       `json:"keys"`
-	Publication *Publication `json:"publication,omitzero"` // where the engine itself keeps Redox's list; else nil
-	Gone        []Public     `json:"gone,omitempty"`       // deleted keys that are to be taken off that list
+	Publication *Publication `json:"publication,omitzero"` // nil unless the engine keeps Redox's list up to date
+	Gone        []Public     `json:"gone,omitempty"`       // deleted keys that must be removed from that list
 }
 
-// Rule is an error: the rule that an operator's request broke, in words for the
-// operator.
+// Rule is an error: the rule that a request broke, written for the person who made
+// the request.
 type Rule string
 
 func (r Rule) Error() string { return string(r) }
 
 func ruleError(format string, args ...any) error { return Rule(fmt.Sprintf(format, args...)) }
 
-// Get returns the key called id, nil when there is none.
+// Get returns the key with that ID, nil if there is none.
 func (r *Ring) Get(id ID) *Key {
 	for _, k := range r.Keys {
 		if k.ID == id {
@@ -57,7 +57,7 @@ func (r *Ring) Active() *Key {
 	return r.first(Active)
 }
 
-// Pending returns the key that waits to be activated, nil when none does.
+// Pending returns the key that waits to be activated, nil if there is none.
 func (r *Ring) Pending() *Key {
 	return r.first(Pending)
 }
@@ -95,9 +95,9 @@ func (r *Ring) manyGone() error {
 	return nil
 }
 
-// Add puts k into the ring, active when it is the first, else pending, and
-// returns the key now in the ring. The same key under the same ID again
-// changes nothing: added is false.
+// Add adds k to the ring, as the active key if it is the first, else as pending. It
+// returns the key that is in the ring. If the same key is there under the same ID,
+// nothing changes and added is false.
 func (r *Ring) Add(k *Key, now time.Time) (in *Key, added bool, err error) {
 	for _, old := range r.Keys {
 		switch {
@@ -122,7 +122,7 @@ func (r *Ring) Add(k *Key, now time.Time) (in *Key, added bool, err error) {
 	return k, true, nil
 }
 
-// wayToDelete says what has to be done for Remove to delete k.
+// wayToDelete says how a person can delete k.
 func (r *Ring) wayToDelete(k *Key) string {
 	switch {
 	case k.State != Active:
@@ -133,9 +133,9 @@ func (r *Ring) wayToDelete(k *Key) string {
 	return "delete that one with force=true, as it is the only key"
 }
 
-// Activate makes the key called id the one that signs; the one that signed
-// until now retires. It does nothing when id signs already. The caller has
-// proved the key, or was told to do without.
+// Activate makes the key with that ID the active one; the previous active key
+// retires. It does nothing if the key is active already. The caller has proved the
+// key, or was told to skip the proof.
 func (r *Ring) Activate(id ID, now time.Time) error {
 	k := r.Get(id)
 	if k == nil {
@@ -152,8 +152,8 @@ func (r *Ring) Activate(id ID, now time.Time) error {
 	return nil
 }
 
-// Remove deletes the key called id. The active key goes only as the last of
-// its ring and by force, because without it there are no tokens.
+// Remove deletes the key with that ID. It deletes the active key only if it is the
+// only one and force is true: without an active key there are no tokens.
 func (r *Ring) Remove(id ID, force bool) error {
 	for i, k := range r.Keys {
 		if k.ID != id {

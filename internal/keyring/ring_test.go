@@ -20,7 +20,7 @@ func imported(t testing.TB, id keyring.ID) *keyring.Key {
 	return k
 }
 
-// fake returns a key that is never parsed: for rules that only compare.
+// fake returns a key that cannot sign, for rules that only compare keys.
 func fake(id keyring.ID) *keyring.Key {
 	return &keyring.Key{ID: id, N: "n-of-" + string(id), E: "AQAB"}
 }
@@ -88,8 +88,8 @@ func TestAdd(t *testing.T) {
 	}
 }
 
-// Whoever imports a key again under another ID is told how to get there, and
-// gets there.
+// If a key is imported again under another ID, the message says what to do, and doing
+// that works.
 func TestAddUnderAnotherID(t *testing.T) {
 	for name, test := range map[string]struct {
 		ring []*keyring.Key // added in this order
@@ -187,7 +187,7 @@ func TestRemove(t *testing.T) {
 		ring  []keyring.ID
 		id    keyring.ID
 		force bool
-		want  string // the error, or the ring
+		want  string // the error, or the state of the ring
 	}{
 		"a retiring key":           {[]keyring.ID{"a", "b"}, "a", false, "b active"},
 		"a retiring key, forced":   {[]keyring.ID{"a", "b"}, "a", true, "b active"},
@@ -216,8 +216,8 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// Whatever is asked, in whatever order: a ring with any key has exactly one
-// active key and at most one pending, and never more than MaxKeys.
+// After any operations in any order, a ring that is not empty has exactly one active
+// key, at most one pending key, and at most MaxKeys keys.
 func TestRandomWalk(t *testing.T) {
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 0))

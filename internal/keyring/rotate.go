@@ -2,50 +2,51 @@ package keyring
 
 import "time"
 
-// Policy says how a ring rotates. Its times are of the client's config.
+// Policy says how a ring rotates. The values come from the client's config.
 type Policy struct {
-	Period      time.Duration // how long a key signs before the next one is made; 0: until somebody asks
-	Window      time.Duration // least time between publishing a key and proving it
+	Period      time.Duration // how long a key signs before the next one is generated; 0: no rotation without a request
+	Window      time.Duration // shortest time between publishing a key and proving it
 	RetireAfter time.Duration // how long a replaced key stays published
-	Publishing  Publishing    // how Redox gets to know a key
+	Publishing  Publishing    // how Redox learns the public keys
 }
 
-// Publishing is how Redox gets to know the ring's public keys.
+// Publishing is how Redox learns the ring's public keys.
 type Publishing string
 
-// The ways to publish. With Manual only a proof tells when it was done.
+// The ways to publish. With Manual, only a proof can show that it was done.
 const (
-	Manual      Publishing = "pasted"  // somebody pastes the set
-	JWKSURL     Publishing = "fetched" // Redox fetches it from here
-	PlatformAPI Publishing = "pushed"  // the engine keeps Redox's own list up to date
+	Manual      Publishing = "pasted"  // somebody pastes the JWK Set
+	JWKSURL     Publishing = "fetched" // Redox fetches the JWK Set from Vault
+	PlatformAPI Publishing = "pushed"  // the engine keeps Redox's list up to date
 )
 
-// Action is what has to happen next in a rotation.
+// Action is what must be done next in a rotation.
 type Action string
 
-// The actions. All but Wait are for the caller to carry out; each ends with
-// one write of the ring.
+// The actions. The caller carries out all but Wait, and each ends with one write of
+// the ring.
 const (
 	Wait  Action = "wait"
 	Add   Action = "add"   // generate a key and put it into the ring, rotating
 	Prove Action = "prove" // request a token with the key, then call Accept and Activate, or note in Proofs why not
 	Drop  Action = "drop"  // delete the key with Ring.Drop
 
-	// Accept: request a token with the active key, then call Accept, or note in Proofs why not.
+	// Accept: request a token with the active key, then call Key.Accept, or record the failure in Proofs.
 	Accept Action = "accept"
 
-	Publish Action = "publish" // merge the set into Redox's list, then call Listed, or note in Publication why not
+	Publish Action = "publish" // merge the ring into Redox's list, then call Listed, or record the failure in Publication
 )
 
 // Step is the next thing to do with a ring.
 type Step struct {
 	Action Action
-	Key    *Key      // of Prove, Drop and Accept
-	Set    string    // of Publish: what to whom, opaque
-	At     time.Time // of Wait: when to look again; zero when time alone changes nothing
+	Key    *Key      // for Prove, Drop and Accept
+	Set    string    // for Publish: the fingerprint of the update
+	At     time.Time // for Wait: when to call Next again; zero if time alone changes nothing
 }
 
-// Same reports whether both steps are the same action with the same key.
+// Same reports whether both steps are the same action, with the same key or the same
+// update.
 func (s Step) Same(other Step) bool {
 	if s.Key == nil || other.Key == nil {
 		return s.Action == other.Action && s.Key == other.Key && s.Set == other.Set
@@ -53,9 +54,9 @@ func (s Step) Same(other Step) bool {
 	return s.Action == other.Action && s.Key.ID == other.Key.ID && s.Key.samePair(other.Key)
 }
 
-// Next returns the next step of the ring at time now. It changes nothing: asked
-// again, it returns the same, so a step that was cut off is done again. The caller
-// has called [Ring.Settle] and then [Ring.PublishTo].
+// Next returns the next step for the ring at the time now. It changes nothing, so a
+// step that was interrupted is returned again. The caller must first call
+// [Ring.Settle] and then [Ring.PublishTo].
 func (r *Ring) Next(p Policy, now time.Time) Step {
 	var look time.Time
 	for _, k := range r.In(Retiring) {
@@ -101,7 +102,7 @@ func (r *Ring) Next(p Policy, now time.Time) Step {
 	return Step{Action: Wait, At: earlier(look, due)}
 }
 
-// Due returns when the next rotation begins by itself; zero for never.
+// Due returns when the next rotation begins automatically; zero for never.
 func (r *Ring) Due(p Policy) time.Time {
 	active := r.Active()
 	if active == nil || p.Period == 0 {
@@ -110,12 +111,13 @@ func (r *Ring) Due(p Policy) time.Time {
 	return active.ActivatedAt.Add(p.Period)
 }
 
-// Published reports whether Redox can know the pending key k. When somebody has to
-// paste it, the engine cannot know and says true: only a proof tells.
+// Published reports whether Redox may know the pending key k. If somebody has to
+// paste it, the engine cannot know that, and Published returns true: a proof will
+// show it.
 func (k *Key) Published(p Policy) bool { return p.Publishing == Manual || !k.PublishedAt.IsZero() }
 
-// ProvableFrom returns from when the pending key k, which is published, may be
-// tried at Redox.
+// ProvableFrom returns the earliest time for a proof of the pending key k, which is
+// published.
 func (k *Key) ProvableFrom(p Policy) time.Time {
 	from := k.Proofs.NextAt
 	if published := k.PublishedAt.Add(p.Window); p.Publishing != Manual && published.After(from) {
@@ -125,9 +127,9 @@ func (k *Key) ProvableFrom(p Policy) time.Time {
 }
 
 // Settle brings the ring up to date with the policy and the clock, and reports
-// whether that changed it. When Redox fetches the set, a pending key counts as
-// published from now on; when the way to publish has changed, it no longer does. A
-// time in the future, from a clock that ran ahead, becomes now.
+// whether that changed it. If Redox fetches the JWK Set, a pending key counts as
+// published from now on. If the way to publish has changed, the key no longer counts
+// as published. A time in the future, from a clock that ran ahead, becomes now.
 func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 	now = now.UTC()
 	k := r.Pending()
@@ -160,8 +162,8 @@ func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 	return changed
 }
 
-// Rotate marks the pending key to become active by itself, once Redox accepts it.
-// The caller has added one when there was none.
+// Rotate marks the pending key: it becomes active as soon as Redox accepts it. If no
+// key was pending, the caller has added one.
 func (r *Ring) Rotate() (*Key, error) {
 	k := r.Pending()
 	switch {

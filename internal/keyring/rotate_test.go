@@ -17,7 +17,8 @@ var (
 	pushed  = keyring.Policy{Period: 90 * day, Window: 15 * time.Minute, RetireAfter: day, Publishing: keyring.PlatformAPI}
 )
 
-// activeAnd returns a ring whose key "a" signs since noon, and one more key.
+// activeAnd returns a ring with the key "a", active since noon, and the key k if it
+// is not nil.
 func activeAnd(k *keyring.Key) *keyring.Ring {
 	a := fake("a")
 	a.State, a.ActivatedAt, a.Accepted = keyring.Active, noon, "here"
@@ -35,8 +36,8 @@ func key(id keyring.ID, change func(*keyring.Key)) *keyring.Key {
 	return k
 }
 
-// A step is the same while it asks for the same to be done with the same key,
-// or to publish the same set to the same list.
+// Two steps are the same if they have the same action for the same key, or publish
+// the same keys to the same list.
 func TestSameStep(t *testing.T) {
 	prove := func(k *keyring.Key) keyring.Step { return keyring.Step{Action: keyring.Prove, Key: k} }
 	publish := func(r *keyring.Ring) keyring.Step { return r.Next(pushed, noon) }
@@ -72,8 +73,9 @@ func TestSameStep(t *testing.T) {
 	}
 }
 
-// listedAt returns a ring whose list is to be looked at again so long after
-// noon, and whose pending key it has since so long after noon, if at all.
+// listedAt returns a ring whose list must be read again at noon plus next. Its
+// pending key is published since noon plus since; if since is zero, it is not
+// published.
 func listedAt(change func(*keyring.Key), since, next time.Duration) *keyring.Ring {
 	r := published()
 	r.Publication.NextAt = noon.Add(next)
@@ -88,22 +90,22 @@ func listedAt(change func(*keyring.Key), since, next time.Duration) *keyring.Rin
 
 var handOnly = keyring.Policy{RetireAfter: time.Hour, Publishing: keyring.Manual}
 
-// retired returns a ring whose key "r" was replaced at noon, by one that was
-// accepted here.
+// retired returns a ring whose key "r" was replaced at noon. "r" was accepted with the
+// given settings, and the active key with the settings "here".
 func retired(accepted string) *keyring.Ring {
 	return activeAnd(key("r", func(k *keyring.Key) {
 		k.State, k.RetiredAt, k.Accepted = keyring.Retiring, noon, accepted
 	}))
 }
 
-// unaccepted returns a ring of a version that stored no acceptance.
+// unaccepted returns a ring as a version stored it that did not store acceptances.
 func unaccepted(k *keyring.Key) *keyring.Ring {
 	r := activeAnd(k)
 	r.Get("a").Accepted = ""
 	return r
 }
 
-// refusedAt returns a ring whose first key Redox refused at noon.
+// refusedAt returns a ring with one key, which Redox refused at noon.
 func refusedAt(id keyring.ID) *keyring.Ring {
 	k := fake(id)
 	r := &keyring.Ring{}
@@ -122,7 +124,7 @@ func dump(r *keyring.Ring) string {
 	return strings.Join(all, "\n")
 }
 
-// Every state of a ring, and what is to be done in it.
+// The next step for each state of a ring.
 func TestNext(t *testing.T) {
 	full := ring(t, "1", "2", "3", "4", "5", "6", "7", "8")
 	for _, k := range full.Keys {
@@ -132,8 +134,8 @@ func TestNext(t *testing.T) {
 	for name, test := range map[string]struct {
 		ring   *keyring.Ring
 		policy keyring.Policy
-		after  time.Duration // noon
-		want   string        // action, key, and when to look again after noon
+		after  time.Duration // the time, after noon
+		want   string        // action, key, and for how long after noon to wait
 	}{
 		"empty":     {&keyring.Ring{}, pasted, 0, "wait"},
 		"no period": {activeAnd(nil), keyring.Policy{Publishing: keyring.Manual}, 1000 * day, "wait"},
@@ -262,7 +264,8 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-// From the one way to the other nothing counts as published.
+// If the way to publish changes, the earlier publication of a pending key no longer
+// counts.
 func TestSettleWays(t *testing.T) {
 	r := published()
 	r.Get("p").PublishedAt, r.Publication.NextAt = noon, noon.Add(2*day)
@@ -282,7 +285,8 @@ func TestSettleWays(t *testing.T) {
 	}
 }
 
-// Proofs that are refused come at growing distances, others do not.
+// The pause doubles after each refused proof, and is short after a proof without an
+// answer.
 func TestProofs(t *testing.T) {
 	r := activeAnd(key("p", func(k *keyring.Key) { k.Rotating = true }))
 	k := r.Get("p")

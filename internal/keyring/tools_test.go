@@ -11,8 +11,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// shell runs a script in a new folder, with a file of that name in it, and
-// returns the folder. It skips the test where a program is not installed.
+// shell runs a script in a new folder that has a file with that name and content, and
+// returns the folder. It skips the test if a program is not installed.
 func shell(t *testing.T, script, name, content string) string {
 	t.Helper()
 	for _, program := range regexp.MustCompile(`(?m)(?:^|&& |\| )([a-z][a-z0-9-]+) `).FindAllStringSubmatch(script, -1) {
@@ -52,7 +52,8 @@ const keystore = `keytool -genkeypair -alias redox -keyalg RSA -keysize 2048 -dn
 	-keystore key.p12 -storepass changeit
 `
 
-// Each tool makes a private key and, by itself, its public half.
+// Each tool makes a private key, and computes its public half itself. The engine
+// computes the same public half.
 func TestKeysOfTools(t *testing.T) {
 	for name, test := range map[string]struct{ script, file, content string }{
 		"OpenSSL, PKCS#8": {"openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out private\nopenssl pkey " +
@@ -98,7 +99,7 @@ func parseFile(t *testing.T, path string) *keyring.Key {
 	return k
 }
 
-// Each command that a refusal gives makes what is accepted of what was refused.
+// Each command in a refusal converts the refused key to one that is accepted.
 func TestCommandsOfRefusals(t *testing.T) {
 	commands := regexp.MustCompile(`\(((?:iconv|install|ssh-keygen|openssl|keytool|jq) [^()]+|jq .+)\)`)
 	for name, test := range map[string]struct{ input, output, key, store string }{
@@ -135,7 +136,7 @@ func TestCommandsOfRefusals(t *testing.T) {
 			}
 			folder := shell(t, script, test.input, file(t, name))
 			parseFile(t, filepath.Join(folder, test.output))
-			if test.input == "key" { // ssh-keygen -p rewrites what it is given
+			if test.input == "key" { // ssh-keygen -p overwrites its input
 				if left, err := os.ReadFile(filepath.Join(folder, "key")); err != nil || string(left) != file(t, name) {
 					t.Error("the command has changed the file that it was given")
 				}

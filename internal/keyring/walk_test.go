@@ -11,8 +11,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// walk is a ring that is driven by a policy, at a Redox and by a clock that
-// both are moody.
+// walk drives a ring by a policy. Redox's answers and the clock are random.
 type walk struct {
 	t         *testing.T
 	name      string
@@ -20,11 +19,11 @@ type walk struct {
 	policy    keyring.Policy
 	ring      *keyring.Ring
 	now       time.Time
-	made      int // keys so far
+	made      int // number of keys so far
 	rotations int
 	healthy   bool // Redox does what it is asked, and the clock does not jump
 
-	// Redox's own list, and since when each of its keys is on it.
+	// Redox's list, and since when each key is in it.
 	list  []json.RawMessage
 	since map[keyring.ID]time.Time
 }
@@ -59,7 +58,7 @@ func (w *walk) add(rotating bool) {
 	w.ring.PublishTo("redox")
 }
 
-// prove has Redox refuse, be silent, or take the key.
+// prove makes a proof that Redox refuses, does not answer, or accepts, at random.
 func (w *walk) prove(k *keyring.Key) {
 	switch published := w.since[k.ID]; {
 	case w.policy.Publishing == keyring.JWKSURL && w.now.Sub(k.PublishedAt) < w.policy.Window:
@@ -86,7 +85,8 @@ func (w *walk) prove(k *keyring.Key) {
 	}
 }
 
-// accept has Redox refuse or take the active key.
+// accept makes a token request with the active key, which Redox refuses or accepts,
+// at random.
 func (w *walk) accept(k *keyring.Key) {
 	if w.random.IntN(2) == 0 {
 		k.Proofs.Refused("no", w.now)
@@ -95,7 +95,8 @@ func (w *walk) accept(k *keyring.Key) {
 	k.Accept("here")
 }
 
-// publish has Redox refuse, be silent, take the update and lose it, or keep it.
+// publish makes an update that Redox refuses, does not answer, accepts and loses, or
+// stores, at random.
 func (w *walk) publish() {
 	merged, added, changed, err := w.ring.Merge(w.list)
 	if err != nil {
@@ -128,7 +129,7 @@ func (w *walk) publish() {
 	w.ring.Listed(w.list, w.now)
 }
 
-// others are the IDs of the keys on a list that are not of this ring.
+// others returns the IDs of the keys in a list that do not belong to the ring.
 func others(list []json.RawMessage) string {
 	var ids []string
 	for _, raw := range list {
@@ -151,7 +152,7 @@ func (w *walk) wait(until time.Time) {
 	if w.random.IntN(10) == 0 {
 		w.now = w.now.Add(time.Duration(w.random.IntN(100)) * time.Minute)
 	}
-	// Somebody else is at the list, too.
+	// Sometimes somebody else changes the list.
 	switch w.random.IntN(20) {
 	case 0:
 		w.list = append(w.list, json.RawMessage(fmt.Sprintf(`{"kid":"x%d","n":"x"}`, w.made)))
@@ -164,10 +165,10 @@ func (w *walk) wait(until time.Time) {
 	}
 }
 
-// Driven by a policy, whatever Redox says and however the clock jumps: exactly
-// one key signs; a key is proved only when its window is over; a replaced key
-// stays as long as it must; the ring never overflows; the keys of others stay;
-// and it does not stop.
+// A policy drives the ring, Redox answers at random, and the clock jumps. Always
+// exactly one key is active, a key is proved only after its publish window, a
+// replaced key stays until retire_after is over, the ring does not grow too large,
+// the keys of others stay, and rotations go on.
 func TestRotationWalk(t *testing.T) {
 	for _, way := range []keyring.Publishing{keyring.Manual, keyring.JWKSURL, keyring.PlatformAPI} {
 		for seed := range uint64(60) {

@@ -1,8 +1,8 @@
-// Package pasted reads text that people paste. It undoes what editors,
-// shells, mail, .env files, YAML and JSON do to a text, finds the PEM blocks
-// in it, and recognises the name of a file that was given in place of the
-// file. It knows nothing of keys, certificates or Vault, and its errors quote
-// nothing of the text.
+// Package pasted reads text that people paste. It undoes the changes that editors,
+// shells, mail, .env files, YAML and JSON make to a text. It finds the PEM blocks in
+// the text, and recognises a file name that was given instead of the file's content.
+// It knows nothing of keys, certificates or Vault, and its errors quote nothing of
+// the text.
 package pasted
 
 import (
@@ -15,22 +15,22 @@ import (
 	"unicode/utf8"
 )
 
-// IsUTF16 reports whether text was written in UTF-16: every second byte of
-// ASCII text is zero then. Clean would remove those.
+// IsUTF16 reports whether text seems to be UTF-16: in ASCII text that was written as
+// UTF-16, every second byte is zero. Call it before Clean, which removes zero bytes.
 func IsUTF16(text string) bool {
 	return strings.Count(text, "\x00") > utf8.RuneCountInString(text)/3
 }
 
-// IsJSON reports whether text begins as a JSON object, or as a JSON array of
-// objects, arrays or strings; the rest of it may be damaged.
+// IsJSON reports whether text begins like a JSON object, or like a JSON array of
+// objects, arrays or strings. The rest may be damaged.
 func IsJSON(text string) bool {
 	rest, array := strings.CutPrefix(text, "[")
 	rest = strings.TrimSpace(rest)
 	return strings.HasPrefix(text, "{") || array && rest != "" && strings.Contains(`{["`, rest[:1])
 }
 
-// characters are those which one does not see, blanks other than the usual
-// one, and the line ends of other systems.
+// characters removes invisible characters, and replaces unusual blanks and line ends
+// with the usual ones.
 var characters = strings.NewReplacer(
 	"\ufeff", "", "\u200b", "", "\u200c", "", "\u200d", "", "\u200e", "", "\u200f", "", "\u2060", "", "\u00ad", "",
 	"\x00", "",
@@ -38,9 +38,9 @@ var characters = strings.NewReplacer(
 	"\r\n", "\n", "\r", "\n", "\v", "\n", "\f", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n",
 )
 
-// Clean returns text without marks, blanks and line ends around it, and
-// without the quotes, assignment, code fence, tags and escapes that it is
-// wrapped in. What begins like JSON is changed only if that makes it valid.
+// Clean removes everything around the content of text: byte order marks, blanks, line
+// ends, quotes, an assignment, a code fence, tags and escapes. It changes text that
+// begins like JSON only if the result is valid JSON.
 func Clean(text string) string {
 	text = strings.TrimSpace(characters.Replace(text))
 	for range 8 { // each round removes a layer of wrapping
@@ -78,7 +78,7 @@ func unassign(text string) string {
 }
 
 var quotes = [][2]string{
-	{`"""`, `"""`}, {"'''", "'''"}, {`"`, `"`}, {"'", "'"}, {"`", "`"}, {`b"`, `"`}, {"b'", "'"}, // the last of Python
+	{`"""`, `"""`}, {"'''", "'''"}, {`"`, `"`}, {"'", "'"}, {"`", "`"}, {`b"`, `"`}, {"b'", "'"}, // b"" is Python
 	{"“", "”"}, {"„", "“"}, {"‘", "’"}, {"«", "»"},
 }
 
@@ -105,9 +105,9 @@ var (
 	percent = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 )
 
-// unmark removes HTML's tags and entities, and the escapes of URLs.
+// unmark removes HTML tags, and decodes HTML entities and URL escapes.
 func unmark(text string) string {
-	if !IsJSON(text) { // whose strings may hold tags
+	if !IsJSON(text) { // a JSON string may contain tags
 		text = tag.ReplaceAllString(text, "\n")
 	}
 	text = html.UnescapeString(text)
@@ -115,7 +115,7 @@ func unmark(text string) string {
 		return text
 	}
 	decode := url.PathUnescape
-	if strings.Contains(text, "BEGIN+") || strings.Contains(text, "+%22") { // of a form, where + is a blank
+	if strings.Contains(text, "BEGIN+") || strings.Contains(text, "+%22") { // encoded as a form, where + is a blank
 		decode = url.QueryUnescape
 	}
 	if plain, err := decode(text); err == nil {
@@ -129,7 +129,8 @@ var escapes = strings.NewReplacer(
 	`\u003d`, "=", `\u003D`, "=", `\u002b`, "+", `\u002B`, "+",
 )
 
-// unescape undoes backslashes: one layer, and of JSON up to three.
+// unescape removes one layer of backslashes, or up to three layers if text begins
+// like JSON.
 func unescape(text string) string {
 	plain := escapes.Replace(text)
 	for range 2 {
@@ -142,8 +143,8 @@ func unescape(text string) string {
 
 var toStandard = strings.NewReplacer("-", "+", "_", "/")
 
-// Base64 decodes base64 or base64url, with or without padding, in lines or in
-// one. It reports whether text was that, and not empty.
+// Base64 decodes base64 or base64url, with or without padding and line breaks. It
+// returns false if text is not base64, or empty.
 func Base64(text string) ([]byte, bool) {
 	joined := toStandard.Replace(strings.TrimRight(strings.Join(strings.Fields(text), ""), "="))
 	raw, err := base64.RawStdEncoding.DecodeString(joined)
@@ -156,8 +157,8 @@ var (
 		`|^[A-Za-z]:[/\\][\w.@ /\\-]*$`)
 )
 
-// FileName returns what to say of a text that is the name of a file and not
-// its content, for the field that it was given to; "" when it is no such name.
+// FileName returns a message for the field if text is a file name and not the file's
+// content, else "".
 func FileName(field, text string) string {
 	text = strings.TrimSpace(text)
 	meant := "it is a file's name: did you mean " + field + "=@"
@@ -168,8 +169,8 @@ func FileName(field, text string) string {
 	case !withSuffix.MatchString(name) && !withFolder.MatchString(name):
 		return ""
 	case marked:
-		return "@ before a file's name is the vault command's, which sends the content: " +
-			"over the API give the content of the file itself"
+		return "only the vault command replaces @ and a file's name by the content of the file: " +
+			"over the API, send the content itself"
 	case strings.HasPrefix(name, "~"):
 		return meant + name + "? Write $HOME for ~, which the shell leaves as it is there"
 	case strings.Contains(name, " "):

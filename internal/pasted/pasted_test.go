@@ -96,7 +96,7 @@ func TestFileName(t *testing.T) {
 		`C:\keys\id_rsa`:   `f=@C:\keys\id_rsa?`, `\\host\share\key`: `f=@\\host\share\key?`,
 		"file:///a/b.pem":   "f=@/a/b.pem?",
 		"private key.pem\n": `f=@"private key.pem"? The quotes`, "~/key.pem": "f=@~/key.pem? Write $HOME",
-		"@key.pem": "@ before a file's name is the vault command's", `"key.pem"`: "f=@key.pem?",
+		"@key.pem": "only the vault command replaces @ and a file's name", `"key.pem"`: "f=@key.pem?",
 		strings.Repeat("a", 124) + ".pem": "f=@aaa",
 	} {
 		if got := pasted.FileName("f", text); !strings.Contains(got, want) {

@@ -10,11 +10,11 @@ import (
 // Block is one PEM block.
 type Block struct {
 	Label     string // such as PRIVATE KEY
-	Bytes     []byte // nil when the text between BEGIN and END is no base64
-	Encrypted bool   // by the headers of RFC 1421
+	Bytes     []byte // nil if the text between BEGIN and END is not base64
+	Encrypted bool   // by its RFC 1421 headers
 }
 
-// dashes are the hyphen and what word processors make of it.
+// dashes are the hyphen and the dashes that word processors replace it with.
 const dashes = `[-\x{2010}-\x{2015}\x{2212}]`
 
 var (
@@ -23,10 +23,10 @@ var (
 		`OPENSSH|TRUSTED|X509|PRIVATE|PUBLIC) +)*(?:KEY|CERTIFICATE)) *(?:` + dashes + `{1,5}|\n|$)`)
 )
 
-// Blocks returns all PEM blocks in text, which was cleaned, whatever stands
-// around them. It is more lenient than encoding/pem: lines may be indented,
-// quoted, empty, of any length or joined. It has an error where a BEGIN or END
-// line is damaged or missing, and no blocks where text has none.
+// Blocks returns all PEM blocks in text, and ignores other text around them. text
+// comes from Clean. Blocks accepts more than encoding/pem: lines may be indented,
+// quoted, empty, of any length or joined. It returns an error if a BEGIN or END line
+// is damaged or missing, and no blocks if text has none.
 func Blocks(text string) ([]Block, error) {
 	markers := marker.FindAllStringSubmatchIndex(text, -1)
 	for _, at := range almost.FindAllStringSubmatchIndex(text, -1) {
@@ -55,7 +55,7 @@ func Blocks(text string) ([]Block, error) {
 	return blocks, nil
 }
 
-// damage says what is wrong with a BEGIN or END line.
+// damage returns an error that says what is wrong with a BEGIN or END line.
 func damage(keyword, label string) error {
 	upper := strings.ToUpper(keyword)
 	if keyword != upper || label != strings.ToUpper(label) {
@@ -65,16 +65,14 @@ func damage(keyword, label string) error {
 		"-----" + upper + " …-----")
 }
 
-// joint matches the break between two parts of a string literal that stands on
-// several lines, such as " + and the next ".
+// joint matches the code between two lines of a string literal, for example the two
+// quotes and the + in between.
 var joint = regexp.MustCompile(`["']\s*[+.]?\s*\n\s*[+.]?\s*["']`)
 
-// separators turns what damaged pastes have in place of line ends back into line
-// ends.
+// separators restores line ends: damaged texts have other characters instead.
 var separators = strings.NewReplacer(",", "\n", ";", "\n", "|", "\n", "^M", "\n", "=3D", "=")
 
-// body decodes what stands between BEGIN and END; raw is nil when it is no
-// base64.
+// body decodes the text between BEGIN and END. raw is nil if it is not base64.
 func body(text string) (raw []byte, encrypted bool) {
 	if strings.Contains(text, "Proc-Type:") {
 		return nil, true
@@ -83,7 +81,7 @@ func body(text string) (raw []byte, encrypted bool) {
 	text = separators.Replace(joint.ReplaceAllString(strings.Trim(text, "-"), "\n"))
 	for line := range strings.Lines(text) {
 		line = strings.TrimPrefix(strings.TrimSpace(line)+" ", "// ")
-		if !strings.Contains(line, ":") { // else a header
+		if !strings.Contains(line, ":") { // a line with a colon is a header
 			code.WriteString(strings.TrimFunc(line, isNoBase64))
 		}
 	}
@@ -93,7 +91,7 @@ func body(text string) (raw []byte, encrypted bool) {
 	return nil, false
 }
 
-// isNoBase64 reports whether base64 has no such character.
+// isNoBase64 reports whether r cannot occur in base64.
 func isNoBase64(r rune) bool {
 	return (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && (r < '0' || r > '9') && !strings.ContainsRune("+/=-_", r)
 }

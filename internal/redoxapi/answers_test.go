@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The errors of most rows.
+// Parts of the errors that several tests expect.
 const (
 	noToken    = "the answer has no usable access_token"
 	noJSON     = "the answer is not the JSON of a token"
@@ -26,14 +26,14 @@ const (
 	canaryJSON = `{"access_token":"` + canary + `"}`
 )
 
-// words are longer than any part of an error that is shown.
+// words is longer than any part of an answer that an error may quote.
 var words = strings.Repeat("no ", 100_000)
 
 func ok(body string) string { return jsonAnswer("200 OK", body) }
 
 func bad(body string) string { return jsonAnswer("400 Bad Request", body) }
 
-// withHeader returns an answer with that header in place of the usual ones.
+// withHeader returns an HTTP answer with that header instead of the usual ones.
 func withHeader(header, body string) string {
 	return "HTTP/1.1 200 OK\r\n" + header + "\r\n\r\n" + body
 }
@@ -53,8 +53,8 @@ func zip(t *testing.T, text string) string {
 
 var deep = strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000)
 
-// badAnswers are all answers to a token request from which no token comes: what
-// is sent after the request, the kind of the error, and what the error says.
+// badAnswers are answers to a token request that give no token. Each row has the
+// answer, the kind of the error, and a part of the error.
 var badAnswers = map[string]struct {
 	answer string
 	kind   Kind
@@ -94,7 +94,7 @@ var badAnswers = map[string]struct {
 	"the assertion with status 300":  {jsonAnswer("300 X", assertion), NotRedox, "HTTP 300: a redirect"},
 	"the assertion in HTML with 403": {jsonAnswer("403 Forbidden", assertion), NotRedox, firewall},
 
-	// Other statuses, with anything but an error response.
+	// Other statuses, with a body that is not an error response.
 	"400 in HTML":                  {bad("<html>" + canary), NotRedox, "HTTP 400: " + firewall},
 	"400 with deep nesting":        {bad(deep), NotRedox, firewall},
 	"400 whose error is an object": {bad(`{"error":{"` + canary + `":1}}`), NotRedox, firewall},
@@ -117,7 +117,8 @@ var badAnswers = map[string]struct {
 	"999":                        {jsonAnswer("999 "+canary, "{}"), Unavailable, "HTTP 999"},
 	"099":                        {jsonAnswer("099 Low", canaryJSON), NotRedox, "the answer is HTTP 99" + notAsked},
 
-	// Error responses: Redox's own words, short, on one line, without what may be a credential.
+	// Error responses. The error quotes Redox's words, cut, on one line, and without
+	// anything that may be a credential.
 	"an error as documented": {bad(
 		`{"error":"invalid_request","error_description":"No assertion","error_uri":"` + permalink + `"}`),
 		refused, `Redox refused the token request (HTTP 400, error "invalid_request", error_description "No assertion", ` +
@@ -159,7 +160,7 @@ var badAnswers = map[string]struct {
 	"a link of 201 characters":    {errorURI(docs + strings.Repeat("x/", 86)), refused, bareError},
 	"a link that is damaged":      {errorURI(docs + "%zz"), refused, bareError},
 
-	// What is not HTTP.
+	// Not HTTP.
 	"two lengths": {withHeader("Content-Length: 25\r\nContent-Length: 26", canaryJSON+" "),
 		Unreachable, notHTTP},
 	"a list of lengths": {withHeader("Content-Length: 25, 26", canaryJSON+" "), Unreachable, notHTTP},
@@ -205,8 +206,8 @@ func TestBadAnswers(t *testing.T) {
 	}
 }
 
-// A good answer counts by its content, however it is wrapped, and only what a
-// reader can use of it is passed on.
+// A good answer gives a token, in whatever form HTTP sends it. The token has only the
+// fields that a reader can use.
 func TestGoodAnswers(t *testing.T) {
 	t.Parallel()
 	const minute = `{"access_token":"t","expires_in":60}`

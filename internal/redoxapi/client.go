@@ -1,9 +1,9 @@
-// Package redoxapi speaks HTTP with Redox: the token endpoint, where a signed
-// assertion becomes an access token, and the Platform API, which lists the
+// Package redoxapi speaks HTTP with Redox: with the token endpoint, which issues an
+// access token for a signed assertion, and with the Platform API, which lists the
 // public keys of an OAuth API key.
 //
-// It knows nothing of Vault, and nothing of key rings: who calls it signs the
-// assertion, bounds the number of requests, and decides what to try again.
+// It knows nothing of Vault, and nothing of key rings. Its caller signs the
+// assertion, limits the number of requests, and decides which of them to repeat.
 package redoxapi
 
 import (
@@ -18,25 +18,25 @@ import (
 	"time"
 )
 
-// maxBody caps what is read of an answer, in bytes. Redox's are below 16 KiB.
+// maxBody is how many bytes of an answer are read. Redox's answers are below 16 KiB.
 const maxBody = 1 << 20
 
 // Options say how a [Client] connects.
 type Options struct {
 	CAPEM        string // certificates (PEM) to trust instead of the system's; the system's when empty
 	Version      string // of the plugin, for the User-Agent header
-	MaxConns     int    // most connections to one host at a time
-	MaxIdleConns int    // most of them that are kept while nobody uses them
+	MaxConns     int    // the limit of connections to one host
+	MaxIdleConns int    // how many of them may stay open without a request
 
-	// Transport makes the connections in place of the one that is built from the
-	// options above, when it is not nil.
+	// Transport makes the requests if it is not nil. The options above are not used
+	// then.
 	Transport http.RoundTripper
 
-	// Now is the clock against which Redox's is measured. It times nothing.
+	// Now is the clock that is compared with Redox's. It is not used for timeouts.
 	Now func() time.Time
 }
 
-// Client makes requests over connections of its own. Many may use it at once.
+// Client makes requests over connections of its own. It is safe for concurrent use.
 type Client struct {
 	http      *http.Client
 	userAgent string
@@ -44,8 +44,8 @@ type Client struct {
 	ownCA     bool // trusts the authorities of ca_pem alone
 }
 
-// New returns a client. It connects to nobody yet. The error says that CAPEM
-// holds no certificate.
+// New returns a client. It does not connect yet. It returns an error if CAPEM is set
+// and has no certificate.
 func New(o Options) (*Client, error) {
 	transport := o.Transport
 	if transport == nil {
@@ -58,7 +58,7 @@ func New(o Options) (*Client, error) {
 	return &Client{
 		http: &http.Client{
 			Transport: transport,
-			// A redirect would send the assertion to a host nobody chose.
+			// A redirect would send the assertion to a host that nobody has chosen.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		userAgent: "vault-plugin-secrets-redox/" + strings.TrimPrefix(o.Version, "v"),
@@ -72,8 +72,8 @@ func newTransport(o Options) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	// HTTP/1.1 alone: on a connection that died unnoticed, HTTP/2 fails every
-	// request that shares it, HTTP/1.1 only one.
+	// Only HTTP/1.1: if a connection dies unnoticed, only one request fails. With
+	// HTTP/2 all requests would fail that share the connection.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
@@ -89,8 +89,8 @@ func newTransport(o Options) (*http.Transport, error) {
 	}, nil
 }
 
-// rootsOnly returns a TLS configuration that trusts the certificates in caPEM
-// alone, or the system's when it is empty.
+// rootsOnly returns a TLS configuration that trusts only the certificates in caPEM,
+// or the system's certificates if caPEM is empty.
 func rootsOnly(caPEM string) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if caPEM == "" {
@@ -103,16 +103,16 @@ func rootsOnly(caPEM string) (*tls.Config, error) {
 	return config, nil
 }
 
-// CloseIdleConnections closes the connections that nobody uses. Those in use
-// end with their request.
+// CloseIdleConnections closes the connections that have no request. The others close
+// when their request ends.
 func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
 
-// httpAnswer is a whole HTTP answer, as far as it matters here.
+// httpAnswer is the part of an HTTP answer that this package uses.
 type httpAnswer struct {
 	status     int
 	body       []byte
 	skew       Skew
-	retryAfter time.Duration // what a server in trouble asks for; zero when it does not
+	retryAfter time.Duration // the pause that the server asks for, zero if it does not
 }
 
 // send makes one request and reads the whole answer. Its error is an
@@ -124,9 +124,10 @@ func (c *Client) send(req *http.Request) (*httpAnswer, error) {
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = true }}
 	got, err := c.receive(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 	if err != nil && !connected {
-		// When a request is given up, net/http goes on with its dial and counts
-		// it towards MaxConnsPerHost: after a host that drops packets, no further
-		// request would be made, also when it is well again. This ends such dials.
+		// When a request is given up, net/http still goes on connecting, and counts
+		// that as a connection towards MaxConnsPerHost. A host that drops packets
+		// would use up all of them, and no request could be made even when it works
+		// again. This call ends such attempts to connect.
 		c.http.CloseIdleConnections()
 	}
 	return got, err
@@ -139,7 +140,8 @@ func (c *Client) receive(req *http.Request) (*httpAnswer, error) {
 	}
 	defer func() { _ = resp.Body.Close() }() // read-only: nothing can be lost
 	if resp.StatusCode < 200 {
-		// The body of a 101 is the bare connection, which no context ends.
+		// The body of a 101 is the connection itself, and reading it would not end
+		// with ctx.
 		what := "the answer is HTTP " + strconv.Itoa(resp.StatusCode) + ", which was not asked for"
 		return nil, &UpstreamError{Kind: NotRedox, What: what}
 	}
@@ -155,11 +157,11 @@ func (c *Client) receive(req *http.Request) (*httpAnswer, error) {
 	}, nil
 }
 
-// readRetryAfter reads Retry-After in seconds (RFC 9110 section 10.2.3). The
-// other form, a date, depends on a clock that may not be ours: it counts as zero.
+// readRetryAfter returns the pause in Retry-After (RFC 9110 section 10.2.3) if it is
+// in seconds. It returns zero for a date, because the local clock may be wrong.
 func readRetryAfter(h http.Header) time.Duration {
 	n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
-	if err != nil && !errors.Is(err, strconv.ErrRange) { // out of range, n is the largest
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // if n is out of range, it has the largest value
 		return 0
 	}
 	return time.Duration(n) * time.Second

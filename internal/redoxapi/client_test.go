@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// stage is how far a server goes before it misbehaves.
+// stage is the point that an exchange has reached when the server misbehaves.
 type stage struct {
 	secure bool // the client speaks TLS
 	steps  []step
@@ -33,7 +33,7 @@ func (s stage) url(server *hostileServer) string {
 	return server.http()
 }
 
-// stages returns all there are. canaryJSON has 25 bytes.
+// stages returns all stages by name. canaryJSON has 25 bytes.
 func stages() map[string]stage {
 	plain := func(steps ...step) stage { return stage{steps: append([]step{readRequest}, steps...)} }
 	header := func(header string) step { return reply("HTTP/1.1 200 OK\r\n" + header + "\r\n\r\n") }
@@ -59,7 +59,8 @@ func stages() map[string]stage {
 	}
 }
 
-// A server that stalls costs the timeout and no more, at whatever stage it does.
+// If a server stalls, at any stage, the exchange ends with the timeout and leaves
+// nothing behind.
 func TestServersThatStall(t *testing.T) {
 	t.Parallel()
 	all := stages()
@@ -84,7 +85,7 @@ func TestServersThatStall(t *testing.T) {
 	}
 }
 
-// A server that closes the connection, orderly or not, is not taken for a slow one.
+// If a server closes or resets the connection, the error is not a timeout.
 func TestServersThatHangUp(t *testing.T) {
 	t.Parallel()
 	for name, stage := range stages() {
@@ -102,7 +103,8 @@ func TestServersThatHangUp(t *testing.T) {
 	}
 }
 
-// After a switch of protocols there is no body, and no deadline would end it.
+// An answer that switches protocols has no body. Reading on would not end with the
+// deadline.
 func TestServersThatSwitchProtocols(t *testing.T) {
 	t.Parallel()
 	for _, then := range []step{stall, stallUnread, hangUp, reset, flood(canary)} {
@@ -113,8 +115,8 @@ func TestServersThatSwitchProtocols(t *testing.T) {
 	}
 }
 
-// A host that drops packets, as a firewall does, costs the timeout as well. Its
-// queue of connections is full, and it accepts none.
+// If a host drops packets, as a firewall does, the exchange ends with the timeout.
+// This host's queue for new connections is full, and it accepts none.
 func TestServersThatDoNotAccept(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
@@ -148,8 +150,8 @@ func TestServersThatDoNotAccept(t *testing.T) {
 	}
 }
 
-// A connection that never came about does not count towards MaxConns once nobody
-// waits for it: as soon as the server is well, a request is answered.
+// A connection that was not established does not count towards MaxConns once its
+// request has ended: as soon as the server works again, a request is answered.
 func TestServersThatRecover(t *testing.T) {
 	t.Parallel()
 	certificate, ca := certify(t, x509.Certificate{NotAfter: time.Now().Add(time.Hour), IPAddresses: loopback})
@@ -172,11 +174,11 @@ func TestServersThatRecover(t *testing.T) {
 	}
 }
 
-// fewBytes is more than the kernel holds of what the client does not read, and
-// less than the 10 MiB that net/http by itself would read of a header.
+// fewBytes is more than the kernel buffers of unread data, and less than the 10 MiB
+// of headers that net/http reads by default.
 const fewBytes = 8 << 20
 
-// A server that sends without end is left after a MiB.
+// If a server sends without end, the client stops reading after 1 MiB.
 func TestServersThatFlood(t *testing.T) {
 	t.Parallel()
 	const chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -227,7 +229,7 @@ func TestServersThatFlood(t *testing.T) {
 	})
 }
 
-// No redirect is followed: not to another host, nor to the same.
+// No redirect is followed, neither to another host nor to the same one.
 func TestServersThatRedirect(t *testing.T) {
 	t.Parallel()
 	other := newHostileServer(t, readRequest, reply(ok(canaryJSON)))
@@ -247,7 +249,7 @@ func TestServersThatRedirect(t *testing.T) {
 				s := newHostileServer(t, readRequest, reply(fmt.Sprintf(answer, status, canary, location)))
 				_, err := withstand(t, newClient(t, ""), s, s.http(), patient)
 				if name == "to nowhere" && status > 300 && status < 304 {
-					checkError(t, err, Unreachable, notHTTP) // net/http parses Location before it asks CheckRedirect
+					checkError(t, err, Unreachable, notHTTP) // net/http parses Location before it calls CheckRedirect
 				} else {
 					checkError(t, err, NotRedox, fmt.Sprintf("HTTP %d: a redirect, which is never followed with credentials", status))
 				}
@@ -259,7 +261,7 @@ func TestServersThatRedirect(t *testing.T) {
 	}
 }
 
-// What follows an answer on its connection is not taken for the next one.
+// Data that follows an answer on its connection is not used as the next answer.
 func TestServersThatGoOnTalking(t *testing.T) {
 	t.Parallel()
 	for name, more := range map[string]string{
@@ -287,8 +289,8 @@ func TestServersThatGoOnTalking(t *testing.T) {
 	}
 }
 
-// A server that answers without having read the request is either believed or
-// has broken the connection: the reset may overtake the answer.
+// A server may answer before it has read the request. The client either uses that
+// answer or reports a broken connection: a reset may arrive before the answer.
 func TestServersThatAnswerTooSoon(t *testing.T) {
 	t.Parallel()
 	good := ok(`{"access_token":"t"}`)
@@ -313,7 +315,8 @@ func TestServersThatAnswerTooSoon(t *testing.T) {
 	}
 }
 
-// A stall on a connection that was idle is not met again by the next request.
+// If a request stalls on a connection that was idle before, the next request uses
+// another connection.
 func TestServersThatStallOnAnIdleConnection(t *testing.T) {
 	t.Parallel()
 	turn := make(chan step, 3)
@@ -338,7 +341,7 @@ func TestServersThatStallOnAnIdleConnection(t *testing.T) {
 	}
 }
 
-// MaxConns bounds the connections, MaxIdleConns those that are kept.
+// MaxConns limits the open connections, and MaxIdleConns those without a request.
 func TestConnectionLimits(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -396,7 +399,7 @@ func waitFor(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// Retry-After counts in seconds alone.
+// Retry-After is used only if it is in seconds.
 func TestReadRetryAfter(t *testing.T) {
 	for value, want := range map[string]time.Duration{
 		"": 0, "1": time.Second, "3600": time.Hour, "soon": 0, "-5": 0, "1.5": 0, "Tue, 24 Nov 2099 09:00:00 GMT": 0,
@@ -408,7 +411,7 @@ func TestReadRetryAfter(t *testing.T) {
 	}
 }
 
-// The transport asks the environment for proxies, and gives up what lasts long.
+// The transport uses the proxies in the environment, and has timeouts.
 func TestNewTransport(t *testing.T) {
 	made, err := newTransport(Options{})
 	if err != nil {
@@ -422,7 +425,7 @@ func TestNewTransport(t *testing.T) {
 	}
 }
 
-// A transport of the caller's is used as it is.
+// A transport in the options is used.
 func TestOptionsTransport(t *testing.T) {
 	c, err := New(Options{Transport: transport{}, Now: time.Now})
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Error is an OAuth error response (RFC 6749 section 5.2). It is permanent:
-// trying again cannot succeed until something is mended.
+// Error is an OAuth error response (RFC 6749 section 5.2). It is permanent: trying
+// again cannot succeed until something is fixed.
 type Error struct {
 	Status      int // HTTP status
 	Code        string
@@ -48,13 +48,13 @@ const (
 	Abandoned               // who asked has hung up, or Vault ended the request: nobody waits for an answer
 )
 
-// UpstreamError is a request that got no answer from Redox, or none that makes
-// sense. It never quotes the answer.
+// UpstreamError means that Redox did not answer a request, or that the answer was not
+// usable. It never quotes the answer.
 type UpstreamError struct {
 	Kind       Kind
-	Status     int           // HTTP status of the token endpoint, 0 when What says all
-	What       string        // what was found
-	RetryAfter time.Duration // how long the server asks to be left alone, zero when it does not
+	Status     int           // HTTP status of the token endpoint; 0 if What says everything
+	What       string        // what was seen
+	RetryAfter time.Duration // the pause that the server asks for, zero if it does not
 }
 
 func (e *UpstreamError) Error() string {
@@ -71,8 +71,8 @@ func (e *UpstreamError) Error() string {
 	return text
 }
 
-// Transient reports whether the same request, signed anew, may succeed at once.
-// A 429 is not transient: trying again is what it complains of.
+// Transient reports whether the same request, with a new assertion, may succeed at
+// once. After a 429 it may not: that means too many requests.
 func (e *UpstreamError) Transient() bool {
 	switch e.Kind {
 	case Unreachable, TimedOut, Unavailable, Unusable:
@@ -81,8 +81,8 @@ func (e *UpstreamError) Transient() bool {
 	return false
 }
 
-// parseError reads a 4xx answer. Anything but the JSON of an OAuth error response
-// comes from something between Redox and here, and becomes an [*UpstreamError].
+// parseError reads a 4xx answer. If it is not the JSON of an OAuth error response, a
+// proxy or firewall has sent it, and the result is an [*UpstreamError].
 func parseError(status int, raw []byte, skew Skew) error {
 	var answer struct {
 		Error       string `json:"error"`
@@ -102,12 +102,13 @@ func parseError(status int, raw []byte, skew Skew) error {
 	}
 }
 
-// tokenLike finds what may be a token, an assertion or a part of one. A client
-// ID (a UUID of 36 characters) is shorter.
+// tokenLike matches text that may be a token, an assertion or a part of one. A client
+// ID, a UUID of 36 characters, is too short to match.
 var tokenLike = regexp.MustCompile(`[A-Za-z0-9_.~+/=-]{40,}`)
 
-// Quotable makes foreign text fit to be shown: without control characters,
-// without anything that may be a credential that the server echoes, and short.
+// Quotable returns text that was received, changed so that it can be shown: without
+// control characters, without anything that may be a credential, and cut after most
+// characters.
 func Quotable(text string, most int) string {
 	text = strings.TrimSpace(tokenLike.ReplaceAllStringFunc(withoutControls(text), func(match string) string {
 		if quotableURL("https:"+match) != "" {
@@ -130,7 +131,7 @@ func withoutControls(text string) string {
 	}, strings.ToValidUTF8(text, "?"))
 }
 
-// quotableURL returns a documentation link of Redox's, or nothing.
+// quotableURL returns text if it is a link to Redox's documentation, else "".
 func quotableURL(text string) string {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(text) > 200 {

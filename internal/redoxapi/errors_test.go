@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Only the description tells that Redox knows no such key.
+// Only the error_description shows that Redox does not know the key.
 func TestUnknownKey(t *testing.T) {
 	for description, want := range map[string]bool{
 		"Public key not found for kid k": true, "PUBLIC KEY NOT FOUND": true, "": false, "key not found": false,
@@ -28,7 +28,7 @@ func TestTransient(t *testing.T) {
 	}
 }
 
-// Text is cut after so many characters, not bytes.
+// Text is cut by characters, not by bytes.
 func TestQuotable(t *testing.T) {
 	for text, want := range map[string]string{
 		"ééé": "ééé", "éééé": "ééé…", "  é  ": "é", "": "",

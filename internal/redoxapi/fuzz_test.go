@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// FuzzTokenAnswer: no answer of a server panics, becomes a token that cannot
-// be sent in a header, or is quoted beyond its caps.
+// FuzzTokenAnswer: no answer of a server causes a panic, a token that cannot be sent
+// in a header, or an error that is too long.
 func FuzzTokenAnswer(f *testing.F) {
 	f.Add(200, []byte(`{"access_token":"t","token_type":"Bearer","expires_in":300,"scope":"s"}`))
 	f.Add(200, []byte(`{"access_token":"t","expires_in":"1e400"}`))
@@ -33,8 +33,8 @@ func FuzzTokenAnswer(f *testing.F) {
 	})
 }
 
-// FuzzAPIKey: whatever the Platform API answers, it is an API key with a list, or
-// an error that is fit to be shown.
+// FuzzAPIKey: any answer of the Platform API gives either an API key with a list, or
+// an error that can be shown.
 func FuzzAPIKey(f *testing.F) {
 	f.Add([]byte(`{"payload":{"apikey":{"id":"c","jwksURL":"https://redox.example",` +
 		`"jwkSet":{"keys":[{"kid":"k"},null,"x"]}}}}`))

@@ -24,7 +24,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// canary stands in what hostile servers send. No error may show it.
+// canary is in the answers of hostile servers. No error may show it.
 const canary = "c4n4ry"
 
 // The assertion that all tests send. No error may show its claims or signature.
@@ -35,7 +35,8 @@ var (
 )
 
 // hostileServer is a server that misbehaves. It does the same steps on each
-// connection and then closes it, so what is left afterwards is the client's.
+// connection and then closes it. So a connection or goroutine that is left afterwards
+// belongs to the client.
 type hostileServer struct {
 	address               string
 	ctx                   context.Context // ends with the test
@@ -149,7 +150,7 @@ func drip(text string) step {
 // flood sends 1 GiB, or as much of it as the client accepts.
 func flood(text string) step {
 	return func(p *peer) error {
-		if err := p.tcp.SetWriteBuffer(64 << 10); err != nil { // so that little is sent but not accepted
+		if err := p.tcp.SetWriteBuffer(64 << 10); err != nil { // keeps sent close to what was accepted
 			return err
 		}
 		chunk := bytes.Repeat([]byte(text), (64<<10)/len(text))
@@ -164,8 +165,8 @@ func flood(text string) step {
 	}
 }
 
-// hangUp ends the server's half of the connection, without a notice of TLS. It
-// reads on, as unread data would turn the end into a reset.
+// hangUp closes the server's half of the connection, without TLS's notice. Then it
+// reads the rest, because closing with unread data would send a reset.
 func hangUp(p *peer) error {
 	if err := p.tcp.CloseWrite(); err != nil {
 		return err
@@ -181,7 +182,7 @@ func reset(p *peer) error {
 	return p.tcp.Close()
 }
 
-// handshake speaks TLS in the steps that follow.
+// handshake makes the connection use TLS in all further steps.
 func handshake(config *tls.Config) step {
 	return func(p *peer) error {
 		conn := tls.Server(p.Conn, config)
@@ -206,25 +207,26 @@ func newClient(t *testing.T, caPEM string) *Client {
 	return c
 }
 
-// A test that is to reach its timeout is impatient, others are patient. Grace is
-// how much longer than its timeout an exchange may take on a busy machine. It is
-// below the 10 s for which net/http goes on with a TLS handshake that nobody waits for.
+// Timeouts: impatient for a test that must reach its timeout, patient for the others.
+// grace is how much longer than its timeout an exchange may take on a busy machine.
+// It is below 10 s: that long net/http continues a TLS handshake that nobody waits
+// for.
 const (
 	impatient = 300 * time.Millisecond
 	patient   = 10 * time.Second
 	grace     = 8 * time.Second
 )
 
-// net/http logs what a server sends unasked.
+// net/http logs unsolicited data from a server.
 func TestMain(m *testing.M) {
 	log.SetOutput(io.Discard)
 	os.Exit(m.Run())
 }
 
-// withstand sends the assertion to url, where s is; s is nil if another server is
-// there. It checks what no server may cause: an exchange that outlasts its
-// timeout, a goroutine or connection that is left behind, a second request, or an
-// error that quotes a secret.
+// withstand sends the assertion to url, which belongs to s, or to another server if s
+// is nil. It checks that the exchange ends with its timeout, leaves no goroutine or
+// connection behind, sends no second request, and returns no error that quotes a
+// secret.
 func withstand(t *testing.T, c *Client, s *hostileServer, url string, timeout time.Duration) (*Token, error) {
 	t.Helper()
 	var got *Token
@@ -261,8 +263,8 @@ func withstand(t *testing.T, c *Client, s *hostileServer, url string, timeout ti
 	return got, err
 }
 
-// running reports whether a goroutine is left that began under the label. Each
-// connection of net/http has two.
+// running reports whether a goroutine with that label still runs. net/http has two
+// for each connection.
 func running(t *testing.T, label string) bool {
 	t.Helper()
 	var profile bytes.Buffer
@@ -272,8 +274,8 @@ func running(t *testing.T, label string) bool {
 	return strings.Contains(profile.String(), strconv.Quote(label))
 }
 
-// checkText checks that an error can be shown: one line of UTF-8, not long, and
-// without a secret.
+// checkText checks that an error can be shown: one line of valid UTF-8, not too long,
+// and without a secret.
 func checkText(t *testing.T, err error) {
 	t.Helper()
 	text := err.Error()
@@ -286,10 +288,10 @@ func checkText(t *testing.T, err error) {
 	}
 }
 
-// refused stands in tables for an [*Error], among the kinds of an [*UpstreamError].
+// refused is used in test tables as the kind of an [*Error].
 const refused Kind = -1
 
-// checkError checks that err is of that kind, and says want.
+// checkError checks that err is of that kind, and that its text contains want.
 func checkError(t *testing.T, err error, kind Kind, want string) {
 	t.Helper()
 	var no *Error

@@ -22,8 +22,9 @@ type proxyRefusal int
 
 func (s proxyRefusal) Error() string { return "the proxy refuses with HTTP " + strconv.Itoa(int(s)) }
 
-// proxyConnected reads what a proxy answers to CONNECT. The standard library
-// would tell the status by the proxy's own words alone, which are not shown.
+// proxyConnected reads a proxy's answer to CONNECT. The error of the standard library
+// has only the proxy's own text, which must not be shown, so this one keeps the
+// status.
 func proxyConnected(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
 	if answer.StatusCode != http.StatusOK {
 		return proxyRefusal(answer.StatusCode)
@@ -62,7 +63,7 @@ func (c *Client) connectionError(req *http.Request, err error) error {
 	case errors.As(err, &denied):
 		return unreachable("on the way to " + host + " " + denied.Error())
 	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
-		return unreachable("what answers at " + host + " does not speak TLS")
+		return unreachable("the server at " + host + " does not speak TLS")
 	case errors.As(err, &opErr) && opErr.Op == "remote error": // an alert, in crypto/tls's words
 		return unreachable("the TLS handshake with " + host + " failed: " + opErr.Err.Error())
 	case errors.As(err, &errno):

@@ -20,8 +20,8 @@ import (
 
 var loopback = []net.IP{{127, 0, 0, 1}}
 
-// A server that cannot prove who it is, by ca_pem or the system's authorities,
-// with TLS 1.2 or later, is sent no assertion.
+// The client sends no assertion to a server without TLS 1.2 or later, or with a
+// certificate that neither ca_pem nor the system's authorities verify.
 func TestServersWithBadTLS(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -118,8 +118,8 @@ func TestServersWithBadTLS(t *testing.T) {
 	}
 }
 
-// A server with TLS 1.2 and one that offers nothing but HTTP/2 are spoken to, in
-// HTTP/1.1. ca_pem may hold more than one authority.
+// The client connects with TLS 1.2, and with HTTP/1.1 if the server offers only
+// HTTP/2. ca_pem may hold more than one authority.
 func TestServersWithTLS(t *testing.T) {
 	t.Parallel()
 	certificate, ca := certify(t, x509.Certificate{NotAfter: time.Now().Add(time.Hour), IPAddresses: loopback})
@@ -145,8 +145,8 @@ func through(t *testing.T, address, caPEM string) *Client {
 	return c
 }
 
-// A proxy is asked for a tunnel. It sees no assertion, and its password is never
-// shown.
+// The client asks a proxy for a tunnel. The proxy sees no assertion, and no error
+// shows the proxy's password.
 func TestProxies(t *testing.T) {
 	t.Parallel()
 	certificate, ca := certify(t, x509.Certificate{NotAfter: time.Now().Add(time.Hour),
@@ -209,7 +209,7 @@ func TestProxies(t *testing.T) {
 	}
 }
 
-// What fails before anybody answers names the host.
+// An error before the server has answered names the host.
 func TestConnectionErrors(t *testing.T) {
 	t.Parallel()
 	closed := listen(t)

@@ -11,15 +11,15 @@ import (
 	"net/url"
 )
 
-// Platform is Redox's Platform API, as one user-level API key sees it
+// Platform is Redox's Platform API, used with a token of one user-level API key
 // (Redox: "OAuth API keys").
 type Platform struct {
 	client *Client
 	base   string // without a trailing slash
-	token  string // sent there and nowhere else
+	token  string // sent only to base
 }
 
-// Platform returns the Platform API at the host of tokenURL, which issued token.
+// Platform returns the Platform API of the host in tokenURL. token was issued there.
 func (c *Client) Platform(tokenURL, token string) (*Platform, error) {
 	u, err := url.Parse(tokenURL)
 	if err != nil {
@@ -28,14 +28,13 @@ func (c *Client) Platform(tokenURL, token string) (*Platform, error) {
 	return &Platform{client: c, base: u.Scheme + "://" + u.Host + "/platform/v1", token: token}, nil
 }
 
-// APIKey is the part of an OAuth API key that says by which public keys Redox
-// knows it.
+// APIKey is the part of an OAuth API key that holds its public keys.
 type APIKey struct {
-	JWKSURL string            // where there is one, Redox uses it and not Keys
-	Keys    []json.RawMessage // as Redox wrote them, whoever gave them
+	JWKSURL string            // if it is not empty, Redox uses it and ignores Keys
+	Keys    []json.RawMessage // exactly as Redox sent them
 }
 
-// Read returns the API key of a client ID. The error is a [*PlatformError] when
+// Read returns the API key with that client ID. The error is a [*PlatformError] if
 // Redox refused, else an [*UpstreamError].
 func (p *Platform) Read(ctx context.Context, clientID string) (*APIKey, error) {
 	raw, err := p.send(ctx, http.MethodGet, clientID, nil)
@@ -45,15 +44,15 @@ func (p *Platform) Read(ctx context.Context, clientID string) (*APIKey, error) {
 	return parseAPIKey(raw, clientID)
 }
 
-// Update replaces the public keys of the API key of a client ID; its errors
-// are those of Read. Whether Redox replaces them or merges is not documented,
-// so the caller reads what has become of it.
+// Update replaces the public keys of the API key with that client ID. It returns the
+// same errors as Read. Redox does not document whether it replaces or merges the
+// keys, so the caller must read the result.
 func (p *Platform) Update(ctx context.Context, clientID string, keys []json.RawMessage) error {
 	var body bytes.Buffer
 	encoder := json.NewEncoder(&body)
-	encoder.SetEscapeHTML(false) // what others wrote goes back as it came
+	encoder.SetEscapeHTML(false) // keys of others must not change
 	if err := encoder.Encode(map[string]any{"jwkSet": map[string]any{"keys": keys}}); err != nil {
-		return &UpstreamError{Kind: Unusable, What: "the Platform API lists what is no JSON"}
+		return &UpstreamError{Kind: Unusable, What: "the Platform API's list is not JSON"}
 	}
 	_, err := p.send(ctx, http.MethodPatch, clientID, body.Bytes())
 	return err
@@ -88,8 +87,8 @@ func (p *Platform) send(ctx context.Context, method, clientID string, body []byt
 	return got.body, nil
 }
 
-// parseAPIKey reads the answer to a read. Redox adds members between minor
-// versions, so unknown ones are ignored.
+// parseAPIKey reads the answer to Read. It ignores unknown members: Redox adds some
+// between minor versions.
 func parseAPIKey(raw []byte, clientID string) (*APIKey, error) {
 	var answer struct {
 		Payload struct {
@@ -114,19 +113,20 @@ func parseAPIKey(raw []byte, clientID string) (*APIKey, error) {
 	case k.JWKSet.Keys != nil:
 		found.Keys = *k.JWKSet.Keys
 	case k.JWKSURL == "":
-		// Taken for an empty list, it would be replaced, and others' keys lost.
-		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API does not show the API key's jwkSet, so that " +
-			"is left as it is"}
+		// An update would replace a list that cannot be seen, and the keys of others
+		// would be lost.
+		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API does not show the API key's jwkSet, so it " +
+			"was not changed"}
 	}
 	return found, nil
 }
 
-// PlatformError is an error answer of the Platform API. Its form is not
-// documented, so its words are not passed on.
+// PlatformError is an error response of the Platform API. Its format is not
+// documented, so its text is not shown.
 type PlatformError struct {
 	Status   int    // HTTP status
-	ClientID string // whose API key was asked for
-	JSON     bool   // whether the answer was JSON; if not, something else than Redox may have answered
+	ClientID string // of the API key in the request
+	JSON     bool   // false: possibly another server than Redox answered
 }
 
 func (e *PlatformError) Error() string {
@@ -137,7 +137,7 @@ func (e *PlatformError) Error() string {
 	case !e.JSON:
 		text += " and not in JSON: a firewall or proxy may have answered"
 	case e.Status == http.StatusUnauthorized:
-		text += ": it does not take the platform client's token, whose client_id must be that of a user-level API key"
+		text += ": it does not accept the platform client's token, whose client_id must be that of a user-level API key"
 	case e.Status == http.StatusForbidden:
 		text += ": the user to whom the platform client's API key belongs needs a role that may manage OAuth API keys " +
 			"(engineer) in this environment"

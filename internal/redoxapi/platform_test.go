@@ -23,7 +23,7 @@ func askPlatform(t *testing.T, handler http.HandlerFunc) *Platform {
 	return api
 }
 
-// platformThat returns the API of a server with that one answer.
+// platformThat returns the Platform API of a server that always sends that answer.
 func platformThat(t *testing.T, status int, answer string) *Platform {
 	t.Helper()
 	return askPlatform(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -61,7 +61,7 @@ func TestPlatformRequests(t *testing.T) {
 	}
 }
 
-// Whatever answers: an error of the right kind, which quotes nothing.
+// Each answer gives an error of the right kind, which quotes nothing of it.
 func TestPlatformAnswers(t *testing.T) {
 	const words = "words of the server"
 	for name, test := range map[string]struct {
@@ -90,7 +90,7 @@ func TestPlatformAnswers(t *testing.T) {
 			"repeats the access token", false},
 		"likewise, refusing": {403, `{"error":"` + platformToken + `"}`, "repeats the access token", false},
 		"401": {401, `{"errorDetail":"words of the server"}`,
-			"does not take the platform client's token", true},
+			"does not accept the platform client's token", true},
 		"403": {403, `{"errorDetail":"words of the server"}`, "needs a role", true},
 		"404": {404, `{"errorDetail":"words of the server"}`,
 			"sees no OAuth API key with client ID id", true},
@@ -119,7 +119,7 @@ func TestPlatformAnswers(t *testing.T) {
 		t.Errorf("without any key: %+v, %v", key, err)
 	}
 	if err := api.Update(t.Context(), "id", []json.RawMessage{[]byte(`{`)}); err == nil ||
-		!strings.Contains(err.Error(), "what is no JSON") {
+		!strings.Contains(err.Error(), "list is not JSON") {
 		t.Errorf("no JSON to be sent back: %v", err)
 	}
 	if err := platformThat(t, 403, "{}").Update(t.Context(), "id", nil); err == nil {

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// Skew is how far the local clock is ahead of the server's, as the Date header
-// of an answer tells. The header has whole seconds and the answer was under way,
-// so a skew of two seconds or less means nothing.
+// Skew is how far the local clock is ahead of the server's, computed from the Date
+// header of an answer. The header has only whole seconds, and the answer takes time
+// to arrive. So a skew of two seconds or less means nothing.
 type Skew struct {
 	Known bool // false when the answer had no Date header
 	Ahead time.Duration
 }
 
-// String says the skew in a sentence.
+// String returns the skew as a sentence.
 func (s Skew) String() string {
 	switch {
 	case !s.Known:

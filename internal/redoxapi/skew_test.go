@@ -35,8 +35,8 @@ func TestSkewString(t *testing.T) {
 	}
 }
 
-// Tokens and error responses have the skew against the client's own clock, even
-// if a server sends a time of another age, or none.
+// Tokens and error responses have the skew from the client's own clock, even if the
+// server's time is wrong by years, or missing.
 func TestExchangeSkew(t *testing.T) {
 	now := time.Date(2026, 11, 26, 9, 0, 0, 0, time.UTC)
 	for date, want := range map[string]Skew{

@@ -14,44 +14,44 @@ import (
 	"time"
 )
 
-// maxToken caps an access token, in bytes: more fits into no HTTP header.
+// maxToken is the largest access token that is accepted, in bytes. A larger one would
+// not fit into an HTTP header.
 const maxToken = 16 << 10
 
-// defaultLifetime is assumed of a token whose answer has no expires_in: Redox
-// documents that its tokens live five minutes.
+// defaultLifetime is used for a token without a usable expires_in. Redox documents
+// that its tokens live five minutes.
 const defaultLifetime = 5 * time.Minute
 
 // Token is a successful answer of the token endpoint (RFC 6749 section 5.1).
 type Token struct {
 	Value    string
-	Scope    string // what Redox granted; empty when it does not say
+	Scope    string // the scope that Redox granted; empty when it does not say
 	Lifetime time.Duration
 	Assumed  bool // the answer had no usable expires_in
 	Skew     Skew
 
-	// RequestedAt is set by the caller of Exchange. The token's life began
-	// somewhere between then and the answer: counted from the request, no reader
-	// is promised more than there is.
+	// RequestedAt is set by the caller of Exchange. The token's life began between
+	// the request and the answer. It is counted from the request, so that no reader
+	// expects a longer life than the token has.
 	RequestedAt time.Time
 }
 
-// Left returns how much of its life the token has at least; negative when it
-// has ended. A monotonic clock stands still while the machine is suspended, and
-// the other may be set back: the one that says less is believed.
+// Left returns how long the token lives at least; negative if it has ended. It uses
+// two clocks and returns the smaller result: the monotonic clock stops while the
+// machine is suspended, and the wall clock may be set back.
 func (t *Token) Left(now time.Time) time.Duration {
 	ends := t.RequestedAt.Add(t.Lifetime)
 	return min(ends.Sub(now), ends.Round(0).Sub(now.Round(0)))
 }
 
-// Margin returns how long before its end nobody should rely on the token any more:
-// a minute, or a fifth of its life when that is less.
+// Margin returns how long before the token's end readers should stop using it: a
+// minute, or a fifth of its life if that is less.
 func (t *Token) Margin() time.Duration { return min(time.Minute, t.Lifetime/5) }
 
-// Exchange trades one signed assertion for an access token at tokenURL (RFC
-// 7523 section 2.2; Redox: "Authenticate an OAuth API key"). It sends exactly
-// one request: an assertion is never sent twice, so a retry is the caller's,
-// with a new one. The error is an [*Error] when Redox refused, else an
-// [*UpstreamError].
+// Exchange requests an access token at tokenURL with a signed assertion (RFC 7523
+// section 2.2; Redox: "Authenticate an OAuth API key"). It sends exactly one request.
+// For a retry the caller must sign a new assertion, because an assertion must never
+// be sent twice. The error is an [*Error] if Redox refused, else an [*UpstreamError].
 func (c *Client) Exchange(ctx context.Context, tokenURL, assertion, scope string) (*Token, error) {
 	form := url.Values{
 		"grant_type":            {"client_credentials"},
@@ -61,8 +61,8 @@ func (c *Client) Exchange(ctx context.Context, tokenURL, assertion, scope string
 	if scope != "" {
 		form.Set("scope", scope)
 	}
-	// A reader that http cannot rewind: after a dead connection the transport
-	// must not send the assertion again by itself.
+	// The transport cannot rewind this reader, so it cannot send the assertion again
+	// after a dead connection.
 	encoded := form.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, tokenURL, io.NopCloser(strings.NewReader(encoded)))
 	if err != nil {
@@ -86,11 +86,12 @@ func (c *Client) Exchange(ctx context.Context, tokenURL, assertion, scope string
 	return t, err
 }
 
-// redact removes the parts of the assertion that the server repeats.
+// redact removes the parts of the assertion from an answer that repeats them.
 func redact(raw []byte, assertion string) (redacted []byte, echoed bool) {
 	_, secret, _ := strings.Cut(assertion, ".") // the header is no secret
 	for part := range strings.SplitSeq(secret, ".") {
-		// The parts of a real assertion are longer than words.
+		// Each part of a real assertion is at least this long. A shorter part could
+		// be a word.
 		if len(part) >= 32 && bytes.Contains(raw, []byte(part)) {
 			raw, echoed = bytes.ReplaceAll(raw, []byte(part), []byte("[removed]")), true
 		}
@@ -98,7 +99,7 @@ func redact(raw []byte, assertion string) (redacted []byte, echoed bool) {
 	return raw, echoed
 }
 
-// parseAnswer tells a token from an error response, and both from anything else.
+// parseAnswer returns the token or the error in an answer of the token endpoint.
 func parseAnswer(status int, raw []byte, skew Skew) (*Token, error) {
 	switch {
 	case status == http.StatusTooManyRequests:
@@ -114,7 +115,7 @@ func parseAnswer(status int, raw []byte, skew Skew) (*Token, error) {
 	return parseToken(status, raw, skew)
 }
 
-// parseToken reads a 2xx answer. One without a token is no success.
+// parseToken reads a 2xx answer. Without a token it is an error.
 func parseToken(status int, raw []byte, skew Skew) (*Token, error) {
 	var answer struct {
 		AccessToken any             `json:"access_token"`
@@ -173,15 +174,14 @@ func IsScope(text string) bool {
 	return len(text) <= 1024 && IsPrintable(strings.ReplaceAll(text, " ", ""))
 }
 
-// IsPrintable reports whether text has printable ASCII characters alone, and no
-// blank.
+// IsPrintable reports whether text has only printable ASCII characters, and no blank.
 func IsPrintable(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// lifetime reads expires_in, which some servers send as a string. A value that is
-// no number of seconds counts as missing. Less than one second is a token that has
-// ended.
+// lifetime reads expires_in, a number or a string with a number, as some servers send
+// it. If it is neither, lifetime returns the default and assumed is true. A value
+// below one second is rounded to zero: the token has ended.
 func lifetime(expiresIn json.RawMessage) (d time.Duration, assumed bool) {
 	const most = 24 * 60 * 60
 	seconds, err := strconv.ParseFloat(strings.Trim(string(expiresIn), `"`), 64)

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Exchange sends what Redox documents, to the letter.
+// Exchange sends exactly what Redox documents.
 func TestExchangeRequest(t *testing.T) {
 	for _, scope := range []string{"", "system/*.read x"} {
 		want := url.Values{
@@ -62,8 +62,8 @@ func TestExchangeURL(t *testing.T) {
 	checkError(t, err, Unreachable, "the token URL cannot be requested")
 }
 
-// A part of an assertion is removed if it is longer than words are. The header
-// is no secret.
+// A part of an assertion is removed if it is longer than any word. The header is not
+// secret.
 func TestRedact(t *testing.T) {
 	header, short, long := strings.Repeat("h", 40), strings.Repeat("s", 31), strings.Repeat("l", 32)
 	text := header + " " + short + " " + long + " " + long
@@ -76,7 +76,8 @@ func TestRedact(t *testing.T) {
 	}
 }
 
-// A token's life counts from the request. Nobody relies on its margin.
+// The life of a token is counted from the request, and its margin is computed from
+// its life.
 func TestTokenLeft(t *testing.T) {
 	now := time.Now()
 	token := &Token{Lifetime: 5 * time.Minute, RequestedAt: now}
@@ -96,14 +97,14 @@ func TestTokenLeft(t *testing.T) {
 	}
 }
 
-// The clock that says less counts: the monotonic one stands still while the
-// machine is suspended, the other can be set back.
+// Left uses the clock that shows less time left: the monotonic clock stops while the
+// machine is suspended, and the wall clock may be set back.
 func TestTokenLeftAfterASuspension(t *testing.T) {
 	const gone = 7 * time.Minute
 	now := time.Now()
 	token := &Token{Lifetime: 5 * time.Minute, RequestedAt: now}
 	suspended := now
-	// Of time.Time, the seconds of the wall clock alone.
+	// This changes only the wall clock seconds in time.Time.
 	*(*uint64)(unsafe.Pointer(&suspended)) += uint64(gone/time.Second) << 30
 	if suspended.Sub(now) != 0 || suspended.Round(0).Sub(now.Round(0)) != gone {
 		t.Fatal("time.Time is not made as this test believes")

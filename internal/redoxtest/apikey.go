@@ -14,7 +14,7 @@ import (
 type apiKey struct {
 	name   string
 	set    []json.RawMessage          // the JWK Set, as it was given
-	keys   map[string]jose.JSONWebKey // of the set, by kid
+	keys   map[string]jose.JSONWebKey // the keys of set, by kid
 	before map[string]jose.JSONWebKey // what the last change replaced
 	url    *jwksURL                   // has precedence over set
 	user   bool                       // a user-level key, which the Platform API asks for

@@ -43,7 +43,7 @@ func TestRegister(t *testing.T) {
 			}
 		})
 	}
-	// Saving replaces: the old key is unknown at once.
+	// Saving replaces the keys, so the old key is unknown at once.
 	if err := s.Register(clientID, []byte(`{"keys":[`+public+`]}`)); err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func put(t *testing.T, s *redoxtest.Sandbox, path, body string) (status int) {
 	return status
 }
 
-// A fault lasts for the number of requests that it was set for.
+// A fault lasts for as many requests as was set.
 func TestFaults(t *testing.T) {
 	s, log := start(t, redoxtest.Options{})
 	ask := func() int {
@@ -119,7 +119,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// The sandbox's clock is in its Date header and in what it accepts.
+// The sandbox's clock is used for its Date header and for checking times.
 func TestClockOffset(t *testing.T) {
 	s, _ := start(t, redoxtest.Options{})
 	s.SetClockOffset(-time.Minute)
@@ -140,7 +140,7 @@ func TestClockOffset(t *testing.T) {
 	}
 }
 
-// With Options.URL, that URL is the audience.
+// If Options.URL is set, it is the audience.
 func TestURL(t *testing.T) {
 	s, _ := start(t, redoxtest.Options{URL: "http://redox:8080"})
 	if s.TokenURL() != "http://redox:8080/v2/auth/token" {
@@ -155,7 +155,8 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
-// An assertion is accepted once. Its jti is remembered until the assertion expires.
+// An assertion is accepted only once. Its jti is remembered until the assertion
+// expires.
 func TestReplay(t *testing.T) {
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	s, _ := start(t, redoxtest.Options{Now: func() time.Time { return now }})

@@ -17,9 +17,9 @@ const (
 	FaultTooMany       Fault = "429"
 	FaultUnavailable   Fault = "503"
 	FaultBadGateway    Fault = "502"
-	FaultHTML          Fault = "html"              // 200 with a page
-	FaultForbidden     Fault = "403-html"          // a firewall's page
-	FaultTruncate      Fault = "truncate"          // hangs up in the middle of the body
+	FaultHTML          Fault = "html"              // 200 with an HTML page
+	FaultForbidden     Fault = "403-html"          // 403 with an HTML page, as from a firewall
+	FaultTruncate      Fault = "truncate"          // closes the connection in the middle of the body
 	FaultStall         Fault = "stall"             // never answers
 	FaultSlow          Fault = "slow"              // answers after half a second
 	FaultRedirect      Fault = "redirect"          // 307 to /redirected
@@ -124,7 +124,7 @@ func (s *Sandbox) serveFault(at endpoint, w http.ResponseWriter, r *http.Request
 		return false
 	}
 	if at == tokenEndpoint {
-		// Redox has received the assertion, also when the answer is a fault.
+		// Count the assertion as received even though the answer is a fault.
 		if err := r.ParseForm(); err == nil {
 			s.mu.Lock()
 			s.assertions = append(s.assertions, r.PostForm.Get("client_assertion"))

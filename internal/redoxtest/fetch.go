@@ -19,8 +19,8 @@ type jwksURL struct {
 	keys    map[string]jose.JSONWebKey
 }
 
-// fetched returns the keys of an API key that has a JWKS URL, and whether it has
-// one.
+// fetched returns the keys of an API key from its JWKS URL. hasURL is false if it has
+// no such URL.
 func (s *Sandbox) fetched(clientID string) (keys map[string]jose.JSONWebKey, hasURL bool) {
 	now := s.now()
 	s.mu.Lock()

@@ -12,8 +12,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// A set that is fetched is kept as long as its Cache-Control allows, not even
-// fetched anew for a kid that is not in it, and used while the URL is down.
+// A fetched set is kept as long as its Cache-Control allows. It is not fetched
+// earlier even for an unknown kid, and it is used while the URL does not answer.
 func TestJWKSURL(t *testing.T) {
 	now := noon
 	s, _ := start(t, redoxtest.Options{Now: func() time.Time { return now }})
@@ -44,7 +44,7 @@ func TestJWKSURL(t *testing.T) {
 			t.Errorf("%d fetches, want %d", n, fetched)
 		}
 	}
-	ask(400, 1) // the pasted key counts no longer
+	ask(400, 1) // the pasted key is not used any more
 	set = `{"keys":[` + publicJWK(t, &key(t).PublicKey, "k") + `]}`
 	now = now.Add(59 * time.Second)
 	ask(400, 1)
@@ -58,8 +58,8 @@ func TestJWKSURL(t *testing.T) {
 	now = now.Add(time.Second)
 	ask(200, 4)
 	now = now.Add(time.Second)
-	ask(200, 5) // without Cache-Control it is kept for no time
+	ask(200, 5) // without Cache-Control it is not kept
 	set = `{"keys":[` + publicJWK(t, key(t), "k") + `]}`
 	now = now.Add(time.Second)
-	ask(200, 6) // a private key is no answer
+	ask(200, 6) // a set with a private key is not accepted
 }

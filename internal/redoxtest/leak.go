@@ -13,11 +13,12 @@ import (
 )
 
 // piece is the length of the parts of a secret that are searched for. Any part of a
-// secret that is at least two pieces long is found. No innocent text contains one.
+// secret that is at least two pieces long is found. No harmless text contains a
+// piece.
 const piece = 24
 
-// Leaks reports where which of the secrets can be read, whole or in part. Both maps
-// go from a name, which is reported, to a text.
+// Leaks returns which texts contain which secrets, in whole or in part. Both maps go
+// from a name, which the result uses, to a text.
 func Leaks(texts, secrets map[string]string) []string {
 	pieces := map[string][]string{} // names of the secrets that contain each piece
 	var short []string              // secrets that are too short for pieces
@@ -64,8 +65,9 @@ func (s *Sandbox) Secrets() map[string]string {
 	return secrets
 }
 
-// KeySecrets returns what [Leaks] must search for of a private key, in each
-// encoding that may show it. The public half, which these contain, is left out.
+// KeySecrets returns what [Leaks] must search for to find a private key, in each
+// encoding that may show it. It leaves out the public half, which the encodings
+// contain too.
 func KeySecrets(name string, key *rsa.PrivateKey) (map[string]string, error) {
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -74,7 +76,7 @@ func KeySecrets(name string, key *rsa.PrivateKey) (map[string]string, error) {
 	secrets := map[string]string{}
 	for format, der := range map[string][]byte{"PKCS#8": pkcs8, "PKCS#1": x509.MarshalPKCS1PrivateKey(key)} {
 		text := base64.StdEncoding.EncodeToString(der)
-		// The modulus fills the first quarter. Lines of a PEM hold 64.
+		// The modulus fills the first quarter. A line of PEM has 64 characters.
 		secrets["key "+name+" as "+format] = text[len(text)*3/10/64*64+64:]
 	}
 	for number, value := range map[string]*big.Int{"d": key.D, "p": key.Primes[0], "q": key.Primes[1]} {

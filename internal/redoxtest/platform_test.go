@@ -76,7 +76,8 @@ func TestPlatform(t *testing.T) {
 	if again, _ := set(t, answer); again != jwks {
 		t.Errorf("read %s, created %s", again, jwks)
 	}
-	// An update changes what it names, and replaces a set whole.
+	// An update changes only the fields that it names. A JWK Set is replaced as a
+	// whole.
 	status, answer = ask(http.MethodPatch, one, `{"name":"yours","jwksURL":"https://example.com/jwks"}`)
 	if again, k := set(t, answer); status != 200 || again != jwks || k["name"] != "yours" ||
 		k["jwksURL"] != "https://example.com/jwks" {
@@ -98,7 +99,7 @@ func TestPlatform(t *testing.T) {
 		t.Errorf("deleted: HTTP %d %v", status, answer)
 	}
 	for _, method := range []string{http.MethodGet, http.MethodPatch, http.MethodDelete} {
-		for _, absent := range []string{id, clientID} { // a user-level key is not managed here
+		for _, absent := range []string{id, clientID} { // the Platform API does not show a user-level key
 			if status, answer = ask(method, "/platform/v1/apikeys/"+absent, "{}"); status != 404 {
 				t.Errorf("%s of what is not there: HTTP %d %v", method, status, answer)
 			}
@@ -119,7 +120,7 @@ func TestPlatform(t *testing.T) {
 	}
 }
 
-// Only a live token of a user-level key whose user has the role is let in.
+// Only a valid token of a user-level key whose user has the role is accepted.
 func TestPlatformRefuses(t *testing.T) {
 	s, _ := start(t, redoxtest.Options{})
 	if err := s.Register("other", []byte(`{"keys":[]}`)); err != nil {

@@ -33,7 +33,7 @@ func (s *Sandbox) routes() http.Handler {
 	return s.dated(mux)
 }
 
-// dated makes the Date header tell the sandbox's clock, not the machine's.
+// dated sets the Date header to the sandbox's clock, not the machine's.
 func (s *Sandbox) dated(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
@@ -41,7 +41,7 @@ func (s *Sandbox) dated(next http.Handler) http.Handler {
 	})
 }
 
-// authorized lets a request pass that bears a live token.
+// authorized passes on only requests with a valid token.
 func (s *Sandbox) authorized(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.Live(bearer(r)) {
@@ -110,7 +110,8 @@ func (s *Sandbox) dashboardUser(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// orderFault takes the query's name and times, one when absent.
+// orderFault reads the name and the number of times from the query. The number is one
+// if it is missing.
 func (s *Sandbox) orderFault(w http.ResponseWriter, r *http.Request) {
 	times := 1
 	f, err := ParseFault(r.URL.Query().Get("name"))

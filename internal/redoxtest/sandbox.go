@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// Options configures a [Sandbox]. The zero value is good for tests.
+// Options configures a [Sandbox]. The zero value suits tests.
 type Options struct {
 	Listen   string           // address to listen on; 127.0.0.1:0 when empty
 	URL      string           // base URL that clients use, without a trailing slash; that of the address when empty
@@ -111,8 +111,8 @@ func (s *Sandbox) Close() {
 // URL returns the base URL of the sandbox, without a trailing slash.
 func (s *Sandbox) URL() string { return s.url }
 
-// Address returns the host and port that the sandbox listens on, which is not that
-// of URL when something stands in front of it.
+// Address returns the host and port that the sandbox listens on. They differ from
+// those of URL if a proxy stands in front of the sandbox.
 func (s *Sandbox) Address() string { return s.address }
 
 // TokenURL returns the URL of the token endpoint, which is also the audience that

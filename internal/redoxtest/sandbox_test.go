@@ -134,7 +134,7 @@ func do(t *testing.T, req *http.Request) (status int, answer map[string]any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = json.Unmarshal(raw, &answer) // some answers are no JSON
+	_ = json.Unmarshal(raw, &answer) // some answers are not JSON
 	return resp.StatusCode, answer
 }
 

@@ -22,8 +22,8 @@ const (
 
 const errorURI = "https://docs.redoxengine.com/permalink/7sEi7MTFssZ1JuHpUYLeYJ"
 
-// refused is an error response: the documented error_description, which is often
-// empty, and the reason for the log, which never is.
+// refused is an error response. description is the documented error_description,
+// which is often empty. reason is for the log, and never empty.
 type refused struct{ description, reason string }
 
 func (r *refused) Error() string { return r.reason }
@@ -186,9 +186,8 @@ func (s *Sandbox) verifyClaims(c claims) error {
 	return s.remember(c.Issuer+"\x00"+c.ID, now)
 }
 
-// remember returns an error if the jti was seen before. From time to time it
-// removes those whose assertion has expired; not on each call, as there may be
-// many.
+// remember returns an error if the jti was used before. From time to time it forgets
+// those whose assertion has expired, but not on each call, because there may be many.
 func (s *Sandbox) remember(id string, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

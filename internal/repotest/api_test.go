@@ -12,7 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// document is what is used of OpenAPI 3.0.
+// document is the part of an OpenAPI 3.0 document that the tests use.
 type document struct {
 	Paths      map[string]pathItem
 	Components struct{ Schemas map[string]schemaObject }
@@ -60,7 +60,7 @@ type schemaObject struct {
 	Properties                map[string]schemaObject
 }
 
-// openAPI is the document that the engine gives of itself.
+// openAPI returns the engine's own OpenAPI document.
 func openAPI(t *testing.T) document {
 	t.Helper()
 	resp, err := newEngine(t).HandleRequest(t.Context(), &logical.Request{
@@ -94,7 +94,7 @@ seconds, or as ` + "`90s`, `15m`, `24h`" + `. Answers have their fields in ` + "
 [operations.md](operations.md).
 `
 
-// docs/api.md says what the engine says of itself.
+// docs/api.md is generated from the engine's OpenAPI document, and up to date.
 func TestAPIDocument(t *testing.T) {
 	atRoot(t)
 	d := openAPI(t)
@@ -102,7 +102,7 @@ func TestAPIDocument(t *testing.T) {
 	text.WriteString(apiHead)
 	for _, path := range slices.Sorted(maps.Keys(d.Paths)) {
 		if strings.HasPrefix(path, "/clients/{client}/") {
-			continue // told of with the bare path
+			continue // described together with the bare path
 		}
 		if bare := strings.TrimSuffix(path, "/"); bare == path || d.Paths[bare].Get == nil {
 			d.introduce(&text, path)
@@ -139,7 +139,7 @@ func (d document) describe(text *strings.Builder, path string) {
 			case p.Name == "list":
 				verb = "LIST"
 			case method == "delete":
-				fields = append(fields, p) // one of a query; a GET takes none
+				fields = append(fields, p) // a field in the query; a GET has none
 			}
 		}
 		fmt.Fprintf(text, "\n**`%s /v1/redox%s`** %s Operation ID `%s`.\n", verb, path, o.Summary, o.OperationID)
@@ -151,7 +151,7 @@ func (d document) describe(text *strings.Builder, path string) {
 	}
 }
 
-// fields are those of the JSON object that c has.
+// fields returns the fields of the JSON object in c.
 func (d document) fields(c content) []parameter {
 	body := d.Components.Schemas[strings.TrimPrefix(c.Content["application/json"].Schema.Ref, "#/components/schemas/")]
 	var all []parameter
@@ -163,8 +163,8 @@ func (d document) fields(c content) []parameter {
 	return all
 }
 
-// table writes what an operation takes or returns, unless one of the same path
-// that is shown already has the same.
+// table writes the fields that an operation takes or returns. If another operation of
+// the path has the same fields, it only refers to that one.
 func table(text *strings.Builder, shown map[string]string, verb, head string, fields []parameter) {
 	if len(fields) == 0 {
 		return

@@ -15,7 +15,7 @@ import (
 
 const module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 
-// sources calls see with each Go file of the module, the tools' own aside.
+// sources calls see with each Go file of the module, except those in tools.
 func sources(t *testing.T, see func(path string)) {
 	t.Helper()
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
@@ -34,8 +34,8 @@ func sources(t *testing.T, see func(path string)) {
 	}
 }
 
-// rooms says what the packages in a folder may import besides the standard
-// library. The compiler sees to it that no room imports the root package.
+// rooms lists the packages besides the standard library that the packages in a folder
+// may import. The compiler already prevents imports of the root package.
 var rooms = map[string][]string{
 	"internal/assertion":  {"github.com/golang-jwt/jwt/v5"},
 	"internal/keyring":    {"github.com/go-jose/go-jose/v4", module + "/internal/pasted"},
@@ -55,9 +55,9 @@ var rooms = map[string][]string{
 	},
 	"cmd/vault-plugin-secrets-redox": {module, "github.com/hashicorp/go-hclog", "github.com/hashicorp/vault/sdk/plugin"},
 
-	"internal/redoxtest": {"github.com/go-jose/go-jose/v4"}, // never root: the sandbox shares no code with what it judges
+	"internal/redoxtest": {"github.com/go-jose/go-jose/v4"}, // never the root package, which it tests
 	"cmd/redox-sandbox":  {module + "/internal/redoxtest"},
-	"examples/go":        {}, // nothing to download for who copies it
+	"examples/go":        {}, // whoever copies it needs no further module
 }
 
 func TestRooms(t *testing.T) {
@@ -88,7 +88,7 @@ func TestRooms(t *testing.T) {
 	}
 }
 
-// A file of the product has at most 300 lines: a longer one hides a second idea.
+// No product file has more than 300 lines: a longer one probably mixes two ideas.
 func TestSizes(t *testing.T) {
 	atRoot(t)
 	sources(t, func(path string) {
@@ -102,8 +102,8 @@ func TestSizes(t *testing.T) {
 	})
 }
 
-// Assertions are signed by internal/assertion alone, with the one algorithm
-// that Redox documents, and nowhere is a certificate left unchecked.
+// Only internal/assertion signs assertions, only with the algorithm that Redox
+// documents, and every certificate is verified.
 func TestForbiddenNames(t *testing.T) {
 	atRoot(t)
 	sources(t, func(path string) {
@@ -123,7 +123,7 @@ func TestForbiddenNames(t *testing.T) {
 			case name.Name == "InsecureSkipVerify", name.Name == "DefaultClient", name.Name == "DefaultTransport":
 				t.Errorf("%s uses %s", path, name.Name)
 			case strings.HasPrefix(name.Name, "SigningMethod") && name.Name != "SigningMethodRS384":
-				t.Errorf("%s uses %s: Redox documents RS384 alone", path, name.Name)
+				t.Errorf("%s uses %s: Redox documents only RS384", path, name.Name)
 			}
 			return true
 		})

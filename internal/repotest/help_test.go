@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// Every path and field explains itself, every operation says what it does and
-// what it returns, and everything that is a secret is marked so.
+// Every path and field has a help text, every operation says what it does and what it
+// returns, and every secret field is marked as sensitive.
 func TestHelp(t *testing.T) {
 	atRoot(t)
 	e := newEngine(t)
@@ -59,7 +59,8 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// The operations that generated clients and documentation are named by.
+// The operation IDs, which generated clients and documentation use as names, stay the
+// same.
 func TestOperationIDs(t *testing.T) {
 	atRoot(t)
 	var lines []string
@@ -72,7 +73,7 @@ func TestOperationIDs(t *testing.T) {
 	golden(t, "internal/repotest/testdata/operations.txt", strings.Join(lines, "\n")+"\n")
 }
 
-// golden compares with a file, which -update writes anew.
+// golden compares got with a file. With -update it writes the file first.
 func golden(t *testing.T, file, got string) {
 	t.Helper()
 	if *update {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// page is what a Markdown file links to, and what can be linked to in it.
+// page holds the links of a Markdown file, and the anchors that others can link to.
 type page struct {
 	links   []string
 	anchors map[string]bool
@@ -23,7 +23,7 @@ var (
 	notInSlug = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
 )
 
-// readPage reads a file as GitHub does; code has neither links nor headings.
+// readPage finds the links and headings as GitHub does. It ignores those in code.
 func readPage(text string) page {
 	p := page{anchors: map[string]bool{}}
 	fenced := false
@@ -44,7 +44,7 @@ func readPage(text string) page {
 			}
 			p.anchors[unique] = true
 		}
-		// Code in a link's text goes, so that its brackets do not count.
+		// Remove code first: brackets in it do not belong to a link.
 		for _, link := range mdLink.FindAllStringSubmatch(mdCode.ReplaceAllString(line, ""), -1) {
 			p.links = append(p.links, link[1])
 		}
@@ -52,7 +52,8 @@ func readPage(text string) page {
 	return p
 }
 
-// brokenLinks returns what the file links to in this repository that is not there.
+// brokenLinks returns the links of a file to parts of this repository that do not
+// exist.
 func brokenLinks(path, text string) (broken []string, relative int) {
 	for _, link := range readPage(text).links {
 		u, err := url.Parse(link)
@@ -91,7 +92,7 @@ func brokenLinks(path, text string) (broken []string, relative int) {
 	return broken, relative
 }
 
-// What is linked to in this repository is there, and so is the heading.
+// Every link within this repository leads to a file, and to a heading, that exist.
 func TestLinks(t *testing.T) {
 	atRoot(t)
 	files := []string{"README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md"}
@@ -120,7 +121,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// The check of links finds what is broken, and nothing else.
+// brokenLinks finds broken links, and nothing else.
 func TestLinksFindsWhatIsBroken(t *testing.T) {
 	atRoot(t)
 	heading := "# A `b_c` (d), e\n# A `b_c` (d), e\n```\n# not one\n```\n"

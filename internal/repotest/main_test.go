@@ -21,9 +21,9 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// atRoot changes to the root of the repository for the rest of the test: every
-// path in these tests is relative to it. TestMain must not do that: what is
-// opened after it would not count for the cache of go test.
+// atRoot changes to the root of the repository for the rest of the test: every path
+// in these tests is relative to it. TestMain must not do that: go test would not see
+// the files that are opened after it, and would cache results wrongly.
 func atRoot(t *testing.T) {
 	t.Helper()
 	folder, err := root()
@@ -33,8 +33,7 @@ func atRoot(t *testing.T) {
 	t.Chdir(folder)
 }
 
-// root returns the root of the repository: the nearest folder upwards that has
-// a go.mod.
+// root returns the root of the repository: the nearest parent folder with a go.mod.
 func root() (string, error) {
 	folder, err := os.Getwd()
 	if err != nil {
@@ -53,13 +52,13 @@ func root() (string, error) {
 	}
 }
 
-// engine is what the tests use of the secrets engine.
+// engine is the part of the secrets engine that the tests use.
 type engine interface {
 	logical.Backend
 	Route(path string) *framework.Path
 }
 
-// newEngine returns the engine for a mount that nothing was written to.
+// newEngine returns an engine with empty storage.
 func newEngine(t *testing.T) engine {
 	t.Helper()
 	made, err := redox.Factory(t.Context(), &logical.BackendConfig{
@@ -74,7 +73,7 @@ func newEngine(t *testing.T) engine {
 	return made.(engine)
 }
 
-// paths returns each path of the engine once, as its OpenAPI document lists them.
+// paths returns each path in the engine's OpenAPI document once.
 func paths(t *testing.T, e engine) []*framework.Path {
 	t.Helper()
 	var all []*framework.Path

@@ -18,8 +18,8 @@ import (
 
 const budget = "internal/repotest/testdata/modules.txt"
 
-// Nothing gets into the binary unannounced: each module of it is listed, as
-// forced in by Vault's SDK, or as ours with the reason why we want it.
+// Each module in the binary is listed in a file: as required by Vault's SDK, or as
+// our own choice with a reason. So no module is added unnoticed.
 func TestModules(t *testing.T) {
 	atRoot(t)
 	sdk, ours := map[string]bool{}, map[string]bool{}
@@ -64,7 +64,7 @@ func TestModules(t *testing.T) {
 	}
 }
 
-// readBudget returns what stands above the list, and the reasons in it.
+// readBudget returns the text above the list of our modules, and the reason for each.
 func readBudget(text string) (head string, reasons map[string]string) {
 	head, list, _ := strings.Cut(text, "\n# ours\n")
 	reasons = map[string]string{}
@@ -75,8 +75,8 @@ func readBudget(text string) (head string, reasons map[string]string) {
 	return head, reasons
 }
 
-// modulesOf sorts the modules of the binary for a platform into those that the
-// SDK's packages need, and the rest.
+// modulesOf returns the modules of the binary for a platform: those that packages of
+// the SDK need, and the others.
 func modulesOf(t *testing.T, system, processor string) (sdk, rest map[string]bool) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Imports,Module",

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// literals calls see with each text in a Go file, and the name of the function
-// or field that it is handed to.
+// literals calls see with each string in a Go file, and with the name of the function
+// or field that it is passed to.
 func literals(t *testing.T, path string, see func(to, text string)) {
 	t.Helper()
 	parsed, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
@@ -51,7 +51,7 @@ func literals(t *testing.T, path string, see func(to, text string)) {
 	})
 }
 
-// literal returns the text of a string literal, or of several with + in between.
+// literal returns the text of a string literal, or of several that are joined with +.
 func literal(t *testing.T, n ast.Expr) (text string, is bool) {
 	t.Helper()
 	switch n := n.(type) {
@@ -72,8 +72,8 @@ func literal(t *testing.T, n ast.Expr) (text string, is bool) {
 	return "", false
 }
 
-// said returns all that the engine can say, and what the scripts have seen
-// Vault say.
+// said returns all strings in the code of the engine, and the lines that scripts
+// expect from Vault.
 func said(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder
@@ -109,9 +109,9 @@ func operations(t *testing.T) string {
 	return string(raw)
 }
 
-// Each message that the operator's guide quotes, in the first column of a table
-// and as the answer to a command, is one that the engine or Vault says: all
-// that stands between two … is found in one text.
+// The engine or Vault really says each message that the operator's guide quotes, in
+// the first column of a table or as the answer to a command. A message may have … for
+// variable parts.
 func TestOperationsMessages(t *testing.T) {
 	atRoot(t)
 	all := said(t)
@@ -153,8 +153,8 @@ func TestOperationsMessages(t *testing.T) {
 	}
 }
 
-// The guide leaves out no reason why a token request fails, nothing that is not
-// there, and no refusal that Redox documents.
+// The operator's guide explains each reason why a token request may fail, each error
+// about something that does not exist, and each refusal that Redox documents.
 func TestOperationsAreComplete(t *testing.T) {
 	atRoot(t)
 	guide := operations(t)
@@ -169,7 +169,7 @@ func TestOperationsAreComplete(t *testing.T) {
 			}
 			text, _, _ = strings.Cut(text, "%")
 			if text = strings.TrimSpace(text); len(text) < 10 || strings.HasPrefix(text, "keys/") {
-				return // what joins two parts
+				return // this part only joins two others
 			}
 			explained++
 			if !strings.Contains(guide, text) {

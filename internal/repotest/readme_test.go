@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The README's tables name each path, and each field of config with its rule.
+// The README's tables have each path, and each field of config with its rule.
 func TestReadmeNamesEverything(t *testing.T) {
 	atRoot(t)
 	raw, err := os.ReadFile("README.md")

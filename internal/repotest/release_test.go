@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// docs/tested.md tells what was tested, and docs/release.md how much is in the
-// binary: of what is built and listed here, not of a former state.
+// The rows about Go and Vault in docs/tested.md, and the number of modules in
+// docs/release.md, are up to date.
 func TestReleasePage(t *testing.T) {
 	atRoot(t)
 	file := func(path string) string {
@@ -39,7 +39,7 @@ func TestReleasePage(t *testing.T) {
 			t.Errorf("no row begins with %q: run scripts/compat --write", strings.TrimSpace(row))
 		}
 	}
-	// Another Go makes other bytes.
+	// Another version of Go builds a different binary, so the page must name it.
 	if want := "`scripts/release` builds with " + one(`(?m)^toolchain (\S+)$`, file("tools/release/go.mod")) +
 		","; !strings.Contains(page, want) {
 		t.Errorf("it does not say: %s", strings.TrimSpace(want))

@@ -13,12 +13,12 @@ import (
 
 const width = 120
 
-// onlyLink matches a line of Markdown that is nothing but a link.
+// onlyLink matches a line of Markdown that has only a link.
 var onlyLink = regexp.MustCompile(`^(?:[-*] )?(?:!?\[[^]]*\]\(\S+\)|<\S+>|https?://\S+|\[[^]]*\]: \S+)[.,]?$`)
 
-// tooWide returns the numbers of the lines of a file that are too wide. A tab
-// counts as one column. In Markdown only prose counts: not tables, fenced code,
-// headings and lines that are nothing but a link.
+// tooWide returns the numbers of the lines that are too wide. A tab counts as one
+// column. In Markdown only prose counts, not tables, code blocks, headings and lines
+// that have only a link.
 func tooWide(path, text string) []int {
 	var numbers []int
 	markdown, fenced, n := strings.HasSuffix(path, ".md"), false, 0

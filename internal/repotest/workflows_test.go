@@ -10,13 +10,14 @@ import (
 
 var (
 	uses = regexp.MustCompile(`(?m)^[^#\n]*\buses\b.*$`)
-	// A commit cannot be moved, as a tag can; the comment says to people which it is.
+	// An action is pinned to a commit, because a tag can be moved. The comment names
+	// the version for people.
 	pinned = regexp.MustCompile(`^ *(?:- )?uses: ([\w.-]+/[\w.-]+)(?:/[\w./-]+)?@([0-9a-f]{40} # v\d+\.\d+\.\d+)$`)
 	local  = regexp.MustCompile(`^ *(?:- )?uses: \./[\w./-]+$`)
 )
 
-// unpinned returns what is wrong with the actions that a workflow uses. pins
-// remembers by action which pin it was first found with.
+// unpinned returns the lines of a workflow that use an action without a pin, or with
+// another pin than before. pins maps each action to its first pin.
 func unpinned(workflow string, pins map[string]string) (wrong []string) {
 	for _, line := range uses.FindAllString(workflow, -1) {
 		action := pinned.FindStringSubmatch(line)
@@ -33,7 +34,7 @@ func unpinned(workflow string, pins map[string]string) (wrong []string) {
 	return wrong
 }
 
-// What a workflow runs with this repository's rights is a commit that was chosen.
+// Workflows use only actions that are pinned to a commit.
 func TestWorkflowsArePinned(t *testing.T) {
 	atRoot(t)
 	files, err := filepath.Glob(".github/workflows/*.y*ml")
@@ -55,8 +56,8 @@ func TestWorkflowsArePinned(t *testing.T) {
 	}
 }
 
-// Each run is in a bash that sees a pipe fail, and no checkout leaves a token for
-// what runs after it.
+// Each run step uses a bash that fails if any part of a pipe fails, and no checkout
+// leaves a token for later steps.
 func TestWorkflowsAreCareful(t *testing.T) {
 	atRoot(t)
 	files, err := filepath.Glob(".github/workflows/*.y*ml")
@@ -78,7 +79,7 @@ func TestWorkflowsAreCareful(t *testing.T) {
 	}
 }
 
-// TestWorkflowsArePinned would notice each of these.
+// unpinned finds each of these mistakes.
 func TestUnpinned(t *testing.T) {
 	commit, other := strings.Repeat("a1", 20), strings.Repeat("b2", 20)
 	for line, is := range map[string]bool{

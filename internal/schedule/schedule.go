@@ -31,19 +31,19 @@ const (
 	maxWorkers = 128
 )
 
-// Work is what the schedule is to do. Both functions log their own errors and
+// Work holds the functions that the schedule calls. They log their own errors and
 // recover from their own panics.
 type Work struct {
 	// List returns the names of all clients.
 	List func(ctx context.Context) ([]string, error)
 
-	// Step does one step for a client. next is the time at which the following step
-	// is due, zero when no time is set for it.
+	// Step does one step for a client. next is when the following step is due, zero
+	// if none is planned.
 	Step func(ctx context.Context, client string) (next time.Time, err error)
 }
 
-// Schedule runs the steps of each client one after the other, and the clients side
-// by side. A step must store what comes next before it returns: then the schedule
+// Schedule runs the steps of each client one after the other, and different clients
+// at the same time. A step must store its result before it returns: then the schedule
 // can be stopped at any point.
 type Schedule struct {
 	now func() time.Time // of the times that Step returns
@@ -61,7 +61,7 @@ type Schedule struct {
 	listAt  time.Time // when to read it again; by the clock of this process
 }
 
-// New returns a schedule that does not run. now is the clock of the times that
+// New returns a schedule that is not started. now is the clock for the times that
 // Step returns.
 func New(now func() time.Time) *Schedule {
 	return &Schedule{now: now, wake: make(chan struct{}, 1), clients: newClients()}
@@ -129,7 +129,7 @@ func (s *Schedule) Start(work Work) {
 		s.signal()
 		return
 	}
-	// Not a request's context: the work outlives the one that starts it.
+	// Do not use a request's context: the work goes on when that request ends.
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	s.cancel, s.done = cancel, done

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// world is a schedule in a bubble, and the clients it works for.
+// world is a schedule in a synctest bubble, and its clients.
 type world struct {
 	*Schedule
 	t *testing.T
@@ -36,7 +36,7 @@ func inWorld(t *testing.T, clients []string, do func(w *world)) {
 	})
 }
 
-// work is what the schedule is given.
+// work returns the work of the schedule.
 func (w *world) work() Work {
 	return Work{
 		List: func(context.Context) ([]string, error) {
@@ -58,14 +58,14 @@ func (w *world) work() Work {
 	}
 }
 
-// set changes the world.
+// set runs change while it holds the lock.
 func (w *world) set(change func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	change()
 }
 
-// after waits for d, and until nothing goes on.
+// after waits for d, and then until all goroutines wait.
 func (w *world) after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -382,7 +382,7 @@ func TestStartAndStop(t *testing.T) {
 	inWorld(t, []string{"a", "b"}, func(w *world) {
 		w.step["a"] = func(ctx context.Context) (time.Time, error) {
 			<-ctx.Done()
-			time.Sleep(5 * second) // what is to be finished
+			time.Sleep(5 * second) // must end before Stop returns
 			return time.Time{}, nil
 		}
 		for range 3 {

@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// Version is the schema version that [Put] writes. A change of what is stored
-// raises it and adds a golden file beside those of the versions before.
+// Version is the schema version that [Put] writes. If the format of an entry changes,
+// raise it, and add a golden file beside those of earlier versions.
 const Version = 1
 
 // entry is the stored JSON: {"version": 1, "data": {…}}.
@@ -21,8 +21,8 @@ type entry[T any] struct {
 	Data    *T  `json:"data"`
 }
 
-// UnreadableError is an entry that is there and cannot be read: it is damaged,
-// or a newer plugin wrote it. The text says which, and quotes nothing of it.
+// UnreadableError means that an entry exists but cannot be read: it is damaged, or a
+// newer plugin wrote it. The text says which, and quotes nothing of the entry.
 type UnreadableError string
 
 func (e UnreadableError) Error() string { return string(e) }
@@ -31,8 +31,8 @@ func unreadable(format string, args ...any) error {
 	return UnreadableError(fmt.Sprintf(format, args...))
 }
 
-// Get returns the entry at key, nil when there is none. An entry that is not of
-// a version up to [Version] is an [UnreadableError], never a reset: an older
+// Get returns the entry at key, nil if there is none. An entry with a schema version
+// above [Version] is an [UnreadableError] and is not treated as missing: an older
 // plugin must not overwrite what a newer one wrote.
 func Get[T any](ctx context.Context, s logical.Storage, key string) (*T, error) {
 	raw, err := s.Get(ctx, key)
@@ -46,7 +46,8 @@ func Get[T any](ctx context.Context, s logical.Storage, key string) (*T, error) 
 		Version int `json:"version"`
 	}
 	if err := json.Unmarshal(raw.Value, &version); err != nil {
-		// The decoder's message may quote what it read, which may be a key.
+		// Do not show the decoder's error: it may quote the entry, which may hold a
+		// key.
 		return nil, unreadable("reading %s: the stored entry is not the JSON this plugin writes", key)
 	}
 	if version.Version > Version {
@@ -60,7 +61,7 @@ func Get[T any](ctx context.Context, s logical.Storage, key string) (*T, error) 
 	return e.Data, nil
 }
 
-// Put writes v at key, whole, in one storage operation.
+// Put writes v at key in one storage operation.
 func Put[T any](ctx context.Context, s logical.Storage, key string, v *T) error {
 	raw, err := logical.StorageEntryJSON(key, entry[T]{Version: Version, Data: v})
 	if err != nil {
@@ -72,7 +73,7 @@ func Put[T any](ctx context.Context, s logical.Storage, key string, v *T) error 
 	return nil
 }
 
-// Delete removes the entry at key; that it was not there is no error.
+// Delete deletes the entry at key. It is no error if there is none.
 func Delete(ctx context.Context, s logical.Storage, key string) error {
 	if err := s.Delete(ctx, key); err != nil {
 		return fmt.Errorf("deleting %s: %w", key, err)
@@ -80,7 +81,7 @@ func Delete(ctx context.Context, s logical.Storage, key string) error {
 	return nil
 }
 
-// List returns the names below prefix, those of folders with a trailing slash.
+// List returns the names below prefix. The name of a folder ends with a slash.
 func List(ctx context.Context, s logical.Storage, prefix string) ([]string, error) {
 	names, err := s.List(ctx, prefix)
 	if err != nil {

@@ -38,7 +38,7 @@ func TestRoundTrip(t *testing.T) {
 	if diff := cmp.Diff([]string{"b"}, names); diff != "" || err != nil {
 		t.Errorf("listed %v, %s", err, diff)
 	}
-	for range 2 { // the second finds nothing, which is no error
+	for range 2 { // the second time nothing is there, which is no error
 		if err := store.Delete(ctx, s, "a/b"); err != nil {
 			t.Fatal(err)
 		}
@@ -48,8 +48,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// What this code cannot read is an error that shows nothing of the entry, and
-// the entry stays as it is.
+// An entry that this code cannot read gives an error that quotes nothing of it, and
+// the entry stays unchanged.
 func TestForeignEntries(t *testing.T) {
 	for name, test := range map[string]struct{ value, want string }{
 		"newer":           {`{"version":2,"data":{"name":"secret"}}`, "newer plugin (schema version 2, this one knows 1)"},

@@ -1,6 +1,6 @@
-// Package tokencache keeps a token for many readers, and fetches the next one
-// in a single call for all of them. It knows nothing of Redox or of Vault: what
-// a token is and how one is fetched are its caller's.
+// Package tokencache keeps a token for many readers, and fetches the next one in a
+// single call for all of them. It knows nothing of Redox or of Vault: the caller
+// defines what a token is and how it is fetched.
 package tokencache
 
 import (
@@ -12,21 +12,21 @@ import (
 	"time"
 )
 
-// A token is refreshed a part of its margin before that begins, so that readers
-// need not wait for the next one. After a failed call the cache rests for a part
-// of the margin while the token is good still.
+// The next token is fetched a fraction of the margin before the margin begins, so
+// that readers need not wait for it. After a failed call, the cache waits a fraction
+// of the margin before the next call, as long as the old token is valid.
 const (
-	aheadPart = 4  // 15 s of a minute
-	restPart  = 12 // 5 s
+	aheadPart = 4  // a quarter: 15 s of a minute
+	restPart  = 12 // a twelfth: 5 s of a minute
 )
 
-// Token is what the cache has to know of a token.
+// Token is what the cache needs to know about a token.
 type Token interface {
-	comparable // its zero value is no token
+	comparable // the zero value means no token
 
-	// Left returns how much of its life the token has; negative when it has ended.
+	// Left returns how much longer the token lives; negative if it has ended.
 	Left(now time.Time) time.Duration
-	// Margin returns how long before its end nobody should rely on it any more.
+	// Margin returns how long before the token's end readers should stop using it.
 	Margin() time.Duration
 }
 
@@ -36,42 +36,42 @@ var (
 	ErrGaveUp = errors.New("the reader gave up while it waited for a token")
 )
 
-// Fetch requests a token. again is true when the call before this one failed. ctx
-// ends when the cache is closed, not when a reader gives up.
+// Fetch requests a token. again is true if the previous call failed. ctx ends when
+// the cache is closed, but not when a reader gives up.
 type Fetch[T Token] func(ctx context.Context, again bool) (T, error)
 
-// Options are the parts of a [Cache] that its caller has.
+// Options configures a [Cache].
 type Options struct {
 	Now func() time.Time
 
-	// Passing reports whether an error of a call may pass by itself. While calls
-	// fail with one, a token is handed out to its last second.
+	// Passing reports whether an error is temporary. While calls fail with temporary
+	// errors, Get returns the old token until its last second.
 	Passing func(error) bool
 }
 
-// Cache has an entry for each key. Many may use it at once.
+// Cache has an entry for each key. It is safe for concurrent use.
 type Cache[T Token] struct {
 	now     func() time.Time
 	passing func(error) bool
-	ctx     context.Context // of all calls
+	ctx     context.Context // of all calls of fetch
 	cancel  context.CancelFunc
 	calls   sync.WaitGroup
 
-	mu      sync.Mutex // guards entries and what is in them; nothing waits under it
+	mu      sync.Mutex // guards entries and their fields; no function waits while it holds mu
 	entries map[string]*entry[T]
 }
 
 type entry[T Token] struct {
-	fingerprint string // of all that shapes the token
+	fingerprint string // digest of everything that affects the token
 	token       T      // zero for none
 	err         error  // of the last call, nil when it succeeded
 	failedAt    time.Time
 	call        *call[T] // nil when none is under way
 }
 
-// call is one fetch, and what all who wait for it get.
+// call is one call of fetch, and its result for all readers that wait for it.
 type call[T Token] struct {
-	done  chan struct{} // closed when the two below are there
+	done  chan struct{} // closed when token and err are set
 	token T
 	err   error
 }
@@ -82,18 +82,18 @@ func New[T Token](o Options) *Cache[T] {
 	return &Cache[T]{now: o.Now, passing: o.Passing, ctx: ctx, cancel: cancel, entries: map[string]*entry[T]{}}
 }
 
-// Got is a token, and how it came to be handed out.
+// Got is a token, and where it came from.
 type Got[T Token] struct {
 	Token   T
-	Fetched bool  // this reader's call fetched it; else it was there, or another reader's call fetched it
-	Trouble error // why there is no newer token, though this one is in its margin; nil when it is not
+	Fetched bool  // this reader started the call that fetched it
+	Trouble error // why there is no newer token although this one is in its margin, else nil
 }
 
-// Get returns the token of key while that has more life than its margin and the
-// fingerprint is the same, else a new one from fetch. All who need that at the
-// same time share one call, which does not end with the reader who began it.
-// While calls fail with a passing error, Get returns the token to its last second.
-// The error is fetch's, [ErrClosed] or [ErrGaveUp].
+// Get returns the token of key. It returns the token in the cache if that has not
+// reached its margin and has the same fingerprint, else a new one from fetch. Readers
+// that need a new token at the same time share one call, which goes on if the reader
+// that started it gives up. While calls fail with a temporary error, Get returns the
+// old token until its last second. The error is fetch's, [ErrClosed] or [ErrGaveUp].
 func (c *Cache[T]) Get(ctx context.Context, key, fingerprint string, fetch Fetch[T]) (Got[T], error) {
 	got, waitFor, began, err := c.look(key, fingerprint, fetch)
 	if err != nil || waitFor == nil {
@@ -111,7 +111,7 @@ func (c *Cache[T]) Get(ctx context.Context, key, fingerprint string, fetch Fetch
 	return Got[T]{Token: waitFor.token, Fetched: began && waitFor.err == nil}, waitFor.err
 }
 
-// good reports whether a reader can do anything with the token.
+// good reports whether the token lives long enough to be used, at least a second.
 func (c *Cache[T]) good(t T) bool { return t.Left(c.now()) >= time.Second }
 
 // look returns the token in the entry if that is good, and begins the call for
@@ -149,8 +149,8 @@ func (c *Cache[T]) look(key, fingerprint string, fetch Fetch[T]) (got Got[T], wa
 	return Got[T]{Token: e.token}, waitFor, began, nil
 }
 
-// callLocked begins the call for an entry's next token, unless one is under way,
-// and returns it. began is true when it did.
+// callLocked starts a call for the next token of an entry, and returns it. If one
+// runs already, it returns that one, and began is false.
 func (c *Cache[T]) callLocked(e *entry[T], fetch Fetch[T]) (f *call[T], began bool) {
 	if e.call != nil {
 		return e.call, false
@@ -173,14 +173,15 @@ func (c *Cache[T]) callLocked(e *entry[T], fetch Fetch[T]) (f *call[T], began bo
 	return f, true
 }
 
-// Keep forgets the tokens of all but these keys.
+// Keep deletes the tokens of all keys but these.
 func (c *Cache[T]) Keep(keys map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	maps.DeleteFunc(c.entries, func(key string, _ *entry[T]) bool { return !keys[key] })
 }
 
-// Drop forgets the token of key. Who waits for one already still gets that.
+// Drop deletes the token of key. A reader that waits for a token already still gets
+// it.
 func (c *Cache[T]) Drop(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,14 +191,14 @@ func (c *Cache[T]) Drop(key string) {
 // Close ends all calls, waits until they have ended, and forgets all tokens.
 // Afterwards no call begins.
 func (c *Cache[T]) Close() {
-	c.mu.Lock() // no call begins between the two below
+	c.mu.Lock() // no call may start between cancel and Wait
 	c.cancel()
 	c.mu.Unlock()
 	c.calls.Wait()
 	c.Keep(nil)
 }
 
-// Len returns how many entries there are.
+// Len returns the number of entries.
 func (c *Cache[T]) Len() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -207,16 +208,15 @@ func (c *Cache[T]) Len() int {
 // Wait returns when no call is under way.
 func (c *Cache[T]) Wait() { c.calls.Wait() }
 
-// NextIn returns after how many seconds the cache hands out the next token in
-// place of t, so that a reader who comes then gets it. A sixth of the
-// margin is added at random: readers who share a token would else all come in
-// the same second.
+// NextIn returns in how many seconds a reader should come back: by then the cache has
+// a newer token than t. It adds up to a sixth of the margin at random, because
+// otherwise all readers that share a token would come back in the same second.
 func NextIn[T Token](t T, now time.Time) int64 {
 	left, margin := t.Left(now), t.Margin()
 	if left <= margin {
 		return max(1, int64(min(margin/restPart, left/2)/time.Second))
 	}
 	wait := int64((left - margin + time.Second - 1) / time.Second)
-	wait = min(wait, max(1, int64(left/time.Second)))        // of a life of two or three seconds
+	wait = min(wait, max(1, int64(left/time.Second)))        // for a token that lives two or three seconds
 	return wait + rand.Int64N(int64(margin/6/time.Second)+1) //nolint:gosec // spreads load, guards nothing
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// fakeToken lives for life from the moment at which it was fetched. Its margin
-// is a minute, or a fifth of a shorter life.
+// fakeToken lives for the duration life after it was fetched. Its margin is a minute,
+// or a fifth of its life if that is less.
 type fakeToken struct {
 	number  int
 	fetched time.Time
@@ -25,17 +25,17 @@ var (
 	errLasting = errors.New("lasts")
 )
 
-// world is a cache in a bubble, and the server that its tokens come from. Its
-// tokens live 300 s, of which the last 60 are their margin.
+// world is a cache in a synctest bubble, and the server that issues its tokens. A
+// token lives 300 s, and its margin is the last 60 of them.
 type world struct {
 	t     *testing.T
 	cache *Cache[fakeToken]
 
 	mu    sync.Mutex
-	takes time.Duration // a call
-	err   error         // of calls that begin from now on
+	takes time.Duration // how long a call takes
+	err   error         // the error of calls from now on
 	calls int
-	again []bool // of each call
+	again []bool // the argument again of each call
 }
 
 func inWorld(t *testing.T, do func(w *world)) {
@@ -69,8 +69,8 @@ func (w *world) get() (Got[fakeToken], error) {
 	return w.cache.Get(context.Background(), "key", "fingerprint", w.fetch)
 }
 
-// after reads a token after d, and waits for the call that this may begin. It
-// checks which token came, and how many calls there were by then.
+// after waits for d, reads a token, and waits for a call that this may have started.
+// It checks the token's number and how many calls there were.
 func (w *world) after(d time.Duration, token, calls int) Got[fakeToken] {
 	w.t.Helper()
 	time.Sleep(d)
@@ -85,8 +85,8 @@ func (w *world) after(d time.Duration, token, calls int) Got[fakeToken] {
 	return got
 }
 
-// A token is handed out until it is near its margin. Then the next one is
-// fetched before anybody waits for it.
+// A token is handed out until shortly before its margin. Then the next one is
+// fetched, and no reader waits for it.
 func TestRefreshAhead(t *testing.T) {
 	inWorld(t, func(w *world) {
 		if first := w.after(0, 1, 1); !first.Fetched || first.Trouble != nil {
@@ -99,7 +99,7 @@ func TestRefreshAhead(t *testing.T) {
 			t.Errorf("%+v", ahead)
 		}
 		w.after(0, 2, 2)
-		// Nobody reads until the margin has begun: the reader waits.
+		// If the first read is in the margin, the reader waits.
 		w.takes = time.Second
 		start := time.Now()
 		if late := w.after(240*time.Second, 3, 3); !late.Fetched || time.Since(start) != 241*time.Second {
@@ -108,8 +108,8 @@ func TestRefreshAhead(t *testing.T) {
 	})
 }
 
-// All who need a token at the same time share one call, and one of them made it.
-// Keys share nothing.
+// Readers that need a token at the same time share one call, and only one of them has
+// started it. Keys share nothing.
 func TestOneCallForManyReaders(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.takes = time.Second
@@ -139,9 +139,9 @@ func TestOneCallForManyReaders(t *testing.T) {
 	})
 }
 
-// While calls fail with a passing error, the token is handed out to its last
-// second, with the trouble once it is in its margin. For a twelfth of the margin
-// after a failure no call begins, and nobody waits.
+// While calls fail with a temporary error, the token is handed out until its last
+// second. In its margin, the error is returned with it. For a twelfth of the margin
+// after a failure no call starts, and no reader waits.
 func TestOutage(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.after(0, 1, 1)
@@ -180,18 +180,18 @@ func TestOutage(t *testing.T) {
 	})
 }
 
-// left returns how much of its life the cached token has.
+// left returns how much longer the cached token lives.
 func (w *world) left() time.Duration { return w.cache.entries["key"].token.Left(time.Now()) }
 
-// A failure that is past says nothing of now: a reader in the margin gets a new
-// token. One that has lasted until the token ended is the reader's.
+// After an outage, a reader in the margin gets a new token, without the old error. If
+// the token ends during a failing call, the reader gets the error.
 func TestTroubleInTheMargin(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.after(0, 1, 1)
 		w.err = errPassing
 		w.after(226*time.Second, 1, 2)
 		w.err = nil
-		w.after(73*time.Second, 3, 3) // a second was left
+		w.after(73*time.Second, 3, 3) // the token had a second left
 		w.err = errPassing
 		w.takes = 2 * time.Second
 		time.Sleep(298 * time.Second)
@@ -201,8 +201,8 @@ func TestTroubleInTheMargin(t *testing.T) {
 	})
 }
 
-// An error that does not pass by itself reaches the readers from the margin on,
-// and each of them asks again. Before that it only spaces the calls.
+// A permanent error reaches the readers as soon as the token is in its margin, and
+// each reader starts a call. Before the margin the error only delays the next call.
 func TestLastingError(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.after(0, 1, 1)
@@ -220,7 +220,7 @@ func TestLastingError(t *testing.T) {
 	})
 }
 
-// A reader who gives up does not take the token from those who wait on.
+// If a reader gives up, the others who wait for the same token still get it.
 func TestReaderGivesUp(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.takes = time.Minute
@@ -235,8 +235,8 @@ func TestReaderGivesUp(t *testing.T) {
 	})
 }
 
-// What shapes a token has another fingerprint: the old token is not handed out,
-// nor is one whose call began before.
+// If something that affects the token changes, the fingerprint changes. Then neither
+// the old token is handed out, nor one from a call that started before.
 func TestFingerprint(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.takes = time.Second
@@ -255,7 +255,8 @@ func TestFingerprint(t *testing.T) {
 	})
 }
 
-// A reader who waits when its key is dropped gets its token; the next one does not.
+// A reader that waits while its key is dropped still gets its token. The next reader
+// gets a new one.
 func TestDropAndKeep(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.takes = time.Second
@@ -313,8 +314,9 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// A reader who comes back when told finds the next token, and none comes later
-// than a sixth of the margin after that, nor all in the same second.
+// A reader that comes back after NextIn finds the next token. It comes at most a
+// sixth of the margin later than necessary, and not all readers come in the same
+// second.
 func TestNextIn(t *testing.T) {
 	now := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
 	for _, life := range []time.Duration{1, 2, 4, 5, 10, 30, 300, 3600} {

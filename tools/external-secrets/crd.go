@@ -1,6 +1,6 @@
-// Package externalsecrets checks manifests for External Secrets Operator
-// against its resource definitions, with the library by which the API server of
-// Kubernetes validates.
+// Package externalsecrets checks manifests for External Secrets Operator against the
+// operator's resource definitions, with the library that the Kubernetes API server
+// uses.
 package externalsecrets
 
 import (
@@ -18,18 +18,18 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The operator's module holds the definitions. It is named here and not in
-// go.mod, as none of its code is wanted, and go mod tidy drops what no code
-// imports.
+// The operator's module contains the definitions. It is named here and not in go.mod:
+// no code of it is imported, so go mod tidy would remove it.
 const (
 	operator    = "github.com/external-secrets/external-secrets@v1.3.2"
 	operatorSum = "h1:u2J8RjlHIeF0oZCqtl92adI/uZWUwOesJIDkfql6LqQ="
 )
 
-// operatorDir returns where the operator's source lies, unaltered.
+// operatorDir downloads the operator's source, checks that it is unaltered, and
+// returns the folder.
 func operatorDir(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", operator)
-	cmd.Dir = os.TempDir() // where there is no go.mod to alter
+	cmd.Dir = os.TempDir() // has no go.mod that the command could change
 	out, runErr := cmd.Output()
 	var module struct{ Dir, Sum, Error string }
 	if err := json.Unmarshal(out, &module); err != nil || runErr != nil {
@@ -41,10 +41,10 @@ func operatorDir(ctx context.Context) (string, error) {
 	return module.Dir, nil
 }
 
-// definitions are schemas, found by apiVersion and kind.
+// definitions holds the schemas by apiVersion and kind.
 type definitions map[string]*spec.Schema
 
-// load reads all definitions of the operator whose source lies in dir.
+// load reads all definitions in the operator's source, which is in dir.
 func load(dir string) (definitions, error) {
 	paths, err := filepath.Glob(filepath.Join(dir, "config/crds/bases/*.yaml"))
 	if err != nil {
@@ -73,7 +73,7 @@ func load(dir string) (definitions, error) {
 		for _, version := range crd.Spec.Versions {
 			if version.Served {
 				metadata := version.Schema.OpenAPIV3Schema.Properties["metadata"]
-				metadata.Extensions = spec.Extensions{keepUnknown: true} // described elsewhere
+				metadata.Extensions = spec.Extensions{keepUnknown: true} // its fields are defined elsewhere
 				version.Schema.OpenAPIV3Schema.Properties["metadata"] = metadata
 				shut(version.Schema.OpenAPIV3Schema)
 				all[crd.Spec.Group+"/"+version.Name+" "+crd.Spec.Names.Kind] = version.Schema.OpenAPIV3Schema
@@ -85,8 +85,8 @@ func load(dir string) (definitions, error) {
 
 const keepUnknown = "x-kubernetes-preserve-unknown-fields"
 
-// shut has a schema refuse the fields that it does not name. The API server
-// drops them, and kubectl refuses them, unless it is told not to look.
+// shut makes a schema reject fields that it does not define. kubectl rejects them
+// too, unless validation is off, and the API server drops them.
 func shut(s *spec.Schema) {
 	keep, _ := s.Extensions.GetBool(keepUnknown)
 	if s.Type.Contains("object") && s.AdditionalProperties == nil && !keep {
@@ -104,7 +104,7 @@ func shut(s *spec.Schema) {
 	}
 }
 
-// check returns what is wrong with a manifest.
+// check returns an error that says what is wrong with a manifest.
 func (all definitions) check(manifest []byte) error {
 	var object map[string]any
 	if err := yaml.UnmarshalStrict(manifest, &object); err != nil {

@@ -45,7 +45,7 @@ func TestExample(t *testing.T) {
 	}
 }
 
-// What a slip of the pen makes of the example is refused.
+// Typical mistakes in the example are rejected.
 func TestMistakes(t *testing.T) {
 	all, raw := manifests(t)
 	for _, mistake := range []struct{ old, with, wrong string }{

@@ -13,12 +13,12 @@ import (
 	"strings"
 )
 
-// largest is a fifth more than any binary had when it was set. A binary that has
-// grown beyond it stops a release until somebody has looked at why.
+// largest is a fifth more than the largest binary when it was set. A larger binary
+// stops a release until somebody has found out why.
 const largest = 30 << 20
 
-// checkBinary looks whether the flags of the build had their effect: -X, for one,
-// sets nothing and says nothing when the variable has another name.
+// checkBinary checks that the build flags had an effect. For example, -X silently
+// does nothing if the variable has another name.
 func checkBinary(ctx context.Context, system, arch, version, file string) error {
 	info, err := buildinfo.ReadFile(file)
 	if err != nil {

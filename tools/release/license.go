@@ -18,29 +18,30 @@ import (
 	"github.com/google/licensecheck"
 )
 
-// allowed are the licences, by SPDX's names, under which code may be in a
-// binary that is under the MPL-2.0 and that anybody may pass on.
+// allowed lists the licences, by SPDX's names, that allow their code to be part of a
+// binary under the MPL-2.0 that anybody may pass on.
 var allowed = []string{"0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MPL-2.0"}
 
-// enough is how many percent of a licence's file must be a licence word for
-// word. Below it stands something that somebody has to read.
+// enough is the percentage of a licence file that must match a known licence word for
+// word. If less matches, the file has other terms, and a person must read them.
 const enough = 75
 
 var (
 	isLicense = regexp.MustCompile(`(?i)^(licen[cs]e|copying|unlicense)([-_.].*)?$`)
 	isNotice  = regexp.MustCompile(`(?i)^(notice|patents|authors|copyright)([-_.](md|txt))?$`)
-	// Of code that bears such a name, and of what a module's documentation is
-	// under, which is not compiled in.
+	// Code files with such a name, and licences of a module's documentation, which is
+	// not compiled in.
 	isOther = regexp.MustCompile(`(?i)\.(go|s|c|h|py|sh|tmpl|docs)$`)
 )
 
-// dependency is a module of which something is compiled in, or Go's own library.
+// dependency is a module with code in the binary, or Go's standard library.
 type dependency struct {
 	name, dir string
-	folders   map[string]bool // of dir: from the root to each package that is compiled in
+	folders   map[string]bool // in dir: from the root to each package in the binary
 }
 
-// writeLicenses writes the file that goes with each binary, as most licences ask.
+// writeLicenses writes the file with all licences that is shipped with each binary.
+// Most licences require that.
 func writeLicenses(ctx context.Context, repository, file string) error {
 	found := map[string]*dependency{}
 	for _, system := range []string{"darwin", "freebsd", "linux", "windows"} {
@@ -63,7 +64,7 @@ func writeLicenses(ctx context.Context, repository, file string) error {
 	return os.WriteFile(file, []byte(head+names.String()+texts.String()), 0o644)
 }
 
-// listPackages adds what is compiled in for a platform.
+// listPackages adds the dependencies of the binary for a platform to found.
 func listPackages(ctx context.Context, repository, system, arch string, found map[string]*dependency) error {
 	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-json=ImportPath,Dir,Standard,Module",
 		"./cmd/vault-plugin-secrets-redox")
@@ -88,7 +89,7 @@ func listPackages(ctx context.Context, repository, system, arch string, found ma
 			return err
 		}
 		dep := dependency{folders: map[string]bool{"": true}}
-		path := "Go" // all of its library is under the licence at its root
+		path := "Go" // one licence at the root covers all of Go's library
 		switch m := pkg.Module; {
 		case m == nil && pkg.Standard:
 			dep.name, dep.dir = "Go's library", strings.TrimSuffix(pkg.Dir, filepath.Join("/src", pkg.ImportPath))
@@ -110,8 +111,8 @@ func listPackages(ctx context.Context, repository, system, arch string, found ma
 	}
 }
 
-// read returns the names of a module's licences, each of which must be allowed,
-// and the texts that go with it.
+// read returns the names of a module's licences, and their texts. A licence that is
+// not allowed is an error.
 func (dep *dependency) read() (licenses []string, texts string, err error) {
 	line := strings.Repeat("=", 80)
 	for _, folder := range slices.Sorted(maps.Keys(dep.folders)) {
@@ -147,7 +148,7 @@ func (dep *dependency) read() (licenses []string, texts string, err error) {
 	return slices.Compact(licenses), texts, nil
 }
 
-// identify names the licences in a text.
+// identify returns the names of the licences in a text.
 func identify(raw []byte) (names []string, err error) {
 	cover := licensecheck.Scan(raw)
 	for _, match := range cover.Match {
@@ -161,7 +162,7 @@ func identify(raw []byte) (names []string, err error) {
 	}
 	switch {
 	case len(names) == 0:
-		return nil, errors.New("is no licence that is known")
+		return nil, errors.New("is not a known licence")
 	case cover.Percent < enough:
 		return nil, fmt.Errorf("is a licence to %.0f %% only: read what the rest says", cover.Percent)
 	}

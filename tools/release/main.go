@@ -1,6 +1,6 @@
-// Command release does what GoReleaser leaves to a project: it collects the
-// licences of all that is compiled in, and looks whether a binary is what a
-// release promises. It is a module of its own: what it needs never reaches the plugin.
+// Command release does the work that GoReleaser does not do: it collects the licences
+// of everything in the binary, and checks that a binary is what a release promises.
+// It is a module of its own, so that the plugin does not depend on what it needs.
 package main
 
 import (

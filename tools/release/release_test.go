@@ -11,12 +11,13 @@ import (
 	"testing"
 )
 
-// fails tells whether err is what a case wants: one that contains the text, or none.
+// fails reports whether err contains the text wants, or, if wants is empty, whether
+// err is nil.
 func fails(err error, wants string) bool {
 	return wants == "" && err == nil || wants != "" && err != nil && strings.Contains(err.Error(), wants)
 }
 
-// A binary that is not what a release promises stops it.
+// A binary that is not what a release promises stops the release.
 func TestCheckBinary(t *testing.T) {
 	for name, c := range map[string]struct {
 		ldflags, flag, system string
@@ -58,7 +59,8 @@ func TestCheckBinary(t *testing.T) {
 	}
 }
 
-// A licence that nobody has allowed stops a release, and so does what is none.
+// A licence that is not allowed stops a release, and so does a text that is no known
+// licence.
 func TestIdentify(t *testing.T) {
 	mpl, err := os.ReadFile("../../LICENSE")
 	if err != nil {
@@ -70,7 +72,7 @@ later version.`
 	for text, wants := range map[string]string{
 		string(mpl):         "",
 		string(mpl) + gpl:   "is under GPL-3.0-or-later, which is not among the allowed",
-		"Do what you want.": "is no licence that is known",
+		"Do what you want.": "is not a known licence",
 		string(mpl) + strings.Repeat("foo ", 5000): "% only: read what the rest says",
 	} {
 		if _, err := identify([]byte(text)); !fails(err, wants) {
@@ -79,9 +81,9 @@ later version.`
 	}
 }
 
-// The Go of releases, that of the workflows and the go directives change together:
-// the toolchain line here names the first, and nothing may name another minor version
-// or a later one.
+// The Go versions of releases, of the workflows and of the go directives change
+// together. The toolchain line here is the version of releases. No other file may
+// name another minor version or a later one.
 func TestOneGo(t *testing.T) {
 	file := func(path string) string {
 		raw, err := os.ReadFile(path)

@@ -1,7 +1,7 @@
-// Command vault is the Vault server that the tests and the demo run against,
-// built from the Go module that HashiCorp publishes. It is a module of its own
-// so that none of its dependencies reaches the plugin. Vault is under the
-// Business Source License: build and run it for development, never ship it.
+// Command vault is the Vault server for the tests and the demo, built from the Go
+// module that HashiCorp publishes. It is a module of its own, so that the plugin has
+// none of its dependencies. Vault is under the Business Source License: build and run
+// it for development, never ship it.
 package main
 
 import (

@@ -25,8 +25,8 @@ func main() {
 	}
 }
 
-// watch writes for ever. Vault also starts the plugin only to learn its version;
-// what that process writes is soon replaced.
+// watch writes until the process ends. Vault also starts the plugin just to learn its
+// version; the next process soon overwrites what that one writes.
 func watch(path string) {
 	for ; ; time.Sleep(time.Second) {
 		if err := write(path); err != nil {
@@ -35,8 +35,8 @@ func watch(path string) {
 	}
 }
 
-// write replaces the file atomically. After the figures it writes where the
-// goroutines are, for a test that finds too many.
+// write replaces the file atomically. It writes the figures, and then the stacks of
+// all goroutines for a test that finds too many.
 func write(path string) error {
 	// The heap after the last collection: the heap in use includes garbage.
 	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
