@@ -95,6 +95,7 @@ func everyOperation(t *testing.T, prefix string) []operation {
 		{logical.UpdateOperation, prefix + "keys/old/activate", nil},
 		{logical.UpdateOperation, prefix + "keys/generate", nil},
 		{logical.UpdateOperation, prefix + "keys/import", map[string]any{"private_key": pem}},
+		{logical.UpdateOperation, prefix + "keys/rotate", nil},
 		{logical.ListOperation, "clients", nil},
 		{logical.ReadOperation, "clients/acme", nil},
 		{logical.DeleteOperation, "clients/acme", map[string]any{"force": true}},
