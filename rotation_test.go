@@ -138,6 +138,9 @@ func TestRotateNeedsNobody(t *testing.T) {
 	if text := m.read("keys")["rotation"].(string); !strings.HasPrefix(text, "under way: "+waits) {
 		t.Errorf("rotation: %s", text)
 	}
+	if resp, err := m.request(t.Context(), logical.ReadOperation, "check", nil); err != nil || len(resp.Warnings) != 0 {
+		t.Errorf("check warns of a key that was not tried yet: %v, %v", resp, err)
+	}
 }
 
 // Fetched by Redox: with a period nobody does anything, round after round, and
@@ -171,6 +174,17 @@ func TestRotateFetched(t *testing.T) {
 			t.Errorf("round %d ends with %d keys", round, n)
 		}
 		active = next
+	}
+}
+
+// The write that adds a key notes since when it is published, too.
+func TestRotationNotesPublication(t *testing.T) {
+	m := newMount(t)
+	m.ready("", map[string]any{"public_jwks": true, "rotation_period": "24h"})
+	m.pass(m.rotate())
+	m.rotateAll(t.Context())
+	if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "is published at redox/jwks since ") {
+		t.Errorf("rotation: %s", text)
 	}
 }
 
@@ -361,7 +375,9 @@ func TestRotatorLists(t *testing.T) {
 // A client that comes gets a goroutine, one that goes loses it.
 func TestRotatorKnowsClients(t *testing.T) {
 	m := newMount(t)
-	m.start()
+	if err := m.backend.PeriodicFunc(t.Context(), &logical.Request{Storage: m.storage}); err != nil {
+		t.Fatal(err)
+	}
 	workers := m.backend.schedule.Workers
 	m.write("keys/generate", nil)
 	m.write("clients/acme/keys/generate", nil)

@@ -288,7 +288,6 @@ func TestDamagedStorage(t *testing.T) {
 		"CA":         {"config", `"ca_pem":""`, `"ca_pem":"x"`, "token", "no CERTIFICATE block that can be read"},
 		"CA, proof":  {"config", `"ca_pem":""`, `"ca_pem":"x"`, "check", "no CERTIFICATE block that can be read"},
 		"JSON":       {"config", `{"version"`, `[`, "config", "not the JSON this plugin writes"},
-		"JSON, jwks": {"config", `{"version"`, `[`, "jwks", "not the JSON this plugin writes"},
 		"a setting":  {"config", `"max_retries":2`, `"max_retries":"x"`, "config", "is not of schema version 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
