@@ -76,6 +76,17 @@ func TestInvalidate(t *testing.T) {
 	m.read("clients/acme/token")
 }
 
+// What is unmounted keeps no connection.
+func TestCleanup(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	m.read("token")
+	m.backend.Cleanup(t.Context())
+	if n := len(m.backend.connections.clients); n != 0 {
+		t.Errorf("%d connections are left", n)
+	}
+}
+
 // A panic in a handler makes only that request fail: a request to another mount in
 // the same process completes.
 func TestPanic(t *testing.T) {

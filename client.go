@@ -197,10 +197,8 @@ func pause(ctx context.Context, tries int64, least, most time.Duration) bool {
 	if deadline, limited := ctx.Deadline(); wait >= most || limited && time.Until(deadline) <= wait {
 		return false
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(wait):
 		return true
 	case <-ctx.Done():
 		return false

@@ -2,6 +2,9 @@ package redox
 
 import (
 	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"testing"
 	"time"
@@ -47,6 +50,38 @@ func TestConnections(t *testing.T) {
 	c.keep(nil)
 	if len(c.clients) != 0 {
 		t.Errorf("%d connections are kept", len(c.clients))
+	}
+}
+
+// A connection that is not used any more is closed.
+func TestConnectionsClose(t *testing.T) {
+	ca := testdata(t, "certificate.pem")
+	for name, end := range map[string]func(c *connections) error{
+		"ca_pem changed":   func(c *connections) error { _, err := c.of("a", ca); return err },
+		"it was forgotten": func(c *connections) error { c.forget("a"); return nil },
+		"its client went":  func(c *connections) error { c.keep(map[string]bool{"b": true}); return nil },
+	} {
+		closed := make(chan struct{}, 1)
+		server := httptest.NewUnstartedServer(answers(http.StatusServiceUnavailable, ""))
+		server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+			if state == http.StateClosed {
+				closed <- struct{}{}
+			}
+		}
+		server.Start()
+		c := newConnections(time.Now)
+		conn, err := c.of("a", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.api.Exchange(t.Context(), server.URL, "", ""); !isUpstream(err) {
+			t.Fatal(err)
+		}
+		if err := end(c); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "the end of a connection when "+name, func() bool { return len(closed) == 1 })
+		server.Close()
 	}
 }
 

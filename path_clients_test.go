@@ -35,6 +35,7 @@ func TestClients(t *testing.T) {
 	before := snapshot(t, m.storage)
 	m.fails(400, logical.DeleteOperation, "clients/acme-prod", nil, "client acme-prod has keys", "force=true")
 	m.unchanged(before)
+	m.expect(map[string]float64{"redox_token_reads_total{client=acme-prod,outcome=issued}": 1})
 	m.must(logical.DeleteOperation, "clients/acme-prod", map[string]any{"force": true})
 	delete(before, "clients/acme-prod/config")
 	delete(before, "clients/acme-prod/keyring")

@@ -183,6 +183,18 @@ func TestComeBack(t *testing.T) {
 	}
 }
 
+// A token that has one second left is handed out.
+func TestTokenOfASecond(t *testing.T) {
+	m := newMount(t)
+	m.ready("", map[string]any{"max_retries": 0})
+	m.sandbox.SetTokenTTL(2 * time.Second)
+	clock := m.now
+	m.backend.now = func() time.Time { return clock.Add(time.Duration(len(m.sandbox.Assertions())) * time.Second) }
+	if left := m.read("token")["expires_in"]; left != 1.0 {
+		t.Errorf("expires_in %v", left)
+	}
+}
+
 // reusing returns a mount that reuses tokens. A token lives 300 s, and its margin is
 // the last 60 of them.
 func reusing(t *testing.T) *mount {
@@ -333,11 +345,27 @@ func TestReuseByTheConfigOfTheReader(t *testing.T) {
 	}
 }
 
+// A change of what shapes a token drops those that are kept.
+func TestReuseDropsTokens(t *testing.T) {
+	m := reusing(t)
+	m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "next"})
+	m.read("token")
+	m.settled()
+	m.write("keys/next/activate", map[string]any{"force": true})
+	if n := m.backend.tokens.Len(); n != 0 {
+		t.Errorf("another key signs, and %d tokens of the one before are in memory", n)
+	}
+}
+
 // Nothing of a deleted client stays in memory, even if a read was under way when it
 // was deleted.
 func TestReuseOfAClientThatIsGone(t *testing.T) {
 	m := newMount(t)
-	left := func() int { return m.backend.tokens.Len() + len(m.backend.connections.clients) }
+	left := func() int {
+		m.backend.rechecks.mu.Lock()
+		defer m.backend.rechecks.mu.Unlock()
+		return m.backend.tokens.Len() + len(m.backend.connections.clients) + len(m.backend.rechecks.due)
+	}
 	m.ready("clients/acme/", map[string]any{"reuse_tokens": true})
 	m.read("clients/acme/token")
 	m.must(logical.DeleteOperation, "clients/acme/config", nil)
@@ -371,6 +399,7 @@ func TestReuseOfAClientThatIsGone(t *testing.T) {
 	if _, err := m.backend.connections.of("acme", ""); err != nil {
 		t.Fatal(err)
 	}
+	m.backend.rechecks.add("acme", recheck{mended: true})
 	m.settled()
 	m.backend.startRotation(m.storage)
 	waitFor(t, "the look at the clients", func() bool {

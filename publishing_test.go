@@ -254,6 +254,9 @@ func TestPublishMendsList(t *testing.T) {
 	m.fails(400, logical.ReadOperation, "token", nil, "Redox does not know key "+active, "see publication in redox/keys")
 	m.rotate()
 	m.signs(active)
+	if n := strings.Count(m.log.String(), "public keys sent to Redox: client=default"); n != 1 {
+		t.Errorf("the log tells %d times of one update", n)
+	}
 
 	m.register(clientID, `{"keys":[]}`)
 	for range 3 {

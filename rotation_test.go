@@ -138,6 +138,9 @@ func TestRotateNeedsNobody(t *testing.T) {
 	if text := m.read("keys")["rotation"].(string); !strings.HasPrefix(text, "under way: "+waits) {
 		t.Errorf("rotation: %s", text)
 	}
+	if resp, err := m.request(t.Context(), logical.ReadOperation, "check", nil); err != nil || len(resp.Warnings) != 0 {
+		t.Errorf("check warns of a key that was not tried yet: %v, %v", resp, err)
+	}
 }
 
 // With public_jwks and a rotation_period, rotations need nobody, and no key signs
@@ -171,6 +174,17 @@ func TestRotateFetched(t *testing.T) {
 			t.Errorf("round %d ends with %d keys", round, n)
 		}
 		active = next
+	}
+}
+
+// The write that adds a key notes since when it is published, too.
+func TestRotationNotesPublication(t *testing.T) {
+	m := newMount(t)
+	m.ready("", map[string]any{"public_jwks": true, "rotation_period": "24h"})
+	m.pass(m.rotate())
+	m.rotateAll(t.Context())
+	if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "is published at redox/jwks since ") {
+		t.Errorf("rotation: %s", text)
 	}
 }
 

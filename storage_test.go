@@ -96,6 +96,7 @@ func everyOperation(t *testing.T, prefix string) []operation {
 		{logical.UpdateOperation, prefix + "keys/old/activate", nil},
 		{logical.UpdateOperation, prefix + "keys/generate", nil},
 		{logical.UpdateOperation, prefix + "keys/import", map[string]any{"private_key": pem}},
+		{logical.UpdateOperation, prefix + "keys/rotate", nil},
 		{logical.ListOperation, "clients", nil},
 		{logical.ReadOperation, "clients/acme", nil},
 		{logical.DeleteOperation, "clients/acme", map[string]any{"force": true}},
@@ -288,7 +289,6 @@ func TestDamagedStorage(t *testing.T) {
 		"CA":         {"config", `"ca_pem":""`, `"ca_pem":"x"`, "token", "no CERTIFICATE block that can be read"},
 		"CA, proof":  {"config", `"ca_pem":""`, `"ca_pem":"x"`, "check", "no CERTIFICATE block that can be read"},
 		"JSON":       {"config", `{"version"`, `[`, "config", "not the JSON this plugin writes"},
-		"JSON, jwks": {"config", `{"version"`, `[`, "jwks", "not the JSON this plugin writes"},
 		"a setting":  {"config", `"max_retries":2`, `"max_retries":"x"`, "config", "is not of schema version 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
