@@ -15,6 +15,9 @@ func (c *config) where() string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
+// identity returns how and where Redox finds the public key.
+func (c *config) identity() string { return c.ClientID + " " + c.tokenURL() + " " + c.audience() }
+
 // pointsAs reports whether a proof of a key that was made with the config c is still
 // valid.
 func (s *state) pointsAs(c *config) bool {

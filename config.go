@@ -23,7 +23,7 @@ type config struct {
 	RequestTimeout int64  `json:"request_timeout"`
 	MaxRetries     int64  `json:"max_retries"`
 	CAPEM          string `json:"ca_pem"`
-	CAPEMGiven     string `json:"ca_pem_given,omitempty"` // the text that CAPEM was read from, if it differs and can be shown
+	CAPEMGiven     string `json:"ca_pem_given,omitempty"` // what CAPEM was read from, if that differs and can be shown
 	PublicJWKS     bool   `json:"public_jwks"`
 	ReuseTokens    bool   `json:"reuse_tokens,omitempty"`
 	RotationPeriod int64  `json:"rotation_period"` // this and the next two in seconds
@@ -248,17 +248,6 @@ func (c *config) merge(given map[string]any) error {
 	return nil
 }
 
-// unpin makes a token URL and an audience that are what would be in effect without
-// them follow the region: what a read shows can be written back and means the same.
-func (c *config) unpin() {
-	if c.TokenURL == tokenURLs[c.Region] {
-		c.TokenURL = ""
-	}
-	if c.Audience == c.tokenURL() {
-		c.Audience = ""
-	}
-}
-
 // show returns the settings in effect.
 func (c *config) show() map[string]any {
 	data := map[string]any{}
@@ -271,26 +260,6 @@ func (c *config) show() map[string]any {
 	return data
 }
 
-// tokenURLs are Redox's token endpoints by region.
-var tokenURLs = map[string]string{
-	"us": "https://api.redoxengine.com/v2/auth/token",
-	"ca": "https://api.ca.redoxengine.com/v2/auth/token",
-}
-
-func (c *config) tokenURL() string {
-	if c.TokenURL != "" {
-		return c.TokenURL
-	}
-	return tokenURLs[c.Region]
-}
-
-func (c *config) audience() string {
-	if c.Audience != "" {
-		return c.Audience
-	}
-	return c.tokenURL()
-}
-
 // attemptTimeout returns how much of request_timeout one attempt may use. An attempt
 // on a dead connection must leave time for another one.
 func (c *config) attemptTimeout() time.Duration {
@@ -298,9 +267,6 @@ func (c *config) attemptTimeout() time.Duration {
 }
 
 func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
-
-// identity returns how and where Redox finds the public key.
-func (c *config) identity() string { return c.ClientID + " " + c.tokenURL() + " " + c.audience() }
 
 // policy returns the settings that control rotation.
 func (c *config) policy() keyring.Policy {

@@ -81,6 +81,7 @@ func (e *engine) end() {
 func (e *engine) written(client string, w written) {
 	if w.after != nil {
 		e.overviews.note(client, w.after)
+		e.metrics.found(client, w.after.Config != nil)
 	}
 	if w.config || w.active {
 		e.tokens.Drop(client)
@@ -169,7 +170,12 @@ func (e *engine) clientNamed(r *request, name string, c *config) (*client, error
 	return &client{
 		name: name, paths: r.paths, config: c, conn: conn, reads: e.reads, proofs: e.proofs, chargeTo: r.client,
 		worker: r.worker, metrics: e.metrics, now: e.now, log: e.log.of(name, r.ID),
-		allow: func(ctx context.Context) error { return e.allow(ctx, r, c) },
+		allow: func(ctx context.Context) error {
+			if e.life.ended() {
+				return errEnded()
+			}
+			return e.allow(ctx, r, c)
+		},
 	}, nil
 }
 

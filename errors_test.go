@@ -16,7 +16,7 @@ func TestTokenErrors(t *testing.T) {
 	const (
 		status   = ": Redox may be in trouble (https://status.redoxengine.com): try again"
 		tokenURL = ": check token_url in redox/config and any proxy or firewall between Vault and Redox"
-		proxies  = "; proxy settings come from the environment of the Vault server (HTTPS_PROXY, NO_PROXY)"
+		directly = "; directly: the environment of the Vault server names no proxy for it (HTTPS_PROXY, NO_PROXY)"
 	)
 	for _, test := range []struct {
 		fault    redoxtest.Fault
@@ -27,14 +27,15 @@ func TestTokenErrors(t *testing.T) {
 		{redoxtest.FaultTooMany, 429, 1, "HTTP 429: Redox allows 10,000 requests in 5 minutes per source address, " +
 			"and all reads through this Vault share one: wait, and read tokens less often"},
 		{redoxtest.FaultUnavailable, 502, 3, "HTTP 503" + status},
-		{redoxtest.FaultHTML, 502, 3, "HTTP 200: the answer is not the JSON of a token" + status},
+		{redoxtest.FaultHTML, 502, 3, "HTTP 200: the answer is not the JSON of a token (a firewall or proxy may have answered)" +
+			status},
 		{redoxtest.FaultHuge, 502, 3, "the answer is larger than 1 MiB" + status},
 		{redoxtest.FaultForbidden, 502, 1, "HTTP 403: not the JSON of Redox " +
 			"(a firewall or proxy may have answered)" + tokenURL},
 		{redoxtest.FaultRedirect, 502, 1, "HTTP 307: a redirect, which is never followed with credentials" + tokenURL},
-		{redoxtest.FaultReset, 502, 3, "the connection to HOST broke before there was an answer" + proxies},
-		{redoxtest.FaultTruncate, 502, 3, "the connection to HOST broke before there was an answer" + proxies},
-		{redoxtest.FaultStall, 504, 1, "no answer from HOST in time" + proxies +
+		{redoxtest.FaultReset, 502, 3, "the connection to HOST broke before there was an answer" + directly},
+		{redoxtest.FaultTruncate, 502, 3, "the connection to HOST broke before there was an answer" + directly},
+		{redoxtest.FaultStall, 504, 1, "no answer from HOST in time" + directly +
 			": each of 1 attempts had 1s, its share of request_timeout: raise that in redox/config, or lower max_retries"},
 		{redoxtest.FaultEcho, 400, 1, "Unexpected value: [removed][removed].[removed]\", error_uri " +
 			"https://docs.redoxengine.com/permalink/7sEi7MTFssZ1JuHpUYLeYJ): client ID " + clientID + ", key KEY"},

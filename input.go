@@ -176,8 +176,9 @@ func asList(raw any) ([]string, error) {
 func asSeconds(raw any) (int64, error) {
 	n, err := asInt(raw)
 	if text, ok := raw.(string); ok && err != nil {
+		text = strings.TrimSpace(text)
 		var d time.Duration
-		if d, err = parseutil.ParseDurationSecond(strings.TrimSpace(text)); d%time.Second != 0 || strings.TrimSpace(text) == "" {
+		if d, err = parseutil.ParseDurationSecond(text); d%time.Second != 0 || text == "" {
 			err = strconv.ErrSyntax
 		}
 		n = int64(d / time.Second)

@@ -140,8 +140,7 @@ func TestAfterTheEnd(t *testing.T) {
 	stored := snapshot(t, m.storage)
 	m.backend.Cleanup(t.Context())
 	work := everyOperation(t, "")
-	work = append(work, operation{logical.ReadOperation, "jwks", nil}, operation{logical.ReadOperation, "metrics", nil},
-		operation{path: "a worker"})
+	work = append(work, operation{logical.ReadOperation, "jwks", nil}, operation{path: "a worker"})
 	for _, o := range work {
 		for at := 1; ; at++ {
 			storage := m.restart(stored)

@@ -235,7 +235,8 @@ func TestConfigForms(t *testing.T) {
 	}{
 		{"rotation_period", "90d", 7776000.0}, {"rotation_period", " 2160h\n", 7776000.0}, {"retire_after", "1d", 86400.0},
 		{"max_retries", "3\n", 3.0},
-		{"reuse_tokens", "True", true}, {"reuse_tokens", "0", false}, {"reuse_tokens", 1.0, true}, {"reuse_tokens", "F ", false},
+		{"reuse_tokens", "True", true}, {"reuse_tokens", "0", false}, {"reuse_tokens", 1.0, true},
+		{"reuse_tokens", "F ", false},
 		{"client_id", clientID + "\r\n", clientID}, {"scope", "\ta b ", "a b"}, {"region", "ca\n", "ca"},
 		{"manages", []any{" acme=x\n"}, []any{"acme=x"}}, {"manages", " acme=y , b=z\n", []any{"acme=y", "b=z"}},
 	} {

@@ -60,7 +60,9 @@ func (e *engine) readMetrics(context.Context, *request) (*logical.Response, erro
 // requests in flight. Times are in seconds since 1970, 0 for never.
 type gauges struct {
 	*prometheus.Registry
-	unread, ready, unreadable, inFlight, created, active, due, window, proof, refusals, published, kept, overdue *prometheus.GaugeVec
+
+	unread, ready, unreadable, inFlight, created, active, due, window, proof, refusals, published, kept,
+	overdue *prometheus.GaugeVec
 }
 
 func newGauges() *gauges {

@@ -485,7 +485,7 @@ func TestReuseRidesOutAnOutage(t *testing.T) {
 	if m.later(0)["access_token"] == first {
 		t.Error("after the outage the old token is handed out")
 	}
-	if log := m.log.String(); strings.Count(log, "no new token for the cache") != 1 {
+	if log := m.log.String(); strings.Count(log, "there is no new token to hand out again") != 1 {
 		t.Errorf("the log says\n%s", log)
 	}
 }

@@ -232,8 +232,12 @@ var rights = map[string]struct {
 	"activate": {false, func(r *raid) {
 		r.send(logical.UpdateOperation, "keys/"+r.key()+"/activate", map[string]any{"force": pick(r, true, false)})
 	}},
-	"delete keys":    {true, func(r *raid) { r.send(logical.DeleteOperation, "keys/"+r.key(), map[string]any{"force": true}) }},
-	"delete clients": {true, func(r *raid) { r.send(logical.DeleteOperation, "clients/acme", map[string]any{"force": true}) }},
+	"delete keys": {true, func(r *raid) {
+		r.send(logical.DeleteOperation, "keys/"+r.key(), map[string]any{"force": true})
+	}},
+	"delete clients": {true, func(r *raid) {
+		r.send(logical.DeleteOperation, "clients/acme", map[string]any{"force": true})
+	}},
 	"reads": {false, func(r *raid) {
 		r.send(logical.ReadOperation, pick(r, "token", "check", "keys", "config", "jwks", "metrics", "clients/acme"), nil)
 	}},

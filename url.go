@@ -134,3 +134,34 @@ func parseHostName(name string) (string, error) {
 	}
 	return name, nil
 }
+
+// tokenURLs are Redox's token endpoints by region.
+var tokenURLs = map[string]string{
+	"us": "https://api.redoxengine.com/v2/auth/token",
+	"ca": "https://api.ca.redoxengine.com/v2/auth/token",
+}
+
+func (c *config) tokenURL() string {
+	if c.TokenURL != "" {
+		return c.TokenURL
+	}
+	return tokenURLs[c.Region]
+}
+
+func (c *config) audience() string {
+	if c.Audience != "" {
+		return c.Audience
+	}
+	return c.tokenURL()
+}
+
+// unpin makes a token URL and an audience that are what would be in effect without
+// them follow the region: what a read shows can be written back and means the same.
+func (c *config) unpin() {
+	if c.TokenURL == tokenURLs[c.Region] {
+		c.TokenURL = ""
+	}
+	if c.Audience == c.tokenURL() {
+		c.Audience = ""
+	}
+}

@@ -25,8 +25,9 @@ func (s *testbed) growth(p *printer, slice time.Duration, sizes []int) error {
 		return err
 	}
 	p.line("\n## Many clients\n\nOne mount, all clients with a `rotation_period`, none due.\n")
-	p.line("| clients | make | start | `config` write meanwhile, p50, p99, worst | fresh, one client | fresh, spread | reused | " +
-		"`jwks` | `metrics` | its size | idle, processor of plugin | idle, reads of storage | memory | connections |")
+	p.line("| clients | make | start | `config` write meanwhile, p50, p99, worst | fresh, one client | fresh, spread | " +
+		"reused | `jwks` | `metrics` | its size | idle, processor of plugin | idle, reads of storage | memory | " +
+		"connections |")
 	p.line("|" + strings.Repeat("--:|", 14))
 	made := 0
 	for _, n := range sizes {
@@ -40,9 +41,9 @@ func (s *testbed) growth(p *printer, slice time.Duration, sizes []int) error {
 			return err
 		}
 	}
-	p.line("\nGoals with 10,000 clients: a config write during the start at most 50 ms at the 99th percentile; `metrics` " +
-		"less than a second; memory at most 200 MiB; idle less than one read of storage a second; the reads of a client as " +
-		"quick as with one.")
+	p.line("\nGoals with 10,000 clients: a config write during the start at most 50 ms at the 99th percentile; " +
+		"`metrics` less than a second; memory at most 200 MiB; idle less than one read of storage a second; the reads " +
+		"of a client as quick as with one.")
 	return nil
 }
 

@@ -80,7 +80,7 @@ func TestServersThatStall(t *testing.T) {
 			t.Parallel()
 			s := newHostileServer(t, stage.steps...)
 			_, err := withstand(t, newClient(t, ""), s, stage.url(s), impatient)
-			checkError(t, err, TimedOut, "no answer from "+s.address+" in time; directly: the environment of the Vault server names no proxy")
+			checkError(t, err, TimedOut, "no answer from "+s.address+" in time; directly: the environment of the Vault")
 		})
 	}
 }

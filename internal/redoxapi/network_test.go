@@ -61,7 +61,7 @@ func TestServersWithBadTLS(t *testing.T) {
 	const unknown = untrusted + "signed by an unknown authority"
 	const set, private = "; ca_pem is set and replaces the system's authorities: it must hold the one that signed it",
 		"; if a private authority signed it, set ca_pem to that one's certificate"
-	const valid, clock = untrusted + "it is valid from ", "; check the clock of the Vault server, else its owner has to"
+	const valid, clock = untrusted + "it is valid from ", "; check the clock of the Vault server; its owner has to replace"
 	const most = "HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n" + `{"access_token":"t"}`
 	for name, test := range map[string]struct {
 		ca       string
@@ -219,7 +219,7 @@ func TestConnectionErrors(t *testing.T) {
 		client *Client
 		want   string
 	}{
-		"http://" + address: {newClient(t, ""), "connection to " + address + ": connection refused; directly: the environment "},
+		"http://" + address: {newClient(t, ""), "connection to " + address + ": connection refused; directly: the "},
 		"https://redox.invalid/": {newClient(t, ""),
 			"the name of redox.invalid cannot be resolved; directly: the environment "},
 		"https://redox.example/": {through(t, address, ""),
@@ -266,14 +266,15 @@ func issue(t *testing.T, chain ...x509.Certificate) (sent tls.Certificate, caPEM
 // The environment names a proxy that is not used.
 func TestProxyTrouble(t *testing.T) {
 	const none = ""
+	const inEnv, noEffect = " in the environment of the Vault server ", "does not apply to https: set HTTPS_PROXY"
 	for env, want := range map[string]string{
 		"":                                     none,
 		"HTTPS_PROXY=http://proxy.example:1":   none,
 		"https_proxy=proxy.example:1":          none,
 		"HTTPS_PROXY=http://u:p@ss%41@proxy:1": none,
-		"HTTPS_PROXY=http://u:p%zz@proxy:1":    "HTTPS_PROXY in the environment of the Vault server is not a URL that can be read",
-		"HTTP_PROXY=http://proxy.example:1":    "HTTP_PROXY in the environment of the Vault server does not apply to https: set",
-		"all_proxy=socks5://proxy.example:1":   "ALL_PROXY in the environment of the Vault server does not apply to https: set",
+		"HTTPS_PROXY=http://u:p%zz@proxy:1":    "HTTPS_PROXY" + inEnv + "is not a URL that can be read",
+		"HTTP_PROXY=http://proxy.example:1":    "HTTP_PROXY" + inEnv + noEffect,
+		"all_proxy=socks5://proxy.example:1":   "ALL_PROXY" + inEnv + noEffect,
 	} {
 		name, value, _ := strings.Cut(env, "=")
 		got := proxyTrouble(func(asked string) string {

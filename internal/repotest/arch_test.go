@@ -46,7 +46,7 @@ var rooms = map[string][]string{
 	"internal/store":      {"github.com/hashicorp/vault/sdk/logical"},
 	".": {
 		"github.com/hashicorp/vault/sdk/framework", "github.com/hashicorp/vault/sdk/helper/locksutil",
-		"github.com/hashicorp/vault/sdk/logical",
+		"github.com/hashicorp/vault/sdk/logical", "github.com/hashicorp/go-secure-stdlib/parseutil",
 		"github.com/prometheus/client_golang/prometheus", "github.com/prometheus/common/expfmt",
 		"github.com/hashicorp/go-hclog", "golang.org/x/time/rate",
 		module + "/internal/assertion", module + "/internal/keyring", module + "/internal/pasted",
