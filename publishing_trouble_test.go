@@ -356,6 +356,9 @@ func TestDropWhateverElseWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	ring.Publication = &keyring.Publication{}
+	for _, k := range ring.Keys {
+		k.Accepted = "there"
+	}
 	for i := range 32 {
 		ring.Gone = append(ring.Gone, keyring.Public{ID: keyring.ID(fmt.Sprint("gone", i)), N: "AQ", E: "AQAB"})
 	}
