@@ -24,6 +24,10 @@ func (s *testbed) growth(p *printer, slice time.Duration, sizes []int) error {
 	if err != nil {
 		return err
 	}
+	host, _, _ := strings.Cut(strings.TrimPrefix(s.upstream.url, "http://"), "/")
+	if _, err := s.call(http.MethodPost, "many/hosts", map[string]any{"allowed": host}); err != nil {
+		return err
+	}
 	p.line("\n## Many clients\n\nOne mount, all clients with a `rotation_period`, none due.\n")
 	p.line("| clients | make | start | `config` write meanwhile, p50, p99, worst | fresh, one client | fresh, spread | " +
 		"reused | `jwks` | `metrics` | its size | idle, processor of plugin | idle, reads of storage | memory | " +

@@ -54,7 +54,8 @@ func (w *walk) behind() string {
 			return string(k.ID) + " is past its time"
 		}
 	}
-	if due := w.ring.Due(w.policy); !w.now.Before(due) {
+	full := len(w.ring.Kept(w.policy, w.now)) > 0 && len(w.ring.Keys) == keyring.MaxKeys // of keys that somebody deletes
+	if due := w.ring.Due(w.policy); !w.now.Before(due) && !full {
 		return "a rotation is overdue"
 	}
 	p := w.ring.Publication
@@ -71,7 +72,7 @@ func (w *walk) behind() string {
 }
 
 // Whatever happened, once Redox is healthy each ring is soon up to date, and stays
-// so: each key past its time is gone, the rotation is not overdue, and Redox lists
+// so: each key past its time is gone unless it is kept, the rotation is not overdue, and Redox lists
 // the keys of the ring and no deleted one.
 func TestLiveness(t *testing.T) {
 	for _, way := range []keyring.Publishing{keyring.Manual, keyring.JWKSURL, keyring.PlatformAPI} {
