@@ -27,8 +27,8 @@ func TestTokenErrors(t *testing.T) {
 		{redoxtest.FaultTooMany, 429, 1, "HTTP 429: Redox allows 10,000 requests in 5 minutes per source address, " +
 			"and all reads through this Vault share one: wait, and read tokens less often"},
 		{redoxtest.FaultUnavailable, 502, 3, "HTTP 503" + status},
-		{redoxtest.FaultHTML, 502, 3, "HTTP 200: the answer is not the JSON of a token (a firewall or proxy may have answered)" +
-			status},
+		{redoxtest.FaultHTML, 502, 3, "HTTP 200: the answer is not the JSON of a token " +
+			"(a firewall or proxy may have answered)" + status},
 		{redoxtest.FaultHuge, 502, 3, "the answer is larger than 1 MiB" + status},
 		{redoxtest.FaultForbidden, 502, 1, "HTTP 403: not the JSON of Redox " +
 			"(a firewall or proxy may have answered)" + tokenURL},

@@ -127,8 +127,8 @@ func hostileNumbers() []hostile {
 		"rotation_period"} {
 		all = append(all, each("config", field, "must not be negative", -1, "-5m", "-9223372036s")...)
 		all = append(all, each("config", field, seconds,
-			"", " ", "soon", true, list, object, 1.5, "1.5s", "500ms", "1D", "1.5d", "9223372036854775808", 1e300, "5m\x00", "٣",
-			huge, "9999999999999h", "9223372036854775807", "9223372037")...)
+			"", " ", "soon", true, list, object, 1.5, "1.5s", "500ms", "1D", "1.5d", "9223372036854775808", 1e300,
+			"5m\x00", "٣", huge, "9999999999999h", "9223372036854775807", "9223372037")...)
 	}
 	return slices.Concat(all,
 		each("config", "assertion_ttl", "must be 30s to 5m", 0, "29s", "301s", 9223372036, "2562047h"),

@@ -58,7 +58,8 @@ func (s *testbed) grown(p *printer, n int, took, slice time.Duration) error {
 		return err
 	}
 	one := func(path, token string) (*result, error) {
-		return s.measure(target{name: path, method: http.MethodGet, url: s.addr + "/v1/many/" + path, token: token}, 16, slice)
+		url := s.addr + "/v1/many/" + path
+		return s.measure(target{name: path, method: http.MethodGet, url: url, token: token}, 16, slice)
 	}
 	fresh, err := one("clients/c0/token", rootToken)
 	if err != nil {
@@ -99,7 +100,8 @@ func (s *testbed) grown(p *printer, n int, took, slice time.Duration) error {
 	ms := func(r *result) string {
 		return fmt.Sprintf("%.0f/s, p99 %.1f ms", r.perSecond(), float64(r.quantile(0.99))/float64(time.Millisecond))
 	}
-	p.line("| %d | %.1f s | %.1f s | %.1f, %.1f, %.1f ms | %s | %s | %s | %s | %.2f s | %d KiB | %.1f %% | %.2f/s | %d MiB | %d |",
+	p.line("| %d | %.1f s | %.1f s | %.1f, %.1f, %.1f ms | %s | %s | %s | %s | %.2f s | %d KiB | %.1f %% | %.2f/s | "+
+		"%d MiB | %d |",
 		n, took.Seconds(), start.Seconds(), inMS(writes.quantile(0.5)), inMS(writes.quantile(0.99)), inMS(writes.quantile(1)),
 		ms(fresh), ms(spread), ms(reused), ms(jwks), scrape.Seconds(), len(metrics)>>10, cpu*100, reads, memory>>20,
 		s.upstream.conns.Load()-s.upstream.closed.Load())
@@ -140,13 +142,15 @@ func (s *testbed) member(i int, key string) error {
 // has looked at all its clients.
 func (s *testbed) restart() (took time.Duration, writes *result, err error) {
 	began := time.Now()
-	if _, err := s.call(http.MethodPost, "sys/plugins/reload/backend", map[string]any{"mounts": []string{"many"}}); err != nil {
+	if _, err := s.call(http.MethodPost, "sys/plugins/reload/backend",
+		map[string]any{"mounts": []string{"many"}}); err != nil {
 		return 0, nil, err
 	}
 	writes = &result{readers: 1}
 	for {
 		at := time.Now()
-		if _, err := s.call(http.MethodPost, "many/clients/c0/config", map[string]any{"max_retries": writes.reads % 5}); err != nil {
+		if _, err := s.call(http.MethodPost, "many/clients/c0/config",
+			map[string]any{"max_retries": writes.reads % 5}); err != nil {
 			return 0, nil, err
 		}
 		writes.latencies = append(writes.latencies, time.Since(at))
