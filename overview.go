@@ -56,13 +56,6 @@ func (o *overviews) keep(clients map[string]bool) {
 	maps.DeleteFunc(o.of, func(client string, _ overview) bool { return !clients[client] })
 }
 
-// configured reports whether the client has a config, as far as this node has seen.
-func (o *overviews) configured(client string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.of[client].configured
-}
-
 // all returns the overviews of all clients.
 func (o *overviews) all() map[string]overview {
 	o.mu.Lock()

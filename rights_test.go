@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -247,7 +248,7 @@ var rights = map[string]struct {
 // accepted stays, unless the right is to delete; no request goes to a host that is
 // not allowed; and with the config as it was, reads succeed.
 func TestRights(t *testing.T) {
-	stock := stockOfKeys(t)
+	nextKey := stockOfKeys(t)
 	his, forbidden := httptest.NewServer(tokensForAll), httptest.NewServer(http.HandlerFunc(
 		func(http.ResponseWriter, *http.Request) { t.Error("a request went to a host that is not allowed") }))
 	defer his.Close()
@@ -259,7 +260,7 @@ func TestRights(t *testing.T) {
 			right := rights[name]
 			m := newMount(t)
 			r := &raid{m, mathrand.New(mathrand.NewPCG(uint64(seed), 1)), his.URL, forbidden.URL}
-			m.backend.newKey = func(_ int, now time.Time) (*keyring.Key, error) { return stock(now), nil }
+			m.backend.newKey = func(_ int, now time.Time) (*keyring.Key, error) { return nextKey(now), nil }
 			m.allow(hostOf(his.URL))
 			key := m.write("keys/generate", nil)["key_id"].(string)
 			m.publish("")
@@ -298,21 +299,28 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// stockOfKeys returns a function that gives a key of a stock at each call, as to
-// generate one takes long.
-func stockOfKeys(t *testing.T) func(now time.Time) *keyring.Key {
-	t.Helper()
-	var stock []*keyring.Key
+// stock are keys to take in place of generated ones, as to generate one takes long.
+var stock = sync.OnceValues(func() (keys []*keyring.Key, err error) {
 	for range 24 {
 		k, err := keyring.Generate(2048, noon)
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
-		stock = append(stock, k)
+		keys = append(keys, k)
+	}
+	return keys, nil
+})
+
+// stockOfKeys returns a function that returns another key of the stock at each call.
+func stockOfKeys(t *testing.T) func(now time.Time) *keyring.Key {
+	t.Helper()
+	keys, err := stock()
+	if err != nil {
+		t.Fatal(err)
 	}
 	n := 0
 	return func(now time.Time) *keyring.Key {
-		k := *stock[n%len(stock)]
+		k := *keys[n%len(keys)]
 		n++
 		k.CreatedAt = now.UTC()
 		return &k

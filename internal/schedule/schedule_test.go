@@ -286,7 +286,7 @@ func TestClockJumps(t *testing.T) {
 				defer w.mu.Unlock()
 				return time.Now().Add(ahead)
 			}
-			w.Schedule.now = wall
+			w.now = wall
 			w.step["a"] = func(context.Context) (time.Time, error) { return wall().Add(24 * time.Hour), nil }
 			w.Start(w.work())
 			w.after(10 * second)
