@@ -175,6 +175,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"readme":         readmeCmd,
 	"proxy":          proxyCmd,
 	"attacker":       attackerCmd,
+	"crowd":          crowdCmd,
 
 	"agent":  agentCmd,
 	"agents": agentsCmd,

@@ -72,13 +72,16 @@ func languages(ts *testscript.TestScript) map[string][]string {
 //	programs meet <fault>                 the next token request of each meets it
 //
 // programs count <n> <n> <n> token requests, tokens issued and tokens refused per program since the
-// last count; - for any
+// last count, or the first start; - for any
 func programsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	p := &w.programs
 	switch args[0] {
 	case "start":
 		p.stop(w)
+		if p.counted[0] == 0 { // else since the last count
+			p.counted = p.count(w)
+		}
 		for name, argv := range languages(ts) {
 			p.running = append(p.running, startProgram(ts, name, argv, args[1:]))
 		}
@@ -109,7 +112,7 @@ func programsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	case "fail":
 		p.fail(ts, w, args[1])
 	case "count":
-		now := [3]int{len(w.sandbox.Assertions()), len(w.sandbox.Tokens()), w.sandbox.Unauthorized()}
+		now := p.count(w)
 		for i, what := range []string{"token requests", "tokens issued", "tokens refused"} {
 			got := float64(now[i]-p.counted[i]) / float64(len(p.running))
 			if want := args[1+i]; want != "-" && want != fmt.Sprint(got) {
@@ -118,6 +121,11 @@ func programsCmd(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		p.counted = now
 	}
+}
+
+// count returns how many tokens were asked for, issued and refused so far.
+func (p *programs) count(w *world) [3]int {
+	return [3]int{len(w.sandbox.Assertions()), len(w.sandbox.Tokens()), w.sandbox.Unauthorized()}
 }
 
 func startProgram(ts *testscript.TestScript, name string, argv, variables []string) *program {
