@@ -363,6 +363,32 @@ func TestClientsComeAndGo(t *testing.T) {
 	})
 }
 
+// Nothing is done for a client that was forgotten, whatever it waited for: a time, its
+// turn, or the end of its step. It is not counted any more.
+func TestForget(t *testing.T) {
+	inWorld(t, []string{"due", "woken", "other"}, func(w *world) {
+		w.step["due"] = func(context.Context) (time.Time, error) { return time.Now().Add(10 * second), nil }
+		w.step["woken"] = func(context.Context) (time.Time, error) {
+			time.Sleep(5 * second)
+			return time.Time{}, nil
+		}
+		w.Start(w.work())
+		w.after(second)
+		w.Wake("woken")
+		w.Forget("due")
+		w.Forget("woken")
+		w.after(30 * second)
+		w.saw([]time.Duration{0}, map[string][]time.Duration{"due": {0}, "woken": {0}, "other": {0}})
+	})
+	inWorld(t, []string{"a"}, func(w *world) {
+		w.Wake("unread") // before it starts
+		w.Forget("unread")
+		if n, _ := w.Unread(); n != 0 {
+			t.Errorf("%d clients are unread", n)
+		}
+	})
+}
+
 // A list that is empty, or cannot be read, is read again in a minute.
 func TestListAgain(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
