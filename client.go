@@ -111,7 +111,8 @@ func (c *client) requestWith(ctx context.Context, v *view, k *keyring.Key) (*iss
 	return &issued{t, c.config.ClientID, k.ID}, nil
 }
 
-// prove requests a token with k, to show that Redox accepts k. The token is not used.
+// prove requests a token with k, to show that Redox accepts k. No reader gets the
+// token.
 func (c *client) prove(ctx context.Context, k *keyring.Key) (*redoxapi.Token, error) {
 	private, err := k.Private()
 	if err != nil {

@@ -64,8 +64,8 @@ func (c *connections) forgetLocked(client string) {
 	}
 }
 
-// keep forgets the connections of all clients but these; nil forgets all. Idle
-// connections close, and those in use close when their request ends.
+// keep forgets the connections of the clients that are not in clients; nil forgets
+// all. Idle connections close, and those in use close when their request ends.
 func (c *connections) keep(clients map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,8 +76,8 @@ func (c *connections) keep(clients map[string]bool) {
 	}
 }
 
-// unknownFor is how long the previous key is tried first after Redox did not know the
-// active one.
+// unknownFor is the time during which the previous key is tried first. It starts when
+// Redox accepts the previous key but does not know the active one.
 const unknownFor = time.Minute
 
 func (c *connection) noteUnknown(id keyring.ID, now time.Time) {

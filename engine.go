@@ -196,7 +196,8 @@ func (e *engine) issue(ctx context.Context, r *request, name string, v *view) (*
 	return t, err
 }
 
-// prove requests a token with k, to show that Redox accepts k. The token is not used.
+// prove requests a token with k, to show that Redox accepts k. No reader gets the
+// token.
 func (e *engine) prove(ctx context.Context, r *request, c *config, k *keyring.Key) (*redoxapi.Token, error) {
 	if !r.worker { // the labels of its metrics may begin with its view
 		if _, err := e.entries.view(ctx, r.Storage, r.client); err != nil {

@@ -31,8 +31,9 @@ type hosts struct {
 	place *hostsPlace
 }
 
-// hostsPlace is where the list is kept. A change of the list makes another place, so
-// a list that was read before the change ends in a place that nobody looks at.
+// hostsPlace holds the list in memory. When the list changes, a new place replaces
+// the old one. A read that began before the change stores its result in the old
+// place, which is no longer used.
 type hostsPlace struct {
 	list   *hostList // nil: not read yet
 	readAt time.Time

@@ -130,8 +130,9 @@ func (m *mount) clean() <-chan struct{} {
 	return cleaned
 }
 
-// The mount ends at each operation on storage of each request in turn, and of the
-// steps of a worker: whatever comes later, nothing comes of it.
+// The test repeats each request, and the steps of a worker. Each time it ends the
+// mount at another of their storage operations. Cleanup must wait for the work that
+// is under way. Later requests must fail and change nothing.
 func TestAfterTheEnd(t *testing.T) {
 	m := newMount(t)
 	m.setUp()

@@ -27,7 +27,7 @@ type failures struct {
 	last map[string]failure
 }
 
-// failure is the error of a step of a rotation on this node.
+// failure is the error of a client's last rotation step on this node.
 type failure struct {
 	at   time.Time // zero: the last step did not fail
 	text string
@@ -53,7 +53,7 @@ func (f *failures) of(client string) failure {
 	return f.last[client]
 }
 
-// keep deletes the records of all clients but these.
+// keep deletes the records of the clients that are not in clients.
 func (f *failures) keep(clients map[string]bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

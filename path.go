@@ -82,8 +82,8 @@ func (e *engine) path(pattern, name string, fields schemas, help string, operati
 	}}
 }
 
-// mutate returns an operation that writes to storage. A node that cannot write has
-// Vault forward the request before the handler has done anything.
+// mutate returns an operation that writes to storage. On a node that cannot write,
+// Vault forwards the request to one that can, before the handler runs.
 func (e *engine) mutate(h handler, summary string, responses map[int][]framework.Response) *framework.PathOperation {
 	return &framework.PathOperation{
 		Callback: e.serve(h), Summary: summary, Responses: responses,

@@ -233,7 +233,8 @@ func TestHostsGuardUse(t *testing.T) {
 	both(func(on *mount, path string) { on.read(path) })
 }
 
-// What a read found in storage before the list was changed is not remembered after it.
+// A read of the list that began before a change does not leave its old result in
+// memory.
 func TestHostsDuringAChange(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))

@@ -286,8 +286,9 @@ func TestPublishMendsListAtOnce(t *testing.T) {
 	waitFor(t, "the list to be mended", func() bool { return m.listed() == active })
 }
 
-// A deleted key is taken off Redox's list even if the way there was elsewhere,
-// or nowhere, in between: else "up to date" would be said of a leaked key.
+// The engine removes a deleted key from Redox's list even if publishing was
+// impossible, or off, in between. Otherwise it would report "up to date" while Redox
+// still accepts a leaked key.
 func TestPublishTakesOff(t *testing.T) {
 	for name, meanwhile := range map[string]func(m *mount){
 		"the authority was missing": func(m *mount) {

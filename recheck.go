@@ -66,7 +66,7 @@ func (r *rechecks) take(client string) recheck {
 	return why
 }
 
-// keep deletes the records of all clients but these.
+// keep deletes the records of the clients that are not in clients.
 func (r *rechecks) keep(clients map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

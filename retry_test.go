@@ -38,8 +38,8 @@ func TestTokenRetries(t *testing.T) {
 }
 
 // A server in trouble may say how long to wait before the next request. The engine
-// waits that long, or tells the reader if there is not enough time. A refusal or a
-// 429 is not repeated.
+// waits that long, or tells the reader if there is not enough time. It does not
+// repeat a request after HTTP 429.
 func TestTokenRetryAfter(t *testing.T) {
 	for name, test := range map[string]struct {
 		status, attempts int

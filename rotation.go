@@ -185,8 +185,9 @@ func (e *engine) prepare(ctx context.Context, r *request, decided *state, step k
 	}, ctx.Err()
 }
 
-// noteProof notes how the proof of a key of the ring went, with settings of the
-// fingerprint where. A proved key becomes active.
+// noteProof records in the ring the result of proving k: err, or nil if Redox
+// accepted k. where is the fingerprint of the settings that were used. A proved key
+// becomes active. noteProof returns an error that is not about the proof.
 func noteProof(k *keyring.Key, ring *keyring.Ring, where string, err error, now time.Time) error {
 	if err != nil {
 		return noteFailure(&k.Proofs, err, now)
@@ -254,8 +255,8 @@ func (e *engine) report(r *request, step keyring.Step, ring *keyring.Ring) {
 	}
 }
 
-// successorBits returns the size in bits of the next key. An imported key can have
-// any size; the next one has 2048, 3072 or 4096.
+// successorBits returns the size in bits of the next key: bits rounded up to 2048,
+// 3072 or 4096, and 4096 for a larger key. An imported key can have any size.
 func successorBits(bits int) int {
 	switch {
 	case bits <= 2048:

@@ -114,7 +114,9 @@ func (s status) movedFrom(before *config) string {
 		"with the old settings reads of token go on as before"
 }
 
-// warnings returns the problems that do not stop tokens yet, but will.
+// warnings returns the problems that a person should fix although tokens are still
+// issued: a rotation or a publication that makes no progress, and retiring keys that
+// only a person may delete.
 func (s status) warnings() (list []string) {
 	if next := s.ring.Pending(); next != nil && next.Proofs.Refusals > 0 {
 		list = append(list, "the rotation to key "+string(next.ID)+" makes no progress: "+waitsFor(s.paths, s.config, next))

@@ -117,7 +117,8 @@ func (m *mount) setUp() {
 }
 
 // If any storage operation fails, the answer is a 500 with the request's ID, nothing
-// is stored in part, and the same request succeeds afterwards.
+// is stored in part, and the same request succeeds afterwards. There is one
+// exception: the deletion of a client may stop after the config is deleted.
 func TestStorageFailures(t *testing.T) {
 	t.Parallel()
 	for _, prefix := range []string{"", "clients/acme/"} {
@@ -156,9 +157,9 @@ func TestStorageFailures(t *testing.T) {
 	}
 }
 
-// Every entry of a client lies where seals wrap it, by the rule of the SDK: exact, or
-// a prefix when it ends with a slash. A pattern with a star would match nothing. The
-// hosts are no secret.
+// Vault seal-wraps every entry of a client. The SDK compares paths exactly, or by
+// prefix if the pattern ends with a slash. A pattern with a star would match nothing.
+// The list of hosts is not secret.
 func TestSealWrap(t *testing.T) {
 	m := newMount(t)
 	m.setUp()
@@ -328,8 +329,8 @@ func TestWritesOfClientsSideBySide(t *testing.T) {
 	<-done
 }
 
-// A change of a client holds the client's lock when it reads: else its write may
-// undo a change that was stored after the read.
+// Code that changes a client takes the client's lock before it reads. Otherwise its
+// write could undo a change that was stored after the read.
 func TestChangesHoldTheLock(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
@@ -355,7 +356,8 @@ func TestChangesHoldTheLock(t *testing.T) {
 	}
 }
 
-// A change of both entries would not be atomic: it is refused, and neither written.
+// update refuses a change of a client's config and key ring together, and writes
+// neither: two writes are not atomic.
 func TestUpdateWritesOneEntry(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

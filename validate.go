@@ -17,7 +17,7 @@ const (
 	year = 365 * 24 * hour
 )
 
-// defaultClient is the client of the bare paths.
+// defaultClient is the client of the paths that do not begin with clients/<name>/.
 const defaultClient = "default"
 
 var clientName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$`)
@@ -168,8 +168,9 @@ func shownCA(text string) string {
 	return text
 }
 
-// certificateBlocks returns the blocks in text: PEM, or PEM or one certificate
-// in base64. They are of certificates alone, which may be damaged.
+// certificateBlocks returns the PEM blocks in text. text is PEM, or base64 of PEM, or
+// base64 of one DER certificate. It returns an error if a block is not a certificate.
+// It does not parse the certificates, so they may be damaged.
 func certificateBlocks(text string) ([]pasted.Block, error) {
 	clean := pasted.Clean(text)
 	if raw, is := pasted.Base64(clean); is {

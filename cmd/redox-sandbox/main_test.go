@@ -48,7 +48,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// With -url, the audience is that URL and not the address to listen on.
+// With -url, the sandbox prints that URL as its own, not the address that it listens
+// on.
 func TestURL(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	out, in := io.Pipe()

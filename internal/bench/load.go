@@ -21,7 +21,7 @@ type target struct {
 	token  string // none for an anonymous read
 }
 
-// result is what a number of readers measured of a target.
+// result holds the measurements of a run with several readers.
 type result struct {
 	readers   int
 	reads     int

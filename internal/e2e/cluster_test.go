@@ -149,7 +149,8 @@ func (w *world) initialize() error {
 	if err := w.waitHealth(first, http.StatusOK); err != nil {
 		return err
 	}
-	// Without this a node can vote, and lead, only after ten seconds.
+	// By default a new node cannot vote or lead in its first ten seconds. Shorten
+	// that to one second.
 	if _, _, err := w.call(http.MethodPut, "sys/storage/raft/autopilot/configuration",
 		`{"server_stabilization_time":"1s"}`); err != nil {
 		return err

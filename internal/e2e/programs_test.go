@@ -65,14 +65,15 @@ func languages(ts *testscript.TestScript) map[string][]string {
 
 // programsCmd controls the examples in Go, Python, Node.js and Java:
 //
-//	programs start [<variable>=<value>…]  starts them; those that run end first
-//	programs ask <family>                 each prints what it found
-//	programs until failed|renewed         asks until each has met a failing Vault twice, or read one token more
-//	programs fail <family>                each ends with an error, which is printed
-//	programs meet <fault>                 the next token request of each meets it
-//
-// programs count <n> <n> <n> token requests, tokens issued and tokens refused per program since the
-// last count, or the first start; - for any
+//	programs start [<variable>=<value>…]  ends the programs that run, and starts all of them
+//	programs ask <family>                 asks each program, and prints the answers
+//	programs until failed                 asks until there were two more token requests per program
+//	programs until renewed                asks until there was one more token per program
+//	programs fail <family>                asks each program, which must end with an error, and prints the errors
+//	programs meet <fault>                 makes as many of the next token requests fail as there are programs
+//	programs count <n> <n> <n>            compares with the numbers of token requests, tokens issued and tokens
+//	                                      refused, per program, since the last count or else the first start;
+//	                                      - accepts any number
 func programsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	p := &w.programs

@@ -25,8 +25,8 @@ func (r *Ring) Keeps(k *Key) bool {
 	return active == nil || k.Accepted == "" || k.Accepted != active.Accepted
 }
 
-// Kept returns the retiring keys that are kept although their time is over at now,
-// oldest first.
+// Kept returns the retiring keys that were replaced at least RetireAfter before now,
+// but that only a person may delete (see [Ring.Keeps]). The oldest is first.
 func (r *Ring) Kept(p Policy, now time.Time) []*Key {
 	var kept []*Key
 	for _, k := range r.In(Retiring) {

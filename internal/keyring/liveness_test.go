@@ -85,8 +85,9 @@ func TestLiveness(t *testing.T) {
 				w.step()
 			}
 			w.healthy = true
-			// At most: each key is dropped, and the list updated after each; then a
-			// rotation, of which each part waits.
+			// bound is the largest number of steps until the ring is up to date: two
+			// for each key, which is dropped and then removed from Redox's list, and
+			// 12 for a rotation, whose parts each wait.
 			const bound = 2*keyring.MaxKeys + 12
 			for range bound {
 				w.step()

@@ -38,7 +38,7 @@ func withHeader(header, body string) string {
 	return "HTTP/1.1 200 OK\r\n" + header + "\r\n\r\n" + body
 }
 
-// errorURI returns an error response with a link.
+// errorURI returns an error response whose error_uri is link.
 func errorURI(link string) string { return bad(`{"error":"e","error_uri":"` + link + `"}`) }
 
 func zip(t *testing.T, text string) string {
@@ -190,7 +190,8 @@ var badAnswers = map[string]struct {
 	"the assertion":           {assertion, Unreachable, notHTTP},
 }
 
-// Each bad answer is an error of its kind that quotes no secret.
+// Each bad answer gives an error of the expected kind. The error's text has no
+// secret.
 func TestBadAnswers(t *testing.T) {
 	t.Parallel()
 	for name, test := range badAnswers {

@@ -207,10 +207,10 @@ func newClient(t *testing.T, caPEM string) *Client {
 	return c
 }
 
-// Timeouts: impatient for a test that must reach its timeout, patient for the others.
-// grace is how much longer than its timeout an exchange may take on a busy machine.
-// It is below 10 s: that long net/http continues a TLS handshake that nobody waits
-// for.
+// impatient is the timeout for tests that must reach it, patient for all others.
+// grace is how long after its timeout an exchange, with all its goroutines, must have
+// ended; a busy machine needs some time. It is less than 10 s, because net/http may
+// continue an abandoned TLS handshake for 10 s, and the tests must notice that.
 const (
 	impatient = 300 * time.Millisecond
 	patient   = 10 * time.Second

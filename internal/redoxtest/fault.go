@@ -54,7 +54,7 @@ func ParseFault(name string) (Fault, error) {
 	return "", fmt.Errorf("there is no fault of that name; there are %s", strings.Join(names, ", "))
 }
 
-// endpoint is a part of the sandbox with faults of its own.
+// endpoint names a part of the sandbox. Each part has its own fault settings.
 type endpoint string
 
 const (

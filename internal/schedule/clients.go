@@ -59,7 +59,7 @@ func (s *clients) remove(c *client) {
 	}
 }
 
-// wake has the client looked at before all others.
+// wake makes pick choose c before the clients that are not woken.
 func (s *clients) wake(c *client) {
 	if !c.woken {
 		c.woken = true

@@ -82,8 +82,8 @@ func (s *Schedule) Wake(name string) {
 	s.signal()
 }
 
-// Plan sets when the next step of a client is due, zero for no time. While a step
-// runs it does nothing: that knows better.
+// Plan sets when the next step of a client is due; zero means never. It does nothing
+// while a step runs, because that step's result will set the time.
 func (s *Schedule) Plan(name string, due time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -208,9 +208,11 @@ func (c *Cache[T]) Len() int {
 // Wait returns when no call is under way.
 func (c *Cache[T]) Wait() { c.calls.Wait() }
 
-// NextIn returns in how many seconds a reader should come back: by then the cache has
-// a newer token than t. It adds up to a sixth of the margin at random, because
-// otherwise all readers that share a token would come back in the same second.
+// NextIn returns after how many seconds a reader should ask again. Before the margin,
+// that is when the margin begins: by then the cache normally has a newer token.
+// NextIn adds up to a sixth of the margin at random. Otherwise all readers that share
+// a token would ask in the same second. In the margin the pause is short, because the
+// newer token is late.
 func NextIn[T Token](t T, now time.Time) int64 {
 	left, margin := t.Left(now), t.Margin()
 	if left <= margin {

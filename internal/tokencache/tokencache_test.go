@@ -201,8 +201,9 @@ func TestTroubleInTheMargin(t *testing.T) {
 	})
 }
 
-// A permanent error reaches the readers as soon as the token is in its margin, and
-// each reader starts a call. Before the margin the error only delays the next call.
+// While calls fail with a permanent error, each read of a token in its margin starts
+// a call and returns its error. Before the margin a read returns the token, and a
+// failed call only delays the next one.
 func TestLastingError(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.after(0, 1, 1)

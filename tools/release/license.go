@@ -18,8 +18,8 @@ import (
 	"github.com/google/licensecheck"
 )
 
-// allowed lists the licences, by SPDX's names, that allow their code to be part of a
-// binary under the MPL-2.0 that anybody may pass on.
+// allowed lists licences by their SPDX names. Code under these licences may be part
+// of a binary that is distributed under the MPL-2.0.
 var allowed = []string{"0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MPL-2.0"}
 
 // enough is the percentage of a licence file that must match a known licence word for
