@@ -62,7 +62,12 @@ func (s status) keeps(k *keyring.Key) string {
 }
 
 func (s status) lastFailure() string {
-	return "the last step failed at " + timestamp(s.failed.at) + " and is tried again each minute: " + s.failed.text
+	text := "the last step failed at " + timestamp(s.failed.at) + " and is tried again each minute: " + s.failed.text
+	if strings.Contains(s.failed.text, "cannot write to storage during setup") { // in Vault's words
+		text += ": Vault could not start the plugin when this node became active, and lets nothing of the mount be " +
+			"written since: vault operator step-down, or seal and unseal the node; a reload of the plugin does not help"
+	}
+	return text
 }
 
 // overdue says why a rotation that should have begun has not begun. It is empty in
