@@ -40,8 +40,8 @@ func (e *tokenError) advice() string {
 	}
 	switch up.Kind {
 	case redoxapi.RateLimited:
-		return "Redox allows 10,000 requests in 5 minutes per source address, and all reads through this Vault share " +
-			"one: wait, and read tokens less often"
+		return "Redox allows 10,000 requests in a rolling window of 5 minutes per source address, and fewer of some kinds; " +
+			"all reads through this Vault share one address: wait, for up to 5 minutes, and read tokens less often"
 	case redoxapi.TimedOut:
 		return fmt.Sprintf("each of %d attempts had %s, its share of request_timeout: raise that in %sconfig, or lower "+
 			"max_retries", e.config.MaxRetries+1, e.config.attemptTimeout(), e.paths)

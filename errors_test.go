@@ -28,8 +28,9 @@ func TestTokenErrors(t *testing.T) {
 		attempts int
 		want     string // KEY stands for the key's ID, HOST for the server's name
 	}{
-		{redoxtest.FaultTooMany, 429, 1, "HTTP 429: Redox allows 10,000 requests in 5 minutes per source address, " +
-			"and all reads through this Vault share one: wait, and read tokens less often"},
+		{redoxtest.FaultTooMany, 429, 1, "HTTP 429: Redox allows 10,000 requests in a rolling window of 5 minutes " +
+			"per source address, and fewer of some kinds; all reads through this Vault share one address: wait, for up to " +
+			"5 minutes, and read tokens less often"},
 		{redoxtest.FaultUnavailable, 502, 3, "HTTP 503" + status},
 		{redoxtest.FaultHTML, 502, 3, "HTTP 200: the answer is not the JSON of a token " +
 			"(a firewall or proxy may have answered)" + status},
