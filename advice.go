@@ -101,7 +101,7 @@ func (c *config) isOff(s redoxapi.Skew) bool {
 	return s.Known && (s.Ahead > 5*time.Second || s.Ahead < -min(time.Minute, seconds(c.AssertionTTL)/2))
 }
 
-func (e *tokenError) readKeys() string { return "vault read -field=jwks " + e.paths + "keys" }
+func (e *tokenError) readKeys() string { return "vault read -field=jwks " + inShell(e.paths+"keys") }
 
 func (e *tokenError) unknownKeyAdvice() string {
 	checkID := "check that client_id in " + e.paths + "config is the API key's"

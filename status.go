@@ -57,8 +57,8 @@ func (s status) keeps(k *keyring.Key) string {
 		why = "it was never seen that Redox accepted it, so the engine cannot tell whether key " + string(active.ID) +
 			" replaces it"
 	}
-	return "key " + string(k.ID) + " is kept, as " + why + ": if nobody needs it, vault delete " + s.paths + "keys/" +
-		string(k.ID)
+	return "key " + string(k.ID) + " is kept, as " + why + ": if nobody needs it, vault delete " +
+		inShell(s.paths+"keys/"+string(k.ID))
 }
 
 func (s status) lastFailure() string {
@@ -189,7 +189,8 @@ func waitsFor(paths string, c *config, k *keyring.Key) string {
 }
 
 func pasteKeys(paths string) string {
-	return "give Redox the public half (vault read -field=jwks " + paths + "keys) in the dashboard and press Save Changes"
+	return "give Redox the public half (vault read -field=jwks " + inShell(paths+"keys") + ") in the dashboard and press " +
+		"Save Changes"
 }
 
 // publication says how Redox learns the ring's public keys, and whether it knows
