@@ -11,7 +11,7 @@ import (
 
 // A shell reads a path as one word.
 func TestInShell(t *testing.T) {
-	for _, path := range []string{"redox/", "my mount/keys", "o'brien $HOME/", "a;b|c&d/", "ehr/redox/clients/acme/keys/k_-.:@=+"} {
+	for _, path := range []string{"redox/", "my mount/keys", "o'brien $HOME/", "a;b|c&d/", "keys/k_-.:@=+"} {
 		got, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+inShell(path)).Output()
 		if err != nil || string(got) != path {
 			t.Errorf("%s: %s, %v", path, got, err)

@@ -189,8 +189,8 @@ func waitsFor(paths string, c *config, k *keyring.Key) string {
 }
 
 func pasteKeys(paths string) string {
-	return "give Redox the public half (vault read -field=jwks " + inShell(paths+"keys") + ") in the dashboard and press " +
-		"Save Changes"
+	return "give Redox the public half (vault read -field=jwks " + inShell(paths+"keys") + ") in the dashboard and " +
+		"press Save Changes"
 }
 
 // publication says how Redox learns the ring's public keys, and whether it knows
