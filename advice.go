@@ -3,6 +3,8 @@ package redox
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
@@ -38,8 +40,8 @@ func (e *tokenError) advice() string {
 	}
 	switch up.Kind {
 	case redoxapi.RateLimited:
-		return "Redox allows 10,000 requests in 5 minutes per source address, and all reads through this Vault share " +
-			"one: wait, and read tokens less often"
+		return "Redox allows 10,000 requests in a rolling window of 5 minutes per source address, and fewer of some kinds; " +
+			"all reads through this Vault share one address: wait, for up to 5 minutes, and read tokens less often"
 	case redoxapi.TimedOut:
 		return fmt.Sprintf("each of %d attempts had %s, its share of request_timeout: raise that in %sconfig, or lower "+
 			"max_retries", e.config.MaxRetries+1, e.config.attemptTimeout(), e.paths)
@@ -51,29 +53,68 @@ func (e *tokenError) advice() string {
 	return ""
 }
 
+// refusalAdvice tells what the engine knows, whatever Redox's words are: what was
+// sent, and how far the clocks differ.
 func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
-	switch {
-	case refused.UnknownKey() && e.config.PlatformClient != "":
-		return fmt.Sprintf("Redox does not know key %s for client ID %s: see publication in %skeys, and "+
-			"check that client_id in %sconfig is the API key's",
-			e.keyID, e.config.ClientID, e.paths, e.paths)
-	case refused.UnknownKey() && e.origin == keyring.Imported:
-		return fmt.Sprintf("Redox does not know key %s for client ID %s: the key was imported, so if Redox has it "+
-			"under another kid, delete %skeys/%s (force=true if it is the only key) and import it again with "+
-			"key_id=<that kid>; else copy the JWK Set (vault read -field=jwks %skeys) to this API key in Redox's "+
-			"dashboard, press Save Changes, and check that client_id in %sconfig is the API key's",
-			e.keyID, e.config.ClientID, e.paths, e.keyID, e.paths, e.paths)
-	case refused.UnknownKey():
-		return fmt.Sprintf("Redox does not know key %s for client ID %s: copy the JWK Set (vault read -field=jwks "+
-			"%skeys) to this API key in Redox's dashboard, press Save Changes, and check that client_id in %sconfig is the "+
-			"API key's",
-			e.keyID, e.config.ClientID, e.paths, e.paths)
-	case refused.Description == "":
-		return fmt.Sprintf("Redox gives no reason when a claim is wrong: %s, the audience is %s, the algorithm RS384, "+
-			"the key %s; fix the clock if it is wrong, otherwise audience in %sconfig",
-			refused.Skew, e.config.audience(), e.keyID, e.paths)
+	origin := "generated in Vault"
+	if e.origin == keyring.Imported {
+		origin = "imported"
 	}
-	return fmt.Sprintf("client ID %s, key %s", e.config.ClientID, e.keyID)
+	if refused.UnknownKey() {
+		text := fmt.Sprintf("Redox does not know key %s (%s) for client ID %s: %s; the audience is %s",
+			e.keyID, origin, e.config.ClientID, e.unknownKeyAdvice(), e.config.audience())
+		if refused.Skew.Off() {
+			text += ", and " + refused.Skew.String()
+		}
+		return text
+	}
+	text := fmt.Sprintf("client ID %s, key %s (%s), audience %s and algorithm RS384 were sent, and %s",
+		e.config.ClientID, e.keyID, origin, e.config.audience(), refused.Skew)
+	if refused.Description == "" {
+		text = "Redox gives no reason when a claim is wrong: " + text
+	}
+	return text + ": " + e.nextStep(refused)
+}
+
+// nextStep says what to do about a refusal of a key that Redox knows. It asks, where
+// the engine cannot know.
+func (e *tokenError) nextStep(refused *redoxapi.Error) string {
+	words := strings.ToLower(refused.Description)
+	switch {
+	case e.config.isOff(refused.Skew):
+		return "fix the clock of this Vault server"
+	case strings.Contains(words, "audience") || strings.Contains(words, "aud claim"):
+		return "set region, token_url or audience in " + e.paths + "config so that the audience is the one Redox expects"
+	}
+	text := "do client ID and key belong together? Compare the JWK Set (" + e.readKeys() + ") with the public keys of " +
+		"this API key in Redox's dashboard"
+	if e.config.TokenURL != "" || e.config.Audience != "" {
+		text += "; is the audience, which " + e.paths + "config sets, the one that Redox expects?"
+	}
+	return text
+}
+
+// isOff reports whether the clock is so wrong that Redox may refuse for that alone, or
+// soon will. clock_leeway corrects for a clock that is a few seconds ahead. A clock
+// that is behind is no problem before an assertion has expired when it arrives.
+func (c *config) isOff(s redoxapi.Skew) bool {
+	return s.Known && (s.Ahead > 5*time.Second || s.Ahead < -min(time.Minute, seconds(c.AssertionTTL)/2))
+}
+
+func (e *tokenError) readKeys() string { return "vault read -field=jwks " + inShell(e.paths+"keys") }
+
+func (e *tokenError) unknownKeyAdvice() string {
+	checkID := "check that client_id in " + e.paths + "config is the API key's"
+	if e.config.PlatformClient != "" {
+		return "see publication in " + e.paths + "keys, and " + checkID
+	}
+	text := "copy the JWK Set (" + e.readKeys() + ") to this API key in Redox's dashboard, press Save Changes, and " +
+		checkID
+	if e.origin == keyring.Imported {
+		text = fmt.Sprintf("if Redox has it under another kid, delete %skeys/%s (force=true if it is the only key) and "+
+			"import it again with key_id=<that kid>; else ", e.paths, e.keyID) + text
+	}
+	return text
 }
 
 // withoutAdvice returns the error of a token request without its advice. Stored

@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
 const help = `
@@ -82,6 +84,9 @@ func newBackend() *backend {
 		),
 		Invalidate: func(_ context.Context, key string) { b.invalidate(key) },
 		InitializeFunc: func(_ context.Context, req *logical.InitializationRequest) error {
+			if trouble := redoxapi.ProxyTrouble(); trouble != "" {
+				b.Logger().Warn(trouble)
+			}
 			b.startRotation(req.Storage)
 			return nil
 		},

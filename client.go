@@ -48,7 +48,7 @@ func complete(paths string, c *config, ring *keyring.Ring) error {
 	var missing []string
 	if ring.Active() == nil {
 		missing = append(missing, "no signing key: write to "+paths+"keys/generate, then give Redox the public half "+
-			"(vault read -field=jwks "+paths+"keys)")
+			"(vault read -field=jwks "+inShell(paths+"keys")+")")
 	}
 	if c == nil {
 		missing = append(missing, "no client ID: write client_id to "+paths+"config")

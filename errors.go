@@ -1,6 +1,7 @@
 package redox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -41,6 +42,20 @@ func isUpstream(err error) bool {
 	return errors.As(err, &up)
 }
 
+// withReader returns err, or, if ctx has ended, that nobody waits for an answer: then
+// what failed is no fault of Redox or of the way there. ctx is the request's own.
+func withReader(ctx context.Context, err error) error {
+	if ctx.Err() == nil || !isUpstream(err) {
+		return err
+	}
+	return errAbandoned()
+}
+
+func errAbandoned() error {
+	return &redoxapi.UpstreamError{Kind: redoxapi.Abandoned, What: "the reader hung up, or Vault's max_request_duration " +
+		"ended the request, before there was an answer"}
+}
+
 // respond turns a handler's error into Vault's answer. Only this function chooses the
 // HTTP status of an error. Vault's clients repeat a request after 429 and 5xx, and
 // never after 400: so a permanent error gets 400, and a temporary one 429 or 5xx. A
@@ -72,7 +87,7 @@ func upstreamStatus(k redoxapi.Kind) int {
 	switch k {
 	case redoxapi.RateLimited, redoxapi.Overloaded:
 		return http.StatusTooManyRequests
-	case redoxapi.TimedOut:
+	case redoxapi.TimedOut, redoxapi.Abandoned:
 		return http.StatusGatewayTimeout
 	}
 	return http.StatusBadGateway

@@ -17,6 +17,10 @@ func TestTokenErrors(t *testing.T) {
 		status   = ": Redox may be in trouble (https://status.redoxengine.com): try again"
 		tokenURL = ": check token_url in redox/config and any proxy or firewall between Vault and Redox"
 		directly = "; directly: the environment of the Vault server names no proxy for it (HTTPS_PROXY, NO_PROXY)"
+		facts    = "client ID " + clientID + ", key KEY (imported), audience http://HOST/v2/auth/token and algorithm RS384 " +
+			"were sent, and the clocks agree: do client ID and key belong together? Compare the JWK Set (vault read " +
+			"-field=jwks redox/keys) with the public keys of this API key in Redox's dashboard; is the audience, which " +
+			"redox/config sets, the one that Redox expects?"
 	)
 	for _, test := range []struct {
 		fault    redoxtest.Fault
@@ -24,8 +28,9 @@ func TestTokenErrors(t *testing.T) {
 		attempts int
 		want     string // KEY stands for the key's ID, HOST for the server's name
 	}{
-		{redoxtest.FaultTooMany, 429, 1, "HTTP 429: Redox allows 10,000 requests in 5 minutes per source address, " +
-			"and all reads through this Vault share one: wait, and read tokens less often"},
+		{redoxtest.FaultTooMany, 429, 1, "HTTP 429: Redox allows 10,000 requests in a rolling window of 5 minutes " +
+			"per source address, and fewer of some kinds; all reads through this Vault share one address: wait, for up to " +
+			"5 minutes, and read tokens less often"},
 		{redoxtest.FaultUnavailable, 502, 3, "HTTP 503" + status},
 		{redoxtest.FaultHTML, 502, 3, "HTTP 200: the answer is not the JSON of a token " +
 			"(a firewall or proxy may have answered)" + status},
@@ -38,10 +43,8 @@ func TestTokenErrors(t *testing.T) {
 		{redoxtest.FaultStall, 504, 1, "no answer from HOST in time" + directly +
 			": each of 1 attempts had 1s, its share of request_timeout: raise that in redox/config, or lower max_retries"},
 		{redoxtest.FaultEcho, 400, 1, "Unexpected value: [removed][removed].[removed]\", error_uri " +
-			"https://docs.redoxengine.com/permalink/7sEi7MTFssZ1JuHpUYLeYJ): client ID " + clientID + ", key KEY"},
-		{redoxtest.FaultBlank, 400, 1, "): Redox gives no reason when a claim is wrong: the clocks agree, " +
-			"the audience is http://HOST/v2/auth/token, the algorithm RS384, the key KEY; " +
-			"fix the clock if it is wrong, otherwise audience in redox/config"},
+			"https://docs.redoxengine.com/permalink/7sEi7MTFssZ1JuHpUYLeYJ): " + facts},
+		{redoxtest.FaultBlank, 400, 1, "): Redox gives no reason when a claim is wrong: " + facts},
 	} {
 		t.Run(string(test.fault), func(t *testing.T) {
 			m := newMount(t)
@@ -78,6 +81,6 @@ func TestTokenUnknownKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.fails(400, logical.ReadOperation, "clients/acme/token", nil,
-		"Public key not found", "Redox does not know key "+keyID+" for client ID "+clientID,
+		"Public key not found", "Redox does not know key "+keyID+" (imported) for client ID "+clientID,
 		"vault read -field=jwks redox/clients/acme/keys", "press Save Changes", "redox/clients/acme/config")
 }

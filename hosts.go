@@ -116,12 +116,12 @@ func (e *hostError) Error() string {
 	case n == 0:
 		shown = "no other"
 	case n > shownHosts:
-		shown = strconv.Itoa(n) + " others (vault read " + e.mount + hostsKey + ")"
+		shown = strconv.Itoa(n) + " others (vault read " + inShell(e.mount+hostsKey) + ")"
 		written = "<those>," + e.host
 	}
 	if strings.Contains(written, "[") { // some shells read brackets as a pattern
 		written = "'" + written + "'"
 	}
 	return what + ": allowed are " + strings.Join(redoxHosts, ", ") + " and " + shown + "; whoever has sudo on " +
-		e.mount + hostsKey + " allows it with: vault write " + e.mount + hostsKey + " allowed=" + written
+		e.mount + hostsKey + " allows it with: vault write " + inShell(e.mount+hostsKey) + " allowed=" + written
 }

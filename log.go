@@ -72,7 +72,8 @@ func (l *mountLog) of(client, requestID string) hclog.Logger {
 }
 
 // failure writes a line about the error of a request, with the text that the reader
-// got. A mistake of the reader has no line, nor has who hung up: ctx is the request's.
+// got. A mistake of the reader has no line. Who hung up has one for debugging: ctx is
+// the request's.
 func (l *mountLog) failure(ctx context.Context, client, requestID, path string, now time.Time, err error) {
 	var (
 		rule    keyring.Rule
@@ -89,12 +90,12 @@ func (l *mountLog) failure(ctx context.Context, client, requestID, path string, 
 		errors.As(err, &rule):
 	case errors.As(err, &refused):
 		l.warnSeldom(log, client, "Redox refused", now, err)
+	case ctx.Err() != nil:
+		log.Debug("nobody waits for the answer", "error", err)
 	case errors.As(err, &up) && up.Kind == redoxapi.Overloaded:
 		l.warnSeldom(log, client, "too much at once", now, err)
 	case up != nil:
 		l.warnSeldom(log, client, "no usable answer from Redox", now, err)
-	case errors.Is(ctx.Err(), context.Canceled):
-		log.Debug("the reader hung up", "error", err)
 	default:
 		log.Error("request failed", "error", err)
 	}

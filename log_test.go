@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
@@ -179,6 +180,25 @@ func TestLogOfOverload(t *testing.T) {
 	got := m.lines(func() { m.fails(429, logical.UpdateOperation, "keys/generate", nil) })
 	if len(got) != 1 || !strings.HasPrefix(got[0], "[WARN]  too much at once: client=default ") {
 		t.Errorf("%q", got)
+	}
+}
+
+// A proxy in the environment that cannot be used is said at the start of the mount.
+func TestLogOfProxyTrouble(t *testing.T) {
+	defer func(was func() string) { redoxapi.ProxyTrouble = was }(redoxapi.ProxyTrouble)
+	for trouble, want := range map[string][]string{
+		"": {}, "HTTPS_PROXY is wrong": {"[WARN]  HTTPS_PROXY is wrong"},
+	} {
+		redoxapi.ProxyTrouble = func() string { return trouble }
+		m := newMount(t)
+		got := m.lines(func() {
+			if err := m.backend.Initialize(t.Context(), &logical.InitializationRequest{Storage: m.storage}); err != nil {
+				t.Error(err)
+			}
+		})
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
 	}
 }
 

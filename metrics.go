@@ -1,6 +1,7 @@
 package redox
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
@@ -41,7 +42,8 @@ func newMetrics() *metrics {
 		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "redox_token_reads_total", Help: "Reads of token by outcome. issued: a token was requested for the read; " +
 				"reused: the token had been requested before; held: the token is near its end, and Redox gave no newer one; " +
-				"with all other outcomes the read failed.",
+				"abandoned: the reader hung up, or Vault ended the request, before there was one; with all other outcomes " +
+				"the read failed.",
 		}, []string{labelClient, labelOutcome}),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "redox_request_duration_seconds", Help: "Token requests to Redox, each attempt, however it ended.",
@@ -80,12 +82,13 @@ const (
 	outcomeOverloaded  = "overloaded"
 	outcomeTimeout     = "timeout"
 	outcomeUnavailable = "unavailable"
+	outcomeAbandoned   = "abandoned"
 	outcomeError       = "error"
 )
 
 var outcomes = []string{
 	outcomeIssued, outcomeReused, outcomeHeld, outcomeRefused, outcomeLimited, outcomeOverloaded,
-	outcomeTimeout, outcomeUnavailable, outcomeError,
+	outcomeTimeout, outcomeUnavailable, outcomeAbandoned, outcomeError,
 }
 
 // found begins the labels of a client that has a config, and ends those of one that
@@ -163,8 +166,9 @@ func (m *metrics) retiringSigned(client string) {
 	m.count(client, func() { m.retiring.WithLabelValues(client).Inc() })
 }
 
-// outcomeOf names how a read of token failed.
-func outcomeOf(err error) string {
+// outcomeOf names how a read of token failed. ctx is the request's own: when it has
+// ended, nobody waits for the token.
+func outcomeOf(ctx context.Context, err error) string {
 	var (
 		refused *redoxapi.Error
 		up      *redoxapi.UpstreamError
@@ -172,6 +176,8 @@ func outcomeOf(err error) string {
 	switch {
 	case errors.As(err, &refused):
 		return outcomeRefused
+	case ctx.Err() != nil:
+		return outcomeAbandoned
 	case !errors.As(err, &up):
 		return outcomeError
 	}

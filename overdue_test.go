@@ -57,6 +57,25 @@ func TestOverdue(t *testing.T) {
 	state(0, "")
 }
 
+// If Vault lets nothing be written, as it could not start the plugin when the node
+// became active, the remedy is said: a reload does not help.
+func TestOverdueDuringSetup(t *testing.T) {
+	for said, want := range map[string]string{
+		"writing clients/default/keyring: cannot write to storage during setup": "written since: vault operator step-down, " +
+			"or seal and unseal the node; a reload of the plugin does not help",
+		"writing clients/default/keyring: context canceled": "context canceled",
+	} {
+		ring := &keyring.Ring{Keys: []*keyring.Key{{State: keyring.Active, ActivatedAt: noon}}}
+		s := status{config: &config{RotationPeriod: 24 * hour}, ring: ring, now: noon.Add(48 * time.Hour),
+			failed: failure{noon, said}}
+		for _, text := range []string{s.warnings()[0], s.rotation()} {
+			if !strings.Contains(text, said) || !strings.HasSuffix(text, want) {
+				t.Errorf("%q", text)
+			}
+		}
+	}
+}
+
 // If the ring is full, the rotation stops, and check says so.
 func TestOverdueFullRing(t *testing.T) {
 	ring := &keyring.Ring{Keys: []*keyring.Key{{State: keyring.Active, ActivatedAt: noon}}}

@@ -45,6 +45,7 @@ func (e *engine) serve(h handler) framework.OperationFunc {
 			return respond(errEnded(), r.ID)
 		}
 		if err != nil {
+			err = withReader(ctx, err)
 			e.log.failure(ctx, r.client, r.ID, r.Path, e.now(), err)
 			return respond(err, r.ID)
 		}

@@ -74,9 +74,7 @@ func (e *engine) readCheck(ctx context.Context, r *request) (*logical.Response, 
 	for _, warning := range status.warnings() {
 		resp.AddWarning(warning)
 	}
-	// clock_leeway corrects for a clock that is a few seconds ahead. A clock that is
-	// behind is no problem before minutes: an assertion may be that old.
-	if ahead := t.Skew.Ahead; t.Skew.Known && (ahead > 5*time.Second || ahead < -time.Minute) {
+	if c.isOff(t.Skew) {
 		resp.AddWarning(t.Skew.String() + ": correct it before Redox refuses the assertions")
 	}
 	return resp, nil

@@ -143,7 +143,7 @@ func TestMetricsBeginAtZero(t *testing.T) {
 	want := map[string]float64{"redox_request_duration_seconds{client=acme}": 0, "redox_retries_total{client=acme}": 0,
 		"redox_retiring_key_tokens_total{client=acme}": 0}
 	for _, outcome := range []string{"issued", "reused", "held", "refused", "limited", "overloaded", "timeout",
-		"unavailable", "error"} {
+		"unavailable", "abandoned", "error"} {
 		want["redox_token_reads_total{client=acme,outcome="+outcome+"}"] = 0
 	}
 	m.expect(want)

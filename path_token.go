@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/tokencache"
 )
 
@@ -48,7 +47,7 @@ func (e *engine) readToken(ctx context.Context, r *request) (*logical.Response, 
 		err = complete(r.paths, v.config, v.ring)
 	}
 	if err != nil {
-		e.metrics.read(r.client, outcomeError)
+		e.metrics.read(r.client, outcomeOf(ctx, err))
 		return nil, err
 	}
 	read := e.freshToken
@@ -57,7 +56,7 @@ func (e *engine) readToken(ctx context.Context, r *request) (*logical.Response, 
 	}
 	resp, outcome, err := read(ctx, r, v)
 	if err != nil {
-		outcome = outcomeOf(err)
+		outcome = outcomeOf(ctx, err)
 	}
 	e.metrics.read(r.client, outcome)
 	return resp, err
@@ -84,7 +83,7 @@ func (e *engine) reusedToken(
 	case errors.Is(err, tokencache.ErrClosed):
 		err = errEnded()
 	case errors.Is(err, tokencache.ErrGaveUp):
-		err = &redoxapi.UpstreamError{Kind: redoxapi.TimedOut, What: "the request was given up while it waited for a token"}
+		err = errAbandoned()
 	}
 	if err != nil {
 		return nil, "", err

@@ -254,7 +254,7 @@ func TestGenerateGivenUp(t *testing.T) {
 	}()
 	waitFor(t, "the request to wait", func() bool { return m.backend.generating.all()[defaultClient] == 1 })
 	cancel()
-	if err := <-done; err == nil || !strings.Contains(err.Error(), "given up while it waited for its turn") {
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "the reader hung up") {
 		t.Error(err)
 	}
 	release()

@@ -57,12 +57,17 @@ func (s status) keeps(k *keyring.Key) string {
 		why = "it was never seen that Redox accepted it, so the engine cannot tell whether key " + string(active.ID) +
 			" replaces it"
 	}
-	return "key " + string(k.ID) + " is kept, as " + why + ": if nobody needs it, vault delete " + s.paths + "keys/" +
-		string(k.ID)
+	return "key " + string(k.ID) + " is kept, as " + why + ": if nobody needs it, vault delete " +
+		inShell(s.paths+"keys/"+string(k.ID))
 }
 
 func (s status) lastFailure() string {
-	return "the last step failed at " + timestamp(s.failed.at) + " and is tried again each minute: " + s.failed.text
+	text := "the last step failed at " + timestamp(s.failed.at) + " and is tried again each minute: " + s.failed.text
+	if strings.Contains(s.failed.text, "cannot write to storage during setup") { // in Vault's words
+		text += ": Vault could not start the plugin when this node became active, and lets nothing of the mount be " +
+			"written since: vault operator step-down, or seal and unseal the node; a reload of the plugin does not help"
+	}
+	return text
 }
 
 // overdue says why a rotation that should have begun has not begun. It is empty in
@@ -184,7 +189,8 @@ func waitsFor(paths string, c *config, k *keyring.Key) string {
 }
 
 func pasteKeys(paths string) string {
-	return "give Redox the public half (vault read -field=jwks " + paths + "keys) in the dashboard and press Save Changes"
+	return "give Redox the public half (vault read -field=jwks " + inShell(paths+"keys") + ") in the dashboard and " +
+		"press Save Changes"
 }
 
 // publication says how Redox learns the ring's public keys, and whether it knows

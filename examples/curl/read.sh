@@ -22,10 +22,18 @@ umask 077
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
-if ! curl --silent --show-error --fail-with-body --output "$dir/answer" --config - "$VAULT_ADDR/v1/$mount/token" <<-END; then
-	header = "X-Vault-Token: $VAULT_TOKEN"
-END
-	fail "Vault: $({ jq -r '.errors | join("; ")' "$dir/answer" || cat "$dir/answer"; } 2>/dev/null)"
-fi
+read_token() {
+	curl --silent --show-error --fail-with-body --retry 3 --output "$dir/answer" --config - "$VAULT_ADDR/v1/$mount/token" <<-END
+		header = "X-Vault-Token: $VAULT_TOKEN"
+	END
+}
+for pause in 1 2 4 0; do
+	! read_token || break
+	# Vault answers this with 404 on a node that lacks the plugin's file; another node may have it.
+	if [ "$pause" = 0 ] || ! grep -q "no handler for route" "$dir/answer"; then
+		fail "Vault: $({ jq -r '.errors | join("; ")' "$dir/answer" || cat "$dir/answer"; } 2>/dev/null)"
+	fi
+	sleep "$pause"
+done
 jq -r '"Authorization: Bearer " + .data.access_token' "$dir/answer" >"$dir/header"
 curl --silent --show-error --fail-with-body --header @"$dir/header" --data @- "$REDOX_FHIR_BASE/Patient/_search"

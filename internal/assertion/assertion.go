@@ -15,8 +15,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// MaxTTL is the longest life that Redox allows for an assertion (SMART Backend
-// Services: exp is at most five minutes in the future).
+// MaxTTL is the longest life of an assertion in SMART Backend Services: exp is at
+// most five minutes in the future. Redox documents no limit of its own.
 const MaxTTL = 5 * time.Minute
 
 // Claims is the content of one assertion.

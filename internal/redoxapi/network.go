@@ -51,7 +51,7 @@ func (c *Client) connectionError(req *http.Request, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return &UpstreamError{Kind: Abandoned, What: "the reader hung up, or Vault's max_request_duration ended the " +
-			"request, before Redox had answered"}
+			"request, before there was an answer"}
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		return &UpstreamError{Kind: TimedOut, What: "no answer from " + host + " in time" + c.route(req)}
 	case errors.As(err, &certErr):

@@ -13,12 +13,15 @@ type Skew struct {
 	Ahead time.Duration
 }
 
+// Off reports whether the clocks were seen to differ.
+func (s Skew) Off() bool { return s.Known && s.Ahead.Abs() > 2*time.Second }
+
 // String returns the skew as a sentence.
 func (s Skew) String() string {
 	switch {
 	case !s.Known:
 		return "the clock skew could not be measured"
-	case s.Ahead.Abs() <= 2*time.Second:
+	case !s.Off():
 		return "the clocks agree"
 	case s.Ahead < 0:
 		return "the clock here is behind Redox's by " + s.Ahead.Abs().String()

@@ -13,7 +13,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// The limits that Redox documents for an assertion's times.
+// The limits of an assertion's times: Redox documents the first two, and the third is
+// SMART's.
 const (
 	maxAge  = 5 * time.Minute  // iat must be within the past
 	maxSkew = 10 * time.Second // allowed between the clocks

@@ -90,8 +90,12 @@ edit it.
 The mount is at ` + "`redox/`" + ` here. Every request but of ` + "`jwks`" + ` needs a Vault token whose policy
 allows it: read for GET, update for POST, patch, delete, and list for LIST. Fields of a POST or PATCH are JSON, those of
 a DELETE stand in the query; a PATCH has the content type ` + "`application/merge-patch+json`" + `. Durations are
-seconds, or as ` + "`90s`, `15m`, `24h`" + `. Answers have their fields in ` + "`data`" + `. The errors are in
-[operations.md](operations.md).
+seconds, or as ` + "`90s`, `15m`, `24h`" + `. Answers have their fields in ` + "`data`" + `; times in
+them are whole seconds. The errors are in [operations.md](operations.md).
+
+In the document that Vault serves, requests have no bodies, as it drops those of every external plugin
+(hashicorp/vault#30714). The answer to
+` + "`GET /v1/redox/config?help=1`" + `, and of every other path with ` + "`?help=1`" + `, has them.
 `
 
 // docs/api.md is generated from the engine's OpenAPI document, and up to date.

@@ -1,0 +1,83 @@
+package redox
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
+)
+
+// Whatever words Redox uses, a refusal tells what was sent and how far the clocks
+// differ, and accuses nothing that is right.
+func TestRefusals(t *testing.T) {
+	const (
+		belong   = "do client ID and key belong together?"
+		clock    = "fix the clock of this Vault server"
+		audience = "so that the audience is the one Redox expects"
+		unknown  = "Public key not found, check client_id, kid and Redox dashboard settings"
+	)
+	for _, test := range []struct {
+		words  string
+		behind time.Duration // how far the clock here is behind
+		want   []string
+		not    []string
+	}{
+		{"JWT is expired", 8 * time.Minute, []string{"the clock here is behind Redox's by 8m", clock},
+			[]string{belong, audience}},
+		{"JWT is expired", 3 * time.Second, []string{"the clock here is behind Redox's by 3s", belong}, []string{clock}},
+		{"Invalid iat", -30 * time.Second, []string{"the clock here is ahead of Redox's by ", clock}, []string{belong}},
+		{"Invalid audience", 0, []string{"audience URL", "the clocks agree", audience}, []string{clock, belong}},
+		{"Unexpected aud claim value", 0, []string{"audience URL", audience}, []string{clock, belong}},
+		{"", 8 * time.Minute, []string{"gives no reason", "behind Redox's by 8m", clock}, []string{belong, audience}},
+		{"", 0, []string{"gives no reason", "the clocks agree", belong}, []string{clock, audience}},
+		{"invalid signature", 0, []string{"the clocks agree", belong}, []string{clock, "gives no reason"}},
+		{unknown, 0, []string{"Redox does not know key KEY (imported)", "the audience is URL"}, []string{"clock"}},
+		{unknown, 8 * time.Minute, []string{"copy the JWK Set", "the clock here is behind Redox's by 8m"}, []string{belong}},
+	} {
+		t.Run(fmt.Sprint(test.words, test.behind), func(t *testing.T) {
+			m := newMount(t)
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Date", m.now.Add(test.behind+time.Second-1).UTC().Format(http.TimeFormat))
+				answer := fmt.Sprintf(`{"error":"invalid_request","error_description":%q}`, test.words)
+				answers(http.StatusBadRequest, answer)(w, nil)
+			}))
+			defer server.Close()
+			key := m.ready("", map[string]any{"token_url": server.URL})
+			text := m.fails(http.StatusBadRequest, logical.ReadOperation, "token", nil, test.words, clientID, key, "imported")
+			fill := strings.NewReplacer("KEY", key, "URL", server.URL)
+			for _, want := range test.want {
+				if !strings.Contains(text, fill.Replace(want)) {
+					t.Errorf("want %q in\n%s", fill.Replace(want), text)
+				}
+			}
+			for _, not := range test.not {
+				if strings.Contains(text, not) {
+					t.Errorf("there is %q in\n%s", not, text)
+				}
+			}
+		})
+	}
+}
+
+// Redox's own audience is right, so it is not asked about. A short assertion_ttl
+// makes less of a clock that is behind matter.
+func TestRefusalAsks(t *testing.T) {
+	c := defaultConfig()
+	refused := tokenError{err: &redoxapi.Error{Skew: redoxapi.Skew{Known: true, Ahead: -20 * time.Second}}, config: &c,
+		origin: keyring.Generated, paths: "redox/"}
+	if text := refused.advice(); !strings.Contains(text, "(generated in Vault)") ||
+		!strings.HasSuffix(text, "public keys of this API key in Redox's dashboard") {
+		t.Error(text)
+	}
+	c.AssertionTTL = 30
+	if text := refused.advice(); !strings.HasSuffix(text, ": fix the clock of this Vault server") {
+		t.Error(text)
+	}
+}
