@@ -136,7 +136,7 @@ func condition(name string) (bool, error) {
 		return *dist != "", nil
 	case "minimal": // Vault's build tag, without many of its plugins
 		info, err := buildinfo.ReadFile(vaultBin)
-		return err == nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-tags", Value: "minimal"}), err
+		return err == nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-tags", Value: "minimal"}), nil
 	case "openbao":
 		said, err := exec.CommandContext(context.Background(), vaultBin, "version").Output()
 		return strings.HasPrefix(string(said), "OpenBao "), err
