@@ -180,14 +180,14 @@ func (e *engine) clientNamed(r *request, name string, c *config) (*client, error
 }
 
 // issue requests a token to hand out. If the engine publishes the key and Redox does
-// not know it, the worker reads Redox's list again.
+// not know it, the worker of the active node reads Redox's list again.
 func (e *engine) issue(ctx context.Context, r *request, name string, v *view) (*issued, error) {
 	c, err := e.clientNamed(r, name, v.config)
 	if err != nil {
 		return nil, err
 	}
 	t, unknownKey, err := c.issue(ctx, v)
-	if unknownKey && v.config.PlatformClient != "" && e.rechecks.ask(name, e.now()) {
+	if unknownKey && v.config.PlatformClient != "" && e.writeSafe() && e.rechecks.ask(name, e.now()) {
 		e.schedule.Wake(name)
 	}
 	if err == nil && t.keyID == v.ring.Active().ID {

@@ -71,6 +71,8 @@ func respond(err error, requestID string) (*logical.Response, error) {
 		up      *redoxapi.UpstreamError
 	)
 	switch {
+	case errors.Is(err, logical.ErrReadOnly): // Vault compares the text, and forwards the request to the active node
+		return nil, logical.ErrReadOnly
 	case errors.As(err, &missing):
 		return nil, logical.CodedError(http.StatusNotFound, err.Error())
 	case errors.As(err, &bare):

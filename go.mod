@@ -1,6 +1,6 @@
 module github.com/seed-963e9c27/vault-plugin-secrets-redox
 
-go 1.25.7
+go 1.26.0
 
 require (
 	github.com/go-jose/go-jose/v4 v4.1.9

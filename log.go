@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/time/rate"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
@@ -86,6 +87,8 @@ func (l *mountLog) failure(ctx context.Context, client, requestID, path string, 
 	)
 	log := l.of(client, requestID).With("path", path)
 	switch {
+	case errors.Is(err, logical.ErrReadOnly):
+		log.Debug("the active node answers the request")
 	case errors.As(err, &missing), errors.As(err, &bare), errors.As(err, &user), errors.As(err, &host),
 		errors.As(err, &rule):
 	case errors.As(err, &refused):

@@ -19,7 +19,8 @@ import (
 const metricsHelp = `
 Serves metrics of this mount in Prometheus's text format: what this node's
 process did since it started, and the keys of all clients. A reader of it learns
-the clients' names. A standby forwards: scrape the active node.
+the clients' names. Scrape the active node where standbys forward, as those of
+Vault's Community Edition do. Scrape each node where they answer, as on OpenBao.
 `
 
 func (e *engine) pathMetrics() []*framework.Path {

@@ -55,6 +55,9 @@ func (e *engine) readToken(ctx context.Context, r *request) (*logical.Response, 
 		read = e.reusedToken
 	}
 	resp, outcome, err := read(ctx, r, v)
+	if errors.Is(err, logical.ErrReadOnly) {
+		return nil, err // the active node counts the read
+	}
 	if err != nil {
 		outcome = outcomeOf(ctx, err)
 	}
@@ -66,11 +69,23 @@ func (e *engine) freshToken(
 	ctx context.Context, r *request, v *view,
 ) (resp *logical.Response, outcome string, err error) {
 	t, err := e.issue(ctx, r, r.client, v)
+	if isUnknownKey(err) && e.mayForward(r.client, v) {
+		return nil, "", logical.ErrReadOnly
+	}
 	if err != nil {
 		return nil, "", err
 	}
 	left := t.secondsLeft(e.now())
 	return t.response(left, comeBack(left)), outcomeIssued, nil
+}
+
+// mayForward reports whether the active node shall answer a read that Redox refused
+// because it does not know the key. Only that node can repair Redox's list, and it does
+// so when it is refused too. The active node itself must not: Vault would send the read
+// back to it for ever. A call of the token cache is not forwarded, as its error is for
+// many readers.
+func (e *engine) mayForward(client string, v *view) bool {
+	return !e.writeSafe() && v.config.PlatformClient != "" && e.rechecks.ask(client, e.now())
 }
 
 func (e *engine) reusedToken(

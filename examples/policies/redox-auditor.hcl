@@ -7,4 +7,4 @@ path "redox/clients"          { capabilities = ["list"] }
 path "redox/clients/+"        { capabilities = ["read"] }
 path "redox/clients/+/config" { capabilities = ["read"] }
 path "redox/clients/+/keys"   { capabilities = ["read", "list"] }
-path "redox/clients/+/keys/+" { capabilities = ["read"] }
+path "redox/clients/+/keys/+" { capabilities = ["read", "list"] } # OpenBao compares a list's path with its slash

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ cluster_addr         = "https://127.0.0.1:%[4]s"
 plugin_directory     = %[5]q
 raw_storage_endpoint = true
 disable_mlock        = true
-`
+` + openBaoConfig
 
 // startNode starts node i, sealed, and waits until it answers.
 func (w *world) startNode(i int) (*server, error) {
@@ -216,6 +217,42 @@ func (w *world) standby() (*server, error) {
 		}
 	}
 	return nil, errors.New("there is one node alone")
+}
+
+// everyNodeCmd reads a path at each node, the standbys first, and waits until the
+// answer holds the text: everynode <path> <text>.
+func everyNodeCmd(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	active, err := w.leader()
+	ts.Check(err)
+	nodes := slices.DeleteFunc(slices.Clone(w.nodes()), func(node *server) bool { return node == active })
+	for _, node := range append(nodes, active) {
+		ts.Check(until(30*time.Second, func() error {
+			status, answer, err := w.callAt(node.addr, http.MethodGet, args[0], "")
+			w.record("read "+args[0], string(answer))
+			if err == nil && !strings.Contains(string(answer), args[1]) {
+				err = fmt.Errorf("%s: HTTP %d %s", node.addr, status, answer)
+			}
+			return err
+		}))
+	}
+}
+
+// standbysCmd restarts each standby: standbys restart.
+func standbysCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	active, err := w.leader()
+	ts.Check(err)
+	for _, node := range w.nodes() {
+		if node == active {
+			continue
+		}
+		node.stop()
+		ts.Check(node.start(w.dir))
+		ts.Check(w.waitHealth(node, http.StatusServiceUnavailable))
+		ts.Check(w.unseal(node))
+		ts.Check(w.waitHealth(node, http.StatusTooManyRequests))
+	}
 }
 
 // stepDownCmd makes the active node step down, and waits until another node is

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -106,7 +107,7 @@ func (w *world) settled(client string) (active string, err error) {
 }
 
 // killPluginCmd kills the plugin's processes that this script's Vault, or the
-// active node of its cluster, has started.
+// active node of its cluster, has started. It waits until there is one.
 func killPluginCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(worldOf(ts).killPlugin())
 }
@@ -116,7 +117,14 @@ func (w *world) killPlugin() error {
 	if err != nil {
 		return err
 	}
-	pids, err := children(active.cmd.Process.Pid)
+	var pids []int
+	err = until(10*time.Second, func() error { // Vault may be starting it
+		pids, err = children(active.cmd.Process.Pid)
+		if err == nil && len(pids) == 0 {
+			err = errors.New("there is no process to kill")
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -124,9 +132,6 @@ func (w *world) killPlugin() error {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			return err
 		}
-	}
-	if len(pids) == 0 {
-		return fmt.Errorf("there is no process to kill")
 	}
 	return nil
 }

@@ -3,12 +3,15 @@ package e2e
 import (
 	"context"
 	"crypto/sha256"
+	"debug/buildinfo"
 	"encoding/hex"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -131,6 +134,12 @@ func condition(name string) (bool, error) {
 		return *promtool, nil
 	case "dist":
 		return *dist != "", nil
+	case "minimal": // Vault's build tag, without many of its plugins
+		info, err := buildinfo.ReadFile(vaultBin)
+		return err == nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-tags", Value: "minimal"}), nil
+	case "openbao":
+		said, err := exec.CommandContext(context.Background(), vaultBin, "version").Output()
+		return strings.HasPrefix(string(said), "OpenBao "), err
 	}
 	return false, fmt.Errorf("there is no condition %s", name)
 }
@@ -161,6 +170,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"stepdown":   stepDownCmd,
 	"killleader": killLeaderCmd,
 	"revive":     reviveCmd,
+	"everynode":  everyNodeCmd,
+	"standbys":   standbysCmd,
 
 	"latency":   latencyCmd,
 	"within":    withinCmd,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"time"
 
@@ -34,11 +35,14 @@ func (s serviceAccount) token(audiences []string) (string, error) {
 }
 
 // kubernetesCmd starts the API that Vault asks about tokens of service accounts,
-// and stores its address in KUBERNETES: kubernetes.
+// and stores its address in KUBERNETES and an authority in ca.pem: kubernetes.
 func kubernetesCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	server := httptest.NewServer(http.HandlerFunc(tokenReview))
 	ts.Defer(server.Close)
 	ts.Setenv("KUBERNETES", server.URL)
+	_, authority, err := certify([]string{"kubernetes"}) // OpenBao requires one
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), authority, 0o600))
 }
 
 // tokenReview answers as the TokenReview API of Kubernetes does.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/http"
 	"os"
@@ -48,14 +49,20 @@ func (w *world) leaks() (found []string, summary string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
+	if entries == 0 {
+		return nil, "", errors.New("the server shows nothing of its storage")
+	}
 	files := []string{w.auditLog()}
 	for _, node := range w.nodes() {
 		files = append(files, node.log)
 	}
 	for _, file := range files {
 		raw, err := os.ReadFile(file)
-		if err != nil || len(raw) == 0 {
-			return nil, "", fmt.Errorf("%s: %d bytes, %w", file, len(raw), err)
+		if err == nil && len(raw) == 0 {
+			err = fmt.Errorf("%s is empty", file)
+		}
+		if err != nil {
+			return nil, "", err
 		}
 		texts[filepath.Base(file)] = string(raw)
 	}
@@ -115,6 +122,19 @@ func TestScanFindsLeaks(t *testing.T) {
 		"token 0 in answer 3, to read redox/token",
 	}; !slices.Equal(found, want) {
 		t.Errorf("found %q, want %q; %v", found, want, err)
+	}
+	if err := w.enableAudit(); err == nil {
+		t.Error("a refusal to enable the audit log is no error")
+	}
+	if err := os.Remove(w.auditLog()); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.leaks(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without an audit log the scan says %v", err)
+	}
+	w.rootToken = "of nobody"
+	if _, _, err := w.leaks(); err == nil || !strings.Contains(err.Error(), "nothing of its storage") {
+		t.Errorf("without a right to read storage the scan says %v", err)
 	}
 }
 

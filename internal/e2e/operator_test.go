@@ -160,7 +160,7 @@ func leaves(ts *testscript.TestScript, answer []byte, soonest, latest time.Durat
 	_, _ = fmt.Fprintf(ts.Stdout(), "comes back after %.1f to %.1f s, of %.0f that the token has\n", soonest.Seconds(),
 		latest.Seconds(), left.Seconds())
 	if left-latest < inHand {
-		return fmt.Errorf("the token has %v left when the next one is read", left-latest)
+		return fmt.Errorf("the token has %.1f s left when the next one is read", (left - latest).Seconds())
 	}
 	return nil
 }

@@ -102,8 +102,11 @@ func newWorld(dir string) (*world, error) {
 }
 
 func (w *world) enableAudit() error {
-	_, _, err := w.call(http.MethodPut, "sys/audit/file",
+	status, answer, err := w.call(http.MethodPut, "sys/audit/file",
 		fmt.Sprintf(`{"type":"file","options":{"file_path":%q}}`, w.auditLog()))
+	if err == nil && status != http.StatusNoContent {
+		err = fmt.Errorf("enabling the audit log: HTTP %d %s", status, answer)
+	}
 	return err
 }
 
@@ -133,13 +136,16 @@ func (w *world) nodes() []*server {
 	return []*server{w.vault}
 }
 
+// openBaoConfig lets OpenBao enable an audit log by a request. Vault accepts the line.
+const openBaoConfig = "unsafe_allow_api_audit_creation = true\n"
+
 func startVault(dir string) (*server, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
 	config := filepath.Join(dir, ".vault.hcl")
-	text := fmt.Sprintf("plugin_directory = %q\nraw_storage_endpoint = true\n", pluginDir)
+	text := fmt.Sprintf("plugin_directory = %q\nraw_storage_endpoint = true\n"+openBaoConfig, pluginDir)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// The rows about Go and Vault in docs/tested.md, and the number of modules in
-// docs/release.md, are up to date.
+// The Go of releases and the number of modules in docs/release.md are up to date.
 func TestReleasePage(t *testing.T) {
 	atRoot(t)
 	file := func(path string) string {
@@ -29,16 +28,6 @@ func TestReleasePage(t *testing.T) {
 		return found[1]
 	}
 	page := file("docs/release.md")
-	_, table, _ := strings.Cut(file("docs/tested.md"), "<!-- compat -->\n")
-	table, _, _ = strings.Cut(table, "<!-- /compat -->")
-	oldest := "\n| Go " + one(`(?m)^go (\S+)$`, file("go.mod")) + ", the oldest "
-	pinned := "\n| Vault " + strings.TrimPrefix(one(`(?m)^require github.com/hashicorp/vault (\S+)$`,
-		file("tools/vault/go.mod")), "v") + " | "
-	for _, row := range []string{oldest, pinned} {
-		if !strings.Contains(table, row) {
-			t.Errorf("no row begins with %q: run scripts/compat --write", strings.TrimSpace(row))
-		}
-	}
 	// Another version of Go builds a different binary, so the page must name it.
 	if want := "`scripts/release` builds with " + one(`(?m)^toolchain (\S+)$`, file("tools/release/go.mod")) +
 		","; !strings.Contains(page, want) {

@@ -1,6 +1,6 @@
 module github.com/seed-963e9c27/vault-plugin-secrets-redox/tools/consul-template
 
-go 1.25.7
+go 1.26.0
 
 tool github.com/hashicorp/consul-template
 

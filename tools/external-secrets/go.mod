@@ -1,6 +1,6 @@
 module github.com/seed-963e9c27/vault-plugin-secrets-redox/tools/external-secrets
 
-go 1.25.7
+go 1.26.0
 
 require (
 	k8s.io/kube-openapi v0.0.0-20250910181357-589584f1c912
