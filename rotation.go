@@ -129,7 +129,7 @@ func (e *engine) decide(ctx context.Context, r *request) (decided *state, step k
 	if errors.As(err, &unreadable) {
 		e.overviews.set(r.client, overview{unreadable: true})
 	}
-	if err != nil {
+	if err != nil && ctx.Err() == nil { // else the client was deleted, or the mount ends
 		e.rechecks.add(r.client, recheck)
 	}
 	return decided, step, err
