@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,7 +99,7 @@ func newGauges() *gauges {
 	g.published = gauge("redox_publication_failed",
 		"With platform_client: 1 when the public keys at Redox are not up to date.", labelClient)
 	g.kept = gauge("redox_key_kept",
-		"1 for a replaced key past its time that the engine does not delete by itself: keys says why.",
+		"1 for a replaced key past its time that the engine does not delete by itself (keys says why), 0 for all others.",
 		labelClient, labelKeyID)
 	g.overdue = gauge("redox_rotation_overdue",
 		"1 when the rotation should have begun five minutes ago, or its last step on this node failed.", labelClient)
@@ -137,8 +138,9 @@ func (e *engine) gauges() *gauges {
 			continue
 		}
 		g.unreadable.WithLabelValues(client).Set(0)
-		for _, k := range o.ring.Kept(o.policy, e.now()) {
-			g.kept.WithLabelValues(client, string(k.ID)).Set(1)
+		kept := o.ring.Kept(o.policy, e.now())
+		for _, k := range o.ring.Keys {
+			g.kept.WithLabelValues(client, string(k.ID)).Set(one(slices.Contains(kept, k)))
 		}
 		failed := e.failures.of(client)
 		overdue := overdueSince(o.ring, o.policy, e.now())

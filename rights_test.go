@@ -148,7 +148,10 @@ func TestConfigDestroysNothing(t *testing.T) {
 			if kept := keys["kept"].([]any); len(kept) != 1 || kept[0] != key || keys["active"] == key {
 				t.Errorf("keys: active %v, kept %v", keys["active"], kept)
 			}
-			m.expect(map[string]float64{"redox_key_kept{client=default,key_id=" + key + "}": 1})
+			m.expect(map[string]float64{
+				"redox_key_kept{client=default,key_id=" + key + "}":                     1,
+				"redox_key_kept{client=default,key_id=" + keys["active"].(string) + "}": 0,
+			})
 			if !strings.Contains(keys["rotation"].(string), "key "+key+" is kept, as Redox accepted it with another "+
 				"client_id, token_url, audience or ca_pem than key ") {
 				t.Errorf("rotation: %s", keys["rotation"])
