@@ -192,6 +192,7 @@ func (l *load) pass(path, id string) {
 func (l *load) passingMount() {
 	l.mounts.Add(1)
 	l.operate(http.MethodPost, "sys/mounts/redox-passing", fmt.Sprintf(`{"type":%q}`, pluginName))
+	l.operate(http.MethodPut, "redox-passing/hosts", fmt.Sprintf(`{"allowed":%q}`, hostOf(l.w.sandbox.URL())))
 	l.pass("redox-passing/clients/passing", "passing-mount")
 	l.operate(http.MethodDelete, "sys/mounts/redox-passing", "")
 }
