@@ -83,7 +83,7 @@ func TestOverdueFullRing(t *testing.T) {
 		ring.Keys = append(ring.Keys, &keyring.Key{State: keyring.Retiring})
 	}
 	s := status{config: &config{RotationPeriod: 24 * hour}, ring: ring, now: noon.Add(48 * time.Hour)}
-	if text := s.overdue(); !strings.HasSuffix(text, ": the ring is full with 8 keys: delete a retiring one") {
+	if text := s.overdue(); !strings.HasSuffix(text, ": the ring is full with 8 keys: delete a retiring one first") {
 		t.Errorf("overdue: %q", text)
 	}
 }

@@ -106,6 +106,9 @@ func TestActivateOvertaken(t *testing.T) {
 		"the config points elsewhere": {func(m *mount, _ string) {
 			m.write("config", map[string]any{"client_id": "another"})
 		}, 400, "the config changed while it was tried at Redox"},
+		"the authority is another": {func(m *mount, _ string) {
+			m.write("config", map[string]any{"ca_pem": testdata(m.t, "certificate.pem")})
+		}, 400, "the config changed while it was tried at Redox"},
 		"the config is gone": {func(m *mount, _ string) {
 			m.must(logical.DeleteOperation, "config", nil)
 		}, 400, "the config changed while it was tried at Redox"},

@@ -134,7 +134,7 @@ func TestConfigDestroysNothing(t *testing.T) {
 			maps.Copy(given, him.settings)
 			resp, err := m.request(t.Context(), logical.UpdateOperation, "config", given)
 			if err != nil || len(resp.Warnings) != 1 ||
-				!strings.HasPrefix(resp.Warnings[0], him.differs+" differs from when Redox accepted key "+key) {
+				!strings.HasPrefix(resp.Warnings[0], him.differs+" changed since Redox accepted key "+key) {
 				t.Fatalf("config: %v, %v", resp, err)
 			}
 			for range 4 {

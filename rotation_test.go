@@ -283,11 +283,15 @@ func TestRotationSurvivesStorage(t *testing.T) {
 func TestRotationOvertaken(t *testing.T) {
 	for name, overtake := range map[string]func(m *mount){
 		"another client ID": func(m *mount) { m.write("config", map[string]any{"client_id": "another"}) },
-		"no config":         func(m *mount) { m.must(logical.DeleteOperation, "config", nil) },
+		"another authority": func(m *mount) {
+			m.write("config", map[string]any{"ca_pem": testdata(m.t, "certificate.pem")})
+		},
+		"no config": func(m *mount) { m.must(logical.DeleteOperation, "config", nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMount(t)
 			old := m.ready("", nil)
+			m.rotate() // Redox accepts the first key, so that the next step is the proof
 			m.write("keys/rotate", nil)
 			m.publish("")
 			m.sandbox.SetFault(redoxtest.FaultSlow, 1)

@@ -1,7 +1,6 @@
 package redox
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -81,11 +80,10 @@ func (s status) overdue() string {
 		return ""
 	}
 	why := "no step has failed on this node since its plugin started"
-	switch {
-	case s.failed.text != "":
+	if s.failed.text != "" {
 		why = s.lastFailure()
-	case len(s.ring.Keys) >= keyring.MaxKeys:
-		why = fmt.Sprintf("the ring is full with %d keys: delete a retiring one", keyring.MaxKeys)
+	} else if err := s.ring.CanAdd(); err != nil {
+		why = err.Error()
 	}
 	return "the rotation is overdue since " + timestamp(due) + ": " + why
 }
@@ -114,9 +112,9 @@ func (s status) movedFrom(before *config) string {
 	if before == nil {
 		text = "client_id, token_url, audience or ca_pem"
 	}
-	return text + " differs from when Redox accepted key " + string(k.ID) + ", which signs: the engine will not delete " +
-		"that key by itself, as a key that is accepted with the new settings may not be known where this one is; " +
-		"with the old settings reads of token go on as before"
+	return text + " changed since Redox accepted key " + string(k.ID) + ", which signs: reads of token fail unless Redox " +
+		"knows the key with the new settings too. The engine keeps the key until somebody deletes it: write the old " +
+		"values back to undo the change"
 }
 
 // warnings returns the problems that a person should fix although tokens are still

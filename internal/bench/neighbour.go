@@ -21,7 +21,7 @@ import (
 const most = 2
 
 // neighbour measures reads alone, and beside a tenant of the same mount who does his
-// worst; and reads of Vault's KV, which tells what of that is Vault's own.
+// worst; and reads of Vault's KV, which shows how much slower Vault itself becomes.
 func (s *testbed) neighbour(p *printer, slice time.Duration) error {
 	p.line("\n## Beside a tenant who does his worst\n\n| | readers " + columns)
 	names := []string{"fresh", "reused", "kv"}

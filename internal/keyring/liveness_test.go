@@ -47,7 +47,7 @@ func (w *walk) disturb() {
 	w.ring.PublishTo("redox")
 }
 
-// behind says what of the ring is not as it should be, empty when nothing is.
+// behind says why the ring is not as it should be, empty when it is.
 func (w *walk) behind() string {
 	for _, k := range w.ring.In(keyring.Retiring) {
 		if !w.ring.Keeps(k) && !w.now.Before(k.RetiredAt.Add(w.policy.RetireAfter)) {

@@ -1,0 +1,150 @@
+package redox
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+)
+
+// acceptedKeys returns the keys of the ring for which an acceptance is stored.
+func (m *mount) acceptedKeys() (ids []keyring.ID) {
+	m.t.Helper()
+	ring, err := loadRing(m.t.Context(), m.storage, defaultClient)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, k := range ring.Keys {
+		if k.Accepted != "" {
+			ids = append(ids, k.ID)
+		}
+	}
+	return ids
+}
+
+// The worker tries the first key until Redox accepts it, at the pace of a proof. These
+// requests are not counted, and nobody is warned of them.
+func TestFirstKeyIsTried(t *testing.T) {
+	m := newMount(t)
+	m.write("keys/generate", nil)
+	m.write("config", map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL()})
+	for i, wait := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute} {
+		if got := m.rotate(); got != wait || len(m.sandbox.Assertions()) != i+1 {
+			t.Errorf("after %d requests it waits %v, want %v", len(m.sandbox.Assertions()), got, wait)
+		}
+		m.pass(wait)
+	}
+	m.expect(map[string]float64{
+		"redox_request_duration_seconds{client=default}": 0, "redox_rotation_overdue{client=default}": 0,
+	})
+	if log := m.log.String(); strings.Contains(log, "[WARN]") || strings.Contains(log, "[ERROR]") ||
+		!strings.Contains(log, "Redox has not accepted the signing key yet") {
+		t.Errorf("the log holds\n%s", log)
+	}
+	m.publish("")
+	if got := m.rotate(); got != 0 || len(m.acceptedKeys()) != 1 {
+		t.Errorf("it waits %v, and %d keys are accepted", got, len(m.acceptedKeys()))
+	}
+	if !strings.Contains(m.log.String(), "Redox accepted the signing key for the first time") {
+		t.Errorf("the log holds\n%s", m.log)
+	}
+}
+
+// A read of token and a check that succeed let the worker store that Redox accepted
+// the key, without a request of its own. A write with force does not.
+func TestAcceptanceFromRequests(t *testing.T) {
+	for _, path := range []string{"token", "check"} {
+		m := newMount(t)
+		first := m.ready("", nil)
+		next := m.write("keys/generate", nil)["key_id"].(string)
+		m.write("keys/"+next+"/activate", map[string]any{"force": true})
+		if n := len(m.acceptedKeys()); n != 0 {
+			t.Errorf("%d keys are accepted by force", n)
+		}
+		m.publish("")
+		m.read(path)
+		sent := len(m.sandbox.Assertions())
+		m.rotate()
+		if got := m.acceptedKeys(); len(got) != 1 || string(got[0]) != next || len(m.sandbox.Assertions()) != sent {
+			t.Errorf("%s: accepted are %v, want %s alone; %d requests more", path, got, next, len(m.sandbox.Assertions())-sent)
+		}
+		if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "key "+first+" is kept, as it was never seen "+
+			"that Redox accepted it, so the engine cannot tell whether key "+next+" replaces it: if nobody needs it, vault "+
+			"delete redox/keys/"+first) {
+			t.Errorf("%s: %s", path, text)
+		}
+	}
+}
+
+// Where Redox accepted a key first counts, also when the worker has not stored it yet.
+func TestFirstAcceptanceCounts(t *testing.T) {
+	r := newRechecks()
+	for _, where := range []string{"here", "elsewhere"} {
+		r.add("acme", recheck{accepted: acceptance{"k", "n", where}})
+	}
+	r.add("acme", recheck{mended: true})
+	if got := r.take("acme"); got.accepted.where != "here" || !got.mended {
+		t.Errorf("noted is %+v", got)
+	}
+	ring := &keyring.Ring{Keys: []*keyring.Key{{ID: "k", N: "another", State: keyring.Active}}}
+	if (acceptance{"k", "n", "here"}).noteIn(ring); ring.Keys[0].Accepted != "" {
+		t.Error("another key with its ID counts as accepted")
+	}
+}
+
+// After activate with force it is told why the old key stays, until Redox accepts the
+// new one.
+func TestKeptUntilAccepted(t *testing.T) {
+	m := newMount(t)
+	first := m.ready("", map[string]any{"retire_after": "1h"})
+	m.rotate()
+	next := m.write("keys/generate", nil)["key_id"].(string)
+	m.write("keys/"+next+"/activate", map[string]any{"force": true})
+	m.pass(time.Hour)
+	m.rotateAll(t.Context())
+	keys := m.read("keys")
+	if kept := keys["kept"].([]any); len(kept) != 1 || kept[0] != first || !strings.Contains(keys["rotation"].(string),
+		"key "+first+" is kept, as it was not seen yet that Redox accepts key "+next+", which signs") {
+		t.Errorf("keys: %v, %v", kept, keys["rotation"])
+	}
+	if until := m.read("keys/" + first)["published_until"]; until != "" {
+		t.Errorf("the kept key is published until %v", until)
+	}
+	m.publish("")
+	m.pass(time.Hour)
+	m.rotate()
+	m.fails(404, logical.ReadOperation, "keys/"+first, nil)
+}
+
+// A config write says which of the settings by which Redox accepted the key changed,
+// also when the config was deleted meanwhile, and nothing when none did.
+func TestConfigMoved(t *testing.T) {
+	m := newMount(t)
+	key := m.ready("", nil)
+	m.rotate()
+	warns := func(want string, given map[string]any) {
+		t.Helper()
+		resp, err := m.request(t.Context(), logical.UpdateOperation, "config", given)
+		if err != nil || resp.IsError() {
+			t.Fatal(resp, err)
+		}
+		text := strings.Join(resp.Warnings, "\n")
+		if want == "" && text != "" || want != "" && !strings.HasPrefix(text, want+" changed since Redox accepted key "+key) {
+			t.Errorf("of %v it warns %q, want %q", given, text, want)
+		}
+	}
+	before := map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL(), "ca_pem": ""}
+	warns("", map[string]any{"max_retries": 1})
+	warns("client_id", map[string]any{"client_id": "his"})
+	warns("", map[string]any{"max_retries": 2}) // that was told
+	warns("", before)
+	warns("ca_pem, client_id", map[string]any{"client_id": "his", "ca_pem": testdata(t, "certificate.pem")})
+	m.must(logical.DeleteOperation, "config", nil)
+	warns("client_id, token_url, audience or ca_pem", map[string]any{"client_id": "his", "token_url": m.sandbox.TokenURL()})
+	m.must(logical.DeleteOperation, "config", nil)
+	warns("", before)
+	m.signs(key)
+}
