@@ -187,6 +187,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"proxy":          proxyCmd,
 	"attacker":       attackerCmd,
 	"crowd":          crowdCmd,
+	"settles":        settlesCmd,
 
 	"agent":  agentCmd,
 	"agents": agentsCmd,
