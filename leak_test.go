@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,15 +15,25 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
+// imported is the key that most tests import. To check it takes long.
+var imported = sync.OnceValues(func() (*keyring.Key, error) {
+	raw, err := os.ReadFile("internal/keyring/testdata/pkcs8.pem")
+	if err != nil {
+		return nil, err
+	}
+	k, _, err := keyring.Parse(string(raw), "", time.Time{})
+	return k, err
+})
+
 // secrets returns what no output may contain: the private part of each key, the
 // assertions that were sent, and the tokens that were issued.
 func (m *mount) secrets() map[string]string {
 	secrets := m.sandbox.Secrets()
-	imported, _, err := keyring.Parse(testdata(m.t, "pkcs8.pem"), "", time.Time{})
+	k, err := imported()
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	keys := []*keyring.Key{imported} // even if it has been deleted since
+	keys := []*keyring.Key{k} // even if it has been deleted since
 	for path := range snapshot(m.t, m.storage) {
 		if !strings.HasSuffix(path, "/keyring") {
 			continue

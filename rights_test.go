@@ -251,16 +251,16 @@ var rights = map[string]struct {
 // accepted stays, unless the right is to delete; no request goes to a host that is
 // not allowed; and with the config as it was, reads succeed.
 func TestRights(t *testing.T) {
-	nextKey := stockOfKeys(t)
 	his, forbidden := httptest.NewServer(tokensForAll), httptest.NewServer(http.HandlerFunc(
 		func(http.ResponseWriter, *http.Request) { t.Error("a request went to a host that is not allowed") }))
-	defer his.Close()
-	defer forbidden.Close()
+	t.Cleanup(his.Close)
+	t.Cleanup(forbidden.Close)
 	names := slices.Sorted(maps.Keys(rights))
 	for seed := range *seeds {
 		name := names[seed%len(names)]
 		t.Run(fmt.Sprintf("%s/%d", name, seed), func(t *testing.T) {
-			right := rights[name]
+			t.Parallel()
+			right, nextKey := rights[name], stockOfKeys(t)
 			m := newMount(t)
 			r := &raid{m, mathrand.New(mathrand.NewPCG(uint64(seed), 1)), his.URL, forbidden.URL}
 			m.backend.newKey = func(_ int, now time.Time) (*keyring.Key, error) { return nextKey(now), nil }
@@ -273,7 +273,7 @@ func TestRights(t *testing.T) {
 			if r.random.IntN(2) == 0 { // with a further key, as for activate
 				m.write("keys/generate", nil)
 			}
-			for range 10 {
+			for range 8 {
 				right.use(r)
 				if keys, err := loadRing(t.Context(), m.storage, defaultClient); err == nil && len(keys.Keys) > 0 {
 					if err := m.sandbox.Register("his", []byte(m.read("keys")["jwks"].(string))); err != nil {
