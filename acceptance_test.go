@@ -71,8 +71,9 @@ func TestAcceptanceFromRequests(t *testing.T) {
 		if got := m.acceptedKeys(); len(got) != 1 || string(got[0]) != next || len(m.sandbox.Assertions()) != sent {
 			t.Errorf("%s: accepted are %v, want %s alone; %d requests more", path, got, next, len(m.sandbox.Assertions())-sent)
 		}
-		if text := m.read("keys")["rotation"].(string); !strings.Contains(text, "key "+first+" is kept, as it was never seen "+
-			"that Redox accepted it, so the engine cannot tell whether key "+next+" replaces it: if nobody needs it, vault "+
+		text := m.read("keys")["rotation"].(string)
+		if !strings.Contains(text, "key "+first+" is kept, as it was never seen that Redox "+
+			"accepted it, so the engine cannot tell whether key "+next+" replaces it: if nobody needs it, vault "+
 			"delete redox/keys/"+first) {
 			t.Errorf("%s: %s", path, text)
 		}
@@ -143,7 +144,8 @@ func TestConfigMoved(t *testing.T) {
 	warns("", before)
 	warns("ca_pem, client_id", map[string]any{"client_id": "his", "ca_pem": testdata(t, "certificate.pem")})
 	m.must(logical.DeleteOperation, "config", nil)
-	warns("client_id, token_url, audience or ca_pem", map[string]any{"client_id": "his", "token_url": m.sandbox.TokenURL()})
+	his := map[string]any{"client_id": "his", "token_url": m.sandbox.TokenURL()}
+	warns("client_id, token_url, audience or ca_pem", his)
 	m.must(logical.DeleteOperation, "config", nil)
 	warns("", before)
 	m.signs(key)

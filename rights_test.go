@@ -220,7 +220,7 @@ var rights = map[string]struct {
 	}},
 	"quick config": {false, func(r *raid) {
 		given := maps.Clone(quick)
-		given["token_url"], given["client_id"] = pick(r, r.his, r.sandbox.TokenURL()), pick(r, clientID, "his")
+		given["token_url"], given["client_id"] = pick(r, r.his, r.none, r.sandbox.TokenURL()), pick(r, clientID, "his")
 		r.send(logical.UpdateOperation, "config", given)
 	}},
 	"delete config": {false, func(r *raid) { r.send(logical.DeleteOperation, "config", nil) }},

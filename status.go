@@ -112,8 +112,8 @@ func (s status) movedFrom(before *config) string {
 	if before == nil {
 		text = "client_id, token_url, audience or ca_pem"
 	}
-	return text + " changed since Redox accepted key " + string(k.ID) + ", which signs: reads of token fail unless Redox " +
-		"knows the key with the new settings too. The engine keeps the key until somebody deletes it: write the old " +
+	return text + " changed since Redox accepted key " + string(k.ID) + ", which signs: reads of token fail unless " +
+		"Redox knows the key with the new settings too. The engine keeps the key until somebody deletes it: write the old " +
 		"values back to undo the change"
 }
 

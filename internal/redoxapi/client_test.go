@@ -346,12 +346,15 @@ func TestConnectionLimits(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var open, most int
-	count := func(by int) int {
+	count := func(by int) (now, highest int) {
 		mu.Lock()
 		defer mu.Unlock()
 		open += by
 		most = max(most, open)
-		return open
+		return open, most
+	}
+	isOpen := func(want int) func() bool {
+		return func() bool { now, _ := count(0); return now == want }
 	}
 	s := newHostileServer(t, func(p *peer) error {
 		count(1)
@@ -382,12 +385,12 @@ func TestConnectionLimits(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	waitFor(t, "one idle connection", func() bool { return count(0) == 1 })
-	if most != 3 {
-		t.Errorf("%d connections at a time, want 3", most)
+	waitFor(t, "one idle connection", isOpen(1))
+	if _, highest := count(0); highest != 3 {
+		t.Errorf("%d connections at a time, want 3", highest)
 	}
 	c.CloseIdleConnections()
-	waitFor(t, "no connection", func() bool { return count(0) == 0 })
+	waitFor(t, "no connection", isOpen(0))
 }
 
 func waitFor(t *testing.T, what string, done func() bool) {
