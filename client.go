@@ -30,9 +30,9 @@ type client struct {
 	// before each request to Redox, as the list may change meanwhile.
 	allow func(ctx context.Context) error
 
-	reads, proofs *slots
-	chargeTo      string // the client whose slots are taken: for whom the request is
-	worker        bool   // the request is of that client's worker
+	reads, proofs, signing *slots
+	chargeTo               string // the client whose slots are taken: for whom the request is
+	worker                 bool   // the request is of that client's worker
 }
 
 // issued is an access token and what it was issued for.
@@ -167,11 +167,7 @@ func (c *client) attempt(
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.config.attemptTimeout())
 	defer cancel()
-	at := c.now()
-	signed, err := assertion.Sign(private, assertion.Claims{
-		ClientID: c.config.ClientID, KeyID: string(id), Audience: c.config.audience(), Scope: c.config.Scope,
-		ID: assertion.NewID(), IssuedAt: at.Add(-seconds(c.config.ClockLeeway)), TTL: seconds(c.config.AssertionTTL),
-	})
+	signed, at, err := c.sign(ctx, id, private)
 	if err != nil {
 		return nil, err
 	}
@@ -186,6 +182,24 @@ func (c *client) attempt(
 		return nil, &redoxapi.UpstreamError{Kind: redoxapi.Unusable, What: "the token had expired before it arrived"}
 	}
 	return t, err
+}
+
+// sign signs an assertion when it is the client's turn, and returns it with the time of
+// its claims.
+func (c *client) sign(
+	ctx context.Context, id keyring.ID, private *rsa.PrivateKey,
+) (signed string, at time.Time, err error) {
+	release, err := c.signing.acquire(ctx, c.chargeTo, true)
+	if err != nil {
+		return "", at, err
+	}
+	defer release()
+	at = c.now()
+	signed, err = assertion.Sign(private, assertion.Claims{
+		ClientID: c.config.ClientID, KeyID: string(id), Audience: c.config.audience(), Scope: c.config.Scope,
+		ID: assertion.NewID(), IssuedAt: at.Add(-seconds(c.config.ClockLeeway)), TTL: seconds(c.config.AssertionTTL),
+	})
+	return signed, at, err
 }
 
 // pause waits before the next attempt: 100 ms, doubled for each attempt, then

@@ -28,6 +28,7 @@ type engine struct {
 	reads       *slots // of reads of token, in flight to Redox
 	proofs      *slots // of proofs and checks
 	generating  *slots // of keys that are generated
+	signing     *slots // of assertions that are signed
 	rechecks    *rechecks
 	failures    *failures
 	overviews   *overviews
@@ -48,6 +49,7 @@ func newEngine() *engine {
 		now: time.Now, newKey: keyring.Generate, life: newLife(), log: newMountLog(), metrics: newMetrics(),
 		rechecks: newRechecks(), failures: newFailures(), overviews: newOverviews(),
 		reads: newReadSlots(), proofs: newProofSlots(), generating: newGenerateSlots(),
+		signing: newSignSlots(),
 	}
 	clock := func() time.Time { return e.now() }
 	e.entries = newEntries(e.life.ctx, clock)
@@ -168,8 +170,8 @@ func (e *engine) clientNamed(r *request, name string, c *config) (*client, error
 		return nil, err
 	}
 	return &client{
-		name: name, paths: r.paths, config: c, conn: conn, reads: e.reads, proofs: e.proofs, chargeTo: r.client,
-		worker: r.worker, metrics: e.metrics, now: e.now, log: e.log.of(name, r.ID),
+		name: name, paths: r.paths, config: c, conn: conn, reads: e.reads, proofs: e.proofs, signing: e.signing,
+		chargeTo: r.client, worker: r.worker, metrics: e.metrics, now: e.now, log: e.log.of(name, r.ID),
 		allow: func(ctx context.Context) error {
 			if e.life.ended() {
 				return errEnded()

@@ -3,6 +3,7 @@ package redox
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -55,6 +56,15 @@ func newGenerateSlots() *slots {
 	s := newSlots("key generations", 1, 1, 0)
 	s.queue = true
 	return s
+}
+
+// newSignSlots lets as many assertions be signed at a time as there are processors. The
+// clients come in turn: who signs without end delays another by a signature or two, and
+// what needs no signature finds a processor. A read waits for it while it holds its other
+// slots, as a signature ends by itself.
+func newSignSlots() *slots {
+	n := runtime.GOMAXPROCS(0)
+	return newSlots("signatures", n, n, 0)
 }
 
 func newSlots(kind string, perClient, inMount int, wait time.Duration) *slots {

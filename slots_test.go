@@ -3,6 +3,7 @@ package redox
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -262,4 +263,55 @@ func TestGenerateGivenUp(t *testing.T) {
 		t.Errorf("%d slots are taken", n)
 	}
 	m.unchanged(stored)
+}
+
+// As many assertions are signed at a time as there are processors, and no client has
+// more in the queue: so another waits behind that many, however many reads one has.
+func TestSignInTurn(t *testing.T) {
+	m := newMount(t)
+	m.ready("", nil)
+	s := m.backend.signing
+	n := cap(s.mount)
+	if n != runtime.GOMAXPROCS(0) {
+		t.Errorf("%d at a time", n)
+	}
+	var busy []func()
+	for range n {
+		release, err := s.acquire(t.Context(), "busy", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		busy = append(busy, release)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := m.request(ctx, logical.ReadOperation, "token", nil); err == nil || len(m.sandbox.Assertions()) > 0 {
+		t.Errorf("a read did not wait: %v", err)
+	}
+	signed := make(chan string, 3*n+1)
+	sign := func(client string) {
+		release, err := s.acquire(t.Context(), client, true)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		signed <- client
+		release()
+	}
+	for range 3 * n {
+		go sign("acme")
+	}
+	waitFor(t, "acme to wait", func() bool { return s.all()["acme"] == n })
+	go sign("other")
+	waitFor(t, "the other to wait", func() bool { return s.all()["other"] == 1 })
+	busy[0]()
+	for before := 0; <-signed != "other"; before++ {
+		if before == n {
+			t.Fatalf("the other waits behind more than %d", n)
+		}
+	}
+	for _, release := range busy[1:] {
+		release()
+	}
+	m.read("token")
 }

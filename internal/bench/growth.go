@@ -18,8 +18,8 @@ import (
 const stock = 50
 
 // growth measures one mount with more and more clients, all with a rotation_period
-// and none due.
-func (s *testbed) growth(p *printer, slice time.Duration, sizes []int) error {
+// and none due: their numbers in sizes.
+func (s *testbed) growth(p *printer, slice time.Duration, sizes string) error {
 	keys, err := stockOfKeys()
 	if err != nil {
 		return err
@@ -34,7 +34,11 @@ func (s *testbed) growth(p *printer, slice time.Duration, sizes []int) error {
 		"connections |")
 	p.line("|" + strings.Repeat("--:|", 14))
 	made := 0
-	for _, n := range sizes {
+	for _, size := range strings.Split(sizes, ",") {
+		n, err := strconv.Atoi(size)
+		if err != nil {
+			return fmt.Errorf("-clients: %w", err)
+		}
 		began := time.Now()
 		for ; made < n; made++ {
 			if err := s.member(made, keys[made%stock]); err != nil {

@@ -12,8 +12,6 @@ import (
 	"net/url"
 	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -28,8 +26,9 @@ func run(args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	binary := flags.String("vault", "", "path of the Vault binary")
 	slice := flags.Duration("slice", 2*time.Second, "length of one measurement")
-	clients := flags.String("clients", "1,100,1000,10000", "numbers of clients for the table of growth, empty for none")
+	clients := flags.String("clients", "1,100,1000,10000", "numbers of clients for the table of growth")
 	rounds := flags.Int("rounds", 5, "how often the goals are measured, in turn")
+	only := flags.String("only", "", "the one table to measure: compare, delays, sizes, goals, neighbour or growth")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -41,33 +40,28 @@ func run(args []string, out io.Writer) (err error) {
 	p := &printer{out: out}
 	p.line("Measured on %s with %d processors, %s, by scripts/bench.", time.Now().UTC().Format("2006-01-02"),
 		runtime.NumCPU(), runtime.Version())
-	if err := s.compare(p, *slice); err != nil {
-		return err
-	}
-	if err := s.delays(p, *slice); err != nil {
-		return err
-	}
-	if err := s.sizes(p, *slice); err != nil {
-		return err
-	}
-	if err := s.goals(p, *slice, *rounds); err != nil {
-		return err
-	}
-	if err := s.neighbour(p, *slice); err != nil {
-		return err
-	}
-	if *clients != "" {
-		var sizes []int
-		for _, n := range strings.Split(*clients, ",") {
-			size, err := strconv.Atoi(n)
-			if err != nil {
-				return fmt.Errorf("-clients: %w", err)
-			}
-			sizes = append(sizes, size)
+	measured := false
+	for _, table := range []struct {
+		name    string
+		measure func() error
+	}{
+		{"compare", func() error { return s.compare(p, *slice) }},
+		{"delays", func() error { return s.delays(p, *slice) }},
+		{"sizes", func() error { return s.sizes(p, *slice) }},
+		{"goals", func() error { return s.goals(p, *slice, *rounds) }},
+		{"neighbour", func() error { return s.neighbour(p, *slice) }},
+		{"growth", func() error { return s.growth(p, *slice, *clients) }},
+	} {
+		if *only != "" && *only != table.name {
+			continue
 		}
-		if err := s.growth(p, *slice, sizes); err != nil {
+		measured = true
+		if err := table.measure(); err != nil {
 			return err
 		}
+	}
+	if !measured {
+		return fmt.Errorf("-only: there is no table %s", *only)
 	}
 	return p.err
 }
