@@ -3,74 +3,49 @@ package redox
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// metrics counts what one mount did since its process started. A client has
-// labels from when its config is found until it is deleted: so their number is that
-// of the clients, and not of the names that somebody asks for. An answer that comes
-// after that counts nowhere.
+// metrics counts what one mount did since its process started. A client has counts
+// from when its config is found until it is deleted: so their number is that of the
+// clients, and not of the names that somebody asks for. An answer that comes after that
+// counts nowhere.
 type metrics struct {
-	registry *prometheus.Registry
-
-	mu    sync.RWMutex    // held while something is counted, as labels must not come back
-	known map[string]bool // clients that have labels
-
-	reads    *prometheus.CounterVec   // by client and outcome
-	requests *prometheus.HistogramVec // by client
-	retries  *prometheus.CounterVec   // by client
-	retiring *prometheus.CounterVec   // by client
-	tokenAt  *prometheus.GaugeVec     // by client
-	skew     *prometheus.GaugeVec     // by client
+	mu sync.Mutex // guards of; nothing waits under it
+	of map[string]*counts
 }
 
-const (
-	labelClient  = "client"
-	labelOutcome = "outcome"
-	labelKeyID   = "key_id"
-	labelState   = "state"
-)
-
-func newMetrics() *metrics {
-	m := &metrics{
-		registry: prometheus.NewRegistry(), known: map[string]bool{},
-		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "redox_token_reads_total", Help: "Reads of token by outcome. issued: a token was requested for the read; " +
-				"reused: the token had been requested before; held: the token is near its end, and Redox gave no newer one; " +
-				"abandoned: the reader hung up, or Vault ended the request, before there was one; with all other outcomes " +
-				"the read failed.",
-		}, []string{labelClient, labelOutcome}),
-		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "redox_request_duration_seconds", Help: "Token requests to Redox, each attempt, however it ended.",
-			Buckets: []float64{.05, .1, .2, .3, .5, 1, 2, 3, 5, 10, 30},
-		}, []string{labelClient}),
-		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "redox_retries_total", Help: "Token requests that were repeated after a temporary failure.",
-		}, []string{labelClient}),
-		retiring: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "redox_retiring_key_tokens_total", Help: "Tokens that were requested with a retiring key, because " +
-				"not all of Redox knew the active key yet.",
-		}, []string{labelClient}),
-		tokenAt: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "redox_last_token_timestamp_seconds", Help: "When Redox last issued a token, also for check or a proof.",
-		}, []string{labelClient}),
-		skew: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "redox_clock_skew_seconds", Help: "How far the clock here was ahead of Redox's at its last answer; " +
-				"negative: behind. Less than two seconds means nothing.",
-		}, []string{labelClient}),
-	}
-	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "redox_build_info", Help: "Version of the plugin; always 1.",
-	}, []string{"version"})
-	build.WithLabelValues(Version).Set(1)
-	m.registry.MustRegister(m.reads, m.requests, m.retries, m.retiring, m.tokenAt, m.skew, build)
-	return m
+// counts are those of one client. They are small, as most clients of many are never
+// read.
+type counts struct {
+	reads    [len(outcomes)]uint64 // in the order of outcomes
+	requests durations             // of token requests to Redox
+	retries  uint64
+	retiring uint64    // tokens that were requested with a retiring key
+	tokenAt  time.Time // when Redox last issued a token
+	skew     redoxapi.Skew
 }
+
+// durations is a histogram.
+type durations struct {
+	within [len(bounds) + 1]uint64 // how many took at most a bound and more than the one before; the rest
+	sum    float64                 // in seconds
+}
+
+// bounds are those of durations, in seconds.
+var bounds = [...]float64{.05, .1, .2, .3, .5, 1, 2, 3, 5, 10, 30}
+
+func (d *durations) note(took time.Duration) {
+	at, _ := slices.BinarySearch(bounds[:], took.Seconds())
+	d.within[at]++
+	d.sum += took.Seconds()
+}
+
+func newMetrics() *metrics { return &metrics{of: map[string]*counts{}} }
 
 // The outcomes of a read of token.
 const (
@@ -86,84 +61,67 @@ const (
 	outcomeError       = "error"
 )
 
-var outcomes = []string{
+var outcomes = [...]string{
 	outcomeIssued, outcomeReused, outcomeHeld, outcomeRefused, outcomeLimited, outcomeOverloaded,
 	outcomeTimeout, outcomeUnavailable, outcomeAbandoned, outcomeError,
 }
 
-// found begins the labels of a client that has a config, and ends those of one that
-// has none. Counters begin at zero: Prometheus sees one grow only from a value that
-// it has seen, so it would miss the first refusal of all if the label came with it.
+// found begins the counts of a client that has a config, and ends those of one that
+// has none. They begin at zero: Prometheus sees one grow only from a value that it has
+// seen, so it would miss the first refusal of all if the count came with it.
 func (m *metrics) found(client string, configured bool) {
-	m.mu.RLock()
-	same := m.known[client] == configured
-	m.mu.RUnlock()
-	if same {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !configured {
-		m.forgetLocked(client)
-		return
+		delete(m.of, client)
+	} else if m.of[client] == nil {
+		m.of[client] = &counts{}
 	}
-	m.known[client] = true
-	for _, outcome := range outcomes {
-		m.reads.WithLabelValues(client, outcome)
-	}
-	m.requests.WithLabelValues(client)
-	m.retries.WithLabelValues(client)
-	m.retiring.WithLabelValues(client)
 }
 
-// forgetLocked ends all that a client has labels for. It names each, as a search
-// would look at those of all clients while everybody waits.
-func (m *metrics) forgetLocked(client string) {
-	delete(m.known, client)
-	for _, outcome := range outcomes {
-		m.reads.DeleteLabelValues(client, outcome)
-	}
-	m.requests.DeleteLabelValues(client)
-	m.retries.DeleteLabelValues(client)
-	m.retiring.DeleteLabelValues(client)
-	m.tokenAt.DeleteLabelValues(client)
-	m.skew.DeleteLabelValues(client)
-}
-
-// clear ends the labels of all clients.
+// clear ends the counts of all clients.
 func (m *metrics) clear() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for client := range m.known {
-		m.forgetLocked(client)
-	}
+	clear(m.of)
 }
 
-// count calls add unless the client has no labels. It does nothing where m is nil.
-func (m *metrics) count(client string, add func()) {
+// all returns copies of the counts of all clients.
+func (m *metrics) all() map[string]counts {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make(map[string]counts, len(m.of))
+	for client, c := range m.of {
+		all[client] = *c
+	}
+	return all
+}
+
+// count calls add unless the client has no counts. It does nothing where m is nil.
+func (m *metrics) count(client string, add func(c *counts)) {
 	if m == nil {
 		return
 	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if m.known[client] {
-		add()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c := m.of[client]; c != nil {
+		add(c)
 	}
 }
 
 // read notes how a read of token ended.
 func (m *metrics) read(client, outcome string) {
-	m.count(client, func() { m.reads.WithLabelValues(client, outcome).Inc() })
+	m.count(client, func(c *counts) { c.reads[slices.Index(outcomes[:], outcome)]++ })
 }
 
 // retried notes that a token request is made again.
 func (m *metrics) retried(client string) {
-	m.count(client, func() { m.retries.WithLabelValues(client).Inc() })
+	m.count(client, func(c *counts) { c.retries++ })
 }
 
 // retiringSigned notes a token that a retiring key signed for.
 func (m *metrics) retiringSigned(client string) {
-	m.count(client, func() { m.retiring.WithLabelValues(client).Inc() })
+	m.count(client, func(c *counts) { c.retiring++ })
 }
 
 // outcomeOf names how a read of token failed. ctx is the request's own: when it has
@@ -195,20 +153,20 @@ func outcomeOf(ctx context.Context, err error) string {
 // answered notes one attempt at the token endpoint.
 func (m *metrics) answered(client string, took time.Duration, t *redoxapi.Token, err error) {
 	var refused *redoxapi.Error
-	m.count(client, func() {
-		m.requests.WithLabelValues(client).Observe(took.Seconds())
+	m.count(client, func(c *counts) {
+		c.requests.note(took)
 		switch {
 		case err == nil:
-			m.tokenAt.WithLabelValues(client).Set(float64(t.RequestedAt.Unix()))
-			m.noteSkew(client, t.Skew)
+			c.tokenAt = t.RequestedAt
+			c.noteSkew(t.Skew)
 		case errors.As(err, &refused):
-			m.noteSkew(client, refused.Skew)
+			c.noteSkew(refused.Skew)
 		}
 	})
 }
 
-func (m *metrics) noteSkew(client string, s redoxapi.Skew) {
+func (c *counts) noteSkew(s redoxapi.Skew) {
 	if s.Known {
-		m.skew.WithLabelValues(client).Set(s.Ahead.Seconds())
+		c.skew = s
 	}
 }

@@ -1,18 +1,17 @@
 package redox
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/common/expfmt"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
@@ -26,7 +25,7 @@ Vault's Community Edition do. Scrape each node where they answer, as on OpenBao.
 
 func (e *engine) pathMetrics() []*framework.Path {
 	output := ok("Metrics in Prometheus's text format", nil)
-	output[http.StatusOK][0].MediaType = string(metricsFormat)
+	output[http.StatusOK][0].MediaType = samplesType
 	return []*framework.Path{{
 		Pattern:      "metrics",
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: "redox", OperationSuffix: "metrics"},
@@ -38,133 +37,242 @@ func (e *engine) pathMetrics() []*framework.Path {
 	}}
 }
 
-var metricsFormat = expfmt.NewFormat(expfmt.TypeTextPlain)
-
 func (e *engine) readMetrics(context.Context, *request) (*logical.Response, error) {
-	families, err := prometheus.Gatherers{e.metrics.registry, e.gauges()}.Gather()
-	if err != nil {
-		return nil, fmt.Errorf("gathering metrics: %w", err)
-	}
-	var body bytes.Buffer
-	for _, family := range families {
-		if _, err := expfmt.MetricFamilyToText(&body, family); err != nil {
-			return nil, fmt.Errorf("encoding metrics: %w", err)
-		}
-	}
+	s := &samples{}
+	s.begin("redox_build_info", "gauge", "Version of the plugin; always 1.")
+	s.add("redox_build_info", 1, "version", Version)
+	overviews := e.overviews.all()
+	e.showCounts(s, overviews)
+	e.showClients(s, overviews)
 	return &logical.Response{Data: map[string]any{
 		logical.HTTPStatusCode:  http.StatusOK,
-		logical.HTTPContentType: string(metricsFormat),
-		logical.HTTPRawBody:     body.Bytes(),
+		logical.HTTPContentType: samplesType,
+		logical.HTTPRawBody:     s.text,
 	}}, nil
 }
 
-// gauges shows what is made at each scrape: the state of the clients' keys, and the
-// requests in flight. Times are in seconds since 1970, 0 for never.
-type gauges struct {
-	*prometheus.Registry
-
-	unread, ready, unreadable, inFlight, created, active, due, window, proof, refusals, published, kept,
-	overdue *prometheus.GaugeVec
-}
-
-func newGauges() *gauges {
-	registry := prometheus.NewRegistry()
-	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
-		vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
-		registry.MustRegister(vec)
-		return vec
-	}
-	g := &gauges{Registry: registry}
-	g.unread = gauge("redox_clients_unread",
-		"Clients that this node has not looked at yet since it began to rotate keys. Absent where another node does that.")
-	g.ready = gauge("redox_rotating_node",
-		"On the node that rotates keys: 1 when it has looked at all clients, 0 before. Gauges of keys come from it alone, "+
-			"at 1. Absent on other nodes.")
-	g.unreadable = gauge("redox_client_unreadable",
-		"1 when a client's config or keys in storage are damaged, or were written by a newer plugin.", labelClient)
-	g.inFlight = gauge("redox_requests_in_flight",
-		fmt.Sprintf("Reads of token that wait for Redox; %d at most.", maxReads), labelClient)
-	g.created = gauge("redox_key_created_timestamp_seconds",
-		"When each key was generated or imported.", labelClient, labelKeyID, labelState)
-	g.active = gauge("redox_key_active_since_timestamp_seconds",
-		"Since when the active key signs.", labelClient, labelKeyID)
-	g.due = gauge("redox_rotation_due_timestamp_seconds",
-		"When the next rotation begins automatically, or should have begun.", labelClient)
-	g.window = gauge("redox_publish_window_seconds",
-		"publish_window: how long a new key is published before it is proved.", labelClient)
-	g.proof = gauge("redox_last_proof_timestamp_seconds",
-		"When a pending key was last tried at Redox.", labelClient, labelKeyID)
-	g.refusals = gauge("redox_proof_refusals",
-		"How often Redox has refused the pending key so far.", labelClient, labelKeyID)
-	g.published = gauge("redox_publication_failed",
-		"With platform_client: 1 when the public keys at Redox are not up to date.", labelClient)
-	g.kept = gauge("redox_key_kept",
-		"1 for a replaced key past its time that the engine does not delete by itself (keys says why), 0 for all others.",
-		labelClient, labelKeyID)
-	g.overdue = gauge("redox_rotation_overdue",
-		"1 when the rotation should have begun five minutes ago, or its last step on this node failed.", labelClient)
-	return g
-}
-
-// gauges returns the gauges of all clients, from memory. Those of keys and rotations
-// come from the node alone that rotates keys, when it has looked at all clients.
-func (e *engine) gauges() *gauges {
-	g := newGauges()
-	clients := e.overviews.all()
-	for client, o := range clients {
-		if o.configured {
-			g.inFlight.WithLabelValues(client)
+// showCounts writes what was counted of each client, and the requests in flight.
+func (e *engine) showCounts(s *samples, overviews map[string]overview) {
+	all := e.metrics.all()
+	names := slices.Sorted(maps.Keys(all))
+	each := func(name, kind, help string, show func(client string, c counts)) {
+		s.begin(name, kind, help)
+		for _, client := range names {
+			show(client, all[client])
 		}
 	}
-	for client, n := range e.reads.all() {
-		g.inFlight.WithLabelValues(client).Set(float64(n))
+	const reads = "redox_token_reads_total"
+	each(reads, "counter", "Reads of token by outcome. issued: a token was requested for the read; reused: the token had "+
+		"been requested before; held: the token is near its end, and Redox gave no newer one; abandoned: the reader hung "+
+		"up, or Vault ended the request, before there was one; with all other outcomes the read failed.",
+		func(client string, c counts) {
+			for i, outcome := range outcomes {
+				s.add(reads, float64(c.reads[i]), "client", client, "outcome", outcome)
+			}
+		})
+	const requests = "redox_request_duration_seconds"
+	each(requests, "histogram", "Token requests to Redox, each attempt, however it ended. A client has it from its first "+
+		"request on.",
+		func(client string, c counts) { c.requests.show(s, requests, client) })
+	const retries = "redox_retries_total"
+	each(retries, "counter", "Token requests that were repeated after a temporary failure.",
+		func(client string, c counts) { s.add(retries, float64(c.retries), "client", client) })
+	const retiring = "redox_retiring_key_tokens_total"
+	each(retiring, "counter", "Tokens that were requested with a retiring key, because not all of Redox knew the active "+
+		"key yet.",
+		func(client string, c counts) { s.add(retiring, float64(c.retiring), "client", client) })
+	const tokenAt = "redox_last_token_timestamp_seconds"
+	each(tokenAt, "gauge", "When Redox last issued a token, also for check or a proof.", func(client string, c counts) {
+		if !c.tokenAt.IsZero() {
+			s.add(tokenAt, unix(c.tokenAt), "client", client)
+		}
+	})
+	const skew = "redox_clock_skew_seconds"
+	each(skew, "gauge", "How far the clock here was ahead of Redox's at its last answer; negative: behind. Less than "+
+		"two seconds means nothing.",
+		func(client string, c counts) {
+			if c.skew.Known {
+				s.add(skew, c.skew.Ahead.Seconds(), "client", client)
+			}
+		})
+	const inFlight = "redox_requests_in_flight"
+	waiting := e.reads.all()
+	for client, o := range overviews {
+		if _, some := waiting[client]; o.configured && !some {
+			waiting[client] = 0
+		}
 	}
+	s.begin(inFlight, "gauge", fmt.Sprintf("Reads of token that wait for Redox; %d at most.", maxReads))
+	for _, client := range slices.Sorted(maps.Keys(waiting)) {
+		s.add(inFlight, float64(waiting[client]), "client", client)
+	}
+}
+
+// show writes a histogram, unless nothing was noted.
+func (d *durations) show(s *samples, name, client string) {
+	var all uint64
+	for _, n := range d.within {
+		all += n
+	}
+	if all == 0 {
+		return
+	}
+	var sofar uint64
+	for i, bound := range bounds {
+		sofar += d.within[i]
+		s.add(name+"_bucket", float64(sofar), "client", client, "le", strconv.FormatFloat(bound, 'g', -1, 64))
+	}
+	s.add(name+"_bucket", float64(all), "client", client, "le", "+Inf")
+	s.add(name+"_sum", d.sum, "client", client)
+	s.add(name+"_count", float64(all), "client", client)
+}
+
+// gauged is what the gauges show of a client.
+type gauged struct {
+	overview
+
+	name    string
+	kept    []*keyring.Key
+	overdue bool
+}
+
+// showClients writes the gauges of keys and rotations, from memory. They come from the
+// node alone that rotates keys, when it has looked at all clients. Times are in seconds
+// since 1970, 0 for never.
+func (e *engine) showClients(s *samples, overviews map[string]overview) {
 	if !e.writeSafe() {
-		return g
+		return
 	}
 	unread, complete := e.unread()
-	g.unread.WithLabelValues().Set(float64(unread))
-	g.ready.WithLabelValues().Set(one(complete))
+	const left, ready = "redox_clients_unread", "redox_rotating_node"
+	s.begin(left, "gauge", "Clients that this node has not looked at yet since it began to rotate keys. Absent where "+
+		"another node does that.")
+	s.add(left, float64(unread))
+	s.begin(ready, "gauge", "On the node that rotates keys: 1 when it has looked at all clients, 0 before. Gauges of "+
+		"keys come from it alone, at 1. Absent on other nodes.")
+	s.add(ready, one(complete))
 	if !complete {
-		return g
+		return
 	}
-	for client, o := range clients {
-		if o.unreadable {
-			g.unreadable.WithLabelValues(client).Set(1)
-			continue
+	var clients []*gauged
+	for _, name := range slices.Sorted(maps.Keys(overviews)) {
+		c := &gauged{overview: overviews[name], name: name}
+		if c.configured {
+			c.kept = c.ring.Kept(c.policy, e.now())
+			c.overdue = !overdueSince(c.ring, c.policy, e.now()).IsZero() || e.failures.of(name).text != ""
 		}
-		g.noteKeys(client, o.ring)
-		if !o.configured {
-			continue
-		}
-		g.unreadable.WithLabelValues(client).Set(0)
-		kept := o.ring.Kept(o.policy, e.now())
-		for _, k := range o.ring.Keys {
-			g.kept.WithLabelValues(client, string(k.ID)).Set(one(slices.Contains(kept, k)))
-		}
-		failed := e.failures.of(client)
-		overdue := overdueSince(o.ring, o.policy, e.now())
-		g.overdue.WithLabelValues(client).Set(one(!overdue.IsZero() || failed.text != ""))
-		g.window.WithLabelValues(client).Set(o.policy.Window.Seconds())
-		if at := o.ring.Due(o.policy); !at.IsZero() {
-			g.due.WithLabelValues(client).Set(unix(at))
-		}
-		if p := o.ring.Publication; p != nil {
-			g.published.WithLabelValues(client).Set(one(p.Failure != ""))
+		clients = append(clients, c)
+	}
+	for _, g := range gauges {
+		s.begin(g.name, "gauge", g.help)
+		for _, c := range clients {
+			g.show(c, func(value float64, labels ...string) {
+				s.add(g.name, value, append([]string{"client", c.name}, labels...)...)
+			})
 		}
 	}
-	return g
 }
 
-func (g *gauges) noteKeys(client string, ring *keyring.Ring) {
-	for _, k := range ring.Keys {
-		g.created.WithLabelValues(client, string(k.ID), string(k.State)).Set(unix(k.CreatedAt))
-		switch k.State {
-		case keyring.Active:
-			g.active.WithLabelValues(client, string(k.ID)).Set(unix(k.ActivatedAt))
-		case keyring.Pending:
-			g.proof.WithLabelValues(client, string(k.ID)).Set(unix(k.Proofs.LastAt))
-			g.refusals.WithLabelValues(client, string(k.ID)).Set(float64(k.Proofs.Refusals))
+// addSample adds a sample of one gauge and one client.
+type addSample func(value float64, labels ...string)
+
+// gauges are those of a client's keys and rotation.
+var gauges = []struct {
+	name, help string
+	show       func(c *gauged, add addSample)
+}{
+	{
+		"redox_client_unreadable",
+		"1 when a client's config or keys in storage are damaged, or were written by a newer plugin.",
+		func(c *gauged, add addSample) {
+			if c.unreadable || c.configured {
+				add(one(c.unreadable))
+			}
+		},
+	},
+	{
+		"redox_key_created_timestamp_seconds", "When each key was generated or imported.",
+		ofKeys(func(_ *gauged, k *keyring.Key, add addSample) {
+			add(unix(k.CreatedAt), "key_id", string(k.ID), "state", string(k.State))
+		}),
+	},
+	{
+		"redox_key_active_since_timestamp_seconds", "Since when the active key signs.",
+		ofKeys(func(_ *gauged, k *keyring.Key, add addSample) {
+			if k.State == keyring.Active {
+				add(unix(k.ActivatedAt), "key_id", string(k.ID))
+			}
+		}),
+	},
+	{
+		"redox_rotation_due_timestamp_seconds", "When the next rotation begins automatically, or should have begun.",
+		ofConfigured(func(c *gauged, add addSample) {
+			if at := c.ring.Due(c.policy); !at.IsZero() {
+				add(unix(at))
+			}
+		}),
+	},
+	{
+		"redox_publish_window_seconds", "publish_window: how long a new key is published before it is proved.",
+		ofConfigured(func(c *gauged, add addSample) { add(c.policy.Window.Seconds()) }),
+	},
+	{
+		"redox_last_proof_timestamp_seconds", "When a pending key was last tried at Redox.",
+		ofKeys(func(_ *gauged, k *keyring.Key, add addSample) {
+			if k.State == keyring.Pending {
+				add(unix(k.Proofs.LastAt), "key_id", string(k.ID))
+			}
+		}),
+	},
+	{
+		"redox_proof_refusals", "How often Redox has refused the pending key so far.",
+		ofKeys(func(_ *gauged, k *keyring.Key, add addSample) {
+			if k.State == keyring.Pending {
+				add(float64(k.Proofs.Refusals), "key_id", string(k.ID))
+			}
+		}),
+	},
+	{
+		"redox_publication_failed", "With platform_client: 1 when the public keys at Redox are not up to date.",
+		ofConfigured(func(c *gauged, add addSample) {
+			if p := c.ring.Publication; p != nil {
+				add(one(p.Failure != ""))
+			}
+		}),
+	},
+	{
+		"redox_key_kept",
+		"1 for a replaced key past its time that the engine does not delete by itself (keys says why), 0 for all others.",
+		ofKeys(func(c *gauged, k *keyring.Key, add addSample) {
+			if c.configured {
+				add(one(slices.Contains(c.kept, k)), "key_id", string(k.ID))
+			}
+		}),
+	},
+	{
+		"redox_rotation_overdue",
+		"1 when the rotation should have begun five minutes ago, or its last step on this node failed.",
+		ofConfigured(func(c *gauged, add addSample) { add(one(c.overdue)) }),
+	},
+}
+
+// ofConfigured shows a gauge of each client that has a config and can be read.
+func ofConfigured(show func(*gauged, addSample)) func(*gauged, addSample) {
+	return func(c *gauged, add addSample) {
+		if c.configured {
+			show(c, add)
+		}
+	}
+}
+
+// ofKeys shows a gauge of each key of the clients that can be read.
+func ofKeys(show func(*gauged, *keyring.Key, addSample)) func(*gauged, addSample) {
+	return func(c *gauged, add addSample) {
+		if c.unreadable {
+			return
+		}
+		for _, k := range c.ring.Keys {
+			show(c, k, add)
 		}
 	}
 }

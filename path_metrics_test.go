@@ -140,7 +140,7 @@ func TestMetricsOfSharedRequest(t *testing.T) {
 func TestMetricsBeginAtZero(t *testing.T) {
 	m := newMount(t)
 	m.ready("clients/acme/", nil)
-	want := map[string]float64{"redox_request_duration_seconds{client=acme}": 0, "redox_retries_total{client=acme}": 0,
+	want := map[string]float64{"redox_retries_total{client=acme}": 0,
 		"redox_retiring_key_tokens_total{client=acme}": 0}
 	for _, outcome := range []string{"issued", "reused", "held", "refused", "limited", "overloaded", "timeout",
 		"unavailable", "abandoned", "error"} {
@@ -270,7 +270,10 @@ func TestMetricsOfLateAnswers(t *testing.T) {
 		}
 	}
 	m.ready(acme, nil)
-	m.expect(map[string]float64{"redox_request_duration_seconds{client=acme}": 0})
+	m.expect(map[string]float64{"redox_token_reads_total{client=acme,outcome=issued}": 0})
+	if n, there := m.metrics()["redox_request_duration_seconds{client=acme}"]; there {
+		t.Errorf("%v requests", n)
+	}
 }
 
 // A config that goes while it is being read, or on another node, leaves no label.
@@ -284,7 +287,7 @@ func TestMetricsOfLateReads(t *testing.T) {
 		m.must(logical.DeleteOperation, "config", nil)
 	}
 	m.read("token")
-	if n := len(m.backend.metrics.known); n != 0 {
+	if n := len(m.backend.metrics.of); n != 0 {
 		t.Errorf("%d clients have labels", n)
 	}
 	m.ready("", nil)
@@ -294,7 +297,7 @@ func TestMetricsOfLateReads(t *testing.T) {
 	}
 	m.pass(rereadAfter)
 	m.fails(400, logical.ReadOperation, "token", nil, "no client ID")
-	if n, views := len(m.backend.metrics.known), len(m.backend.entries.views.places); n != 0 || views != 0 {
+	if n, views := len(m.backend.metrics.of), len(m.backend.entries.views.places); n != 0 || views != 0 {
 		t.Errorf("%d clients have labels, and %d a view", n, views)
 	}
 }

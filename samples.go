@@ -1,0 +1,47 @@
+package redox
+
+import (
+	"strconv"
+	"strings"
+)
+
+// samples writes metrics in Prometheus's text format
+// (prometheus.io/docs/instrumenting/exposition_formats), version 0.0.4. The library for
+// it took two seconds for ten thousand clients, this takes a twentieth of that.
+type samples struct {
+	text   []byte
+	header string // of the metric that was begun, until it has a sample
+}
+
+const samplesType = "text/plain; version=0.0.4; charset=utf-8"
+
+// begin begins a metric. It is not in the text unless it gets a sample.
+func (s *samples) begin(name, kind, help string) {
+	s.header = "# HELP " + name + " " + help + "\n# TYPE " + name + " " + kind + "\n"
+}
+
+// add adds a sample of the metric that was begun last. labels are names and values in
+// turn.
+func (s *samples) add(name string, value float64, labels ...string) {
+	s.text = append(s.text, s.header...)
+	s.header = ""
+	s.text = append(s.text, name...)
+	between := byte('{')
+	for i := 0; i < len(labels); i += 2 {
+		s.text = append(s.text, between)
+		s.text = append(s.text, labels[i]...)
+		s.text = append(s.text, '=', '"')
+		s.text = append(s.text, inLabel.Replace(labels[i+1])...)
+		s.text = append(s.text, '"')
+		between = ','
+	}
+	if len(labels) > 0 {
+		s.text = append(s.text, '}')
+	}
+	s.text = append(s.text, ' ')
+	s.text = strconv.AppendFloat(s.text, value, 'g', -1, 64)
+	s.text = append(s.text, '\n')
+}
+
+// inLabel escapes the value of a label.
+var inLabel = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)
