@@ -61,9 +61,11 @@ func run(m *testing.M) (code int, err error) {
 	if pluginDir, err = filepath.EvalSymlinks(dir); err != nil { // Vault refuses a symbolic link
 		return 0, err
 	}
+	info, _ := debug.ReadBuildInfo()
+	race := slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 	for name, flags := range map[string]string{pluginName: "", pluginName + "-9.9.9": "-X " + module + ".Version=v9.9.9"} {
-		build := exec.CommandContext(context.Background(), "go", "build", "-race", "-ldflags", flags, "-o",
-			filepath.Join(pluginDir, name), module+"/cmd/"+pluginName)
+		build := exec.CommandContext(context.Background(), "go", "build", fmt.Sprintf("-race=%v", race), "-ldflags", flags,
+			"-o", filepath.Join(pluginDir, name), module+"/cmd/"+pluginName)
 		if out, err := build.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("building the plugin: %w\n%s", err, out)
 		}
