@@ -76,8 +76,8 @@ func (m *mount) restart(stored map[string]string) *pointStorage {
 	return storage
 }
 
-// afterTheEnd calls what Vault, or a late reader, may call after Clean, and fails
-// unless nothing comes of it, and nothing is left.
+// afterTheEnd makes the calls that Vault or a late reader may make after Clean. It fails
+// if one of them has an effect, or if memory still holds something.
 func (m *mount) afterTheEnd(when string) {
 	m.t.Helper()
 	stored, sent := snapshot(m.t, m.storage), len(m.sandbox.Assertions())

@@ -11,8 +11,8 @@ import (
 // overdueAfter is how late a rotation may begin before it counts as overdue.
 const overdueAfter = 5 * time.Minute
 
-// overdueSince returns when a rotation should have begun that has not for five
-// minutes, zero for none.
+// overdueSince returns when the rotation should have begun, if that is more than five
+// minutes ago and it has not; otherwise zero.
 func overdueSince(ring *keyring.Ring, p keyring.Policy, now time.Time) time.Time {
 	due := ring.Due(p)
 	if due.IsZero() || ring.Pending() != nil || now.Before(due.Add(overdueAfter)) {

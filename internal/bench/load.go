@@ -55,7 +55,7 @@ func (s *testbed) measure(t target, readers int, d time.Duration) (*result, erro
 	return s.measureEach(func(int) target { return t }, readers, d)
 }
 
-// measureEach is measure, with the i-th read of what each returns.
+// measureEach measures like measure; each(i) is what the i-th read reads.
 func (s *testbed) measureEach(each func(i int) target, readers int, d time.Duration) (*result, error) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: readers, MaxConnsPerHost: readers}}
 	defer client.CloseIdleConnections()

@@ -43,7 +43,7 @@ func readJWK(j jwk) (found, error) {
 	if err == nil && kid != "" {
 		if got.id, err = ParseID(kid); err != nil {
 			err = ruleError("its kid cannot be used: %s; "+
-				"remove kid from the JWK, import it, and give Redox the public half again", err)
+				"remove kid from the JWK and import the rest, then give Redox the public half, which has a new kid", err)
 		}
 	}
 	if err != nil {

@@ -106,7 +106,7 @@ func parseAPIKey(raw []byte, clientID string) (*APIKey, error) {
 	}
 	k := answer.Payload.APIKey
 	if k.ID != clientID {
-		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API answered with another API key"}
+		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API sent an API key without this client ID"}
 	}
 	found := &APIKey{JWKSURL: k.JWKSURL}
 	switch {

@@ -170,8 +170,8 @@ func (s *Schedule) run(ctx context.Context, work Work) {
 	}
 }
 
-// beginDue begins what is to be done now, and returns how long there is nothing
-// more.
+// beginDue begins the steps that are due now. It returns how long it takes until the
+// next one is due.
 func (s *Schedule) beginDue(ctx context.Context, work Work, all *sync.WaitGroup) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
