@@ -53,8 +53,8 @@ func (e *tokenError) advice() string {
 	return ""
 }
 
-// refusalAdvice tells what the engine knows, whatever Redox's words are: what was
-// sent, and how far the clocks differ.
+// refusalAdvice tells what was sent, how far the clocks differ, and what to do next,
+// which depends on Redox's words.
 func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 	origin := "generated in Vault"
 	if e.origin == keyring.Imported {

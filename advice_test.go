@@ -66,8 +66,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// Redox's own audience is right, so it is not asked about. A short assertion_ttl
-// makes less of a clock that is behind matter.
+// Without an audience in the config, the advice does not ask about it. With a short
+// assertion_ttl, it blames a clock that is only a little behind.
 func TestRefusalAsks(t *testing.T) {
 	c := defaultConfig()
 	refused := tokenError{err: &redoxapi.Error{Skew: redoxapi.Skew{Known: true, Ahead: -20 * time.Second}}, config: &c,

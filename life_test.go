@@ -175,8 +175,8 @@ func TestAfterTheEnd(t *testing.T) {
 	}
 }
 
-// What waits for Redox, for a slot, or for its turn to generate a key ends with the
-// mount, at once, and is told to come again. Nothing is signed any more.
+// When the mount ends, each request that waits for Redox, for a slot, or for its turn to
+// generate a key ends at once: its answer says to try again. Nothing more is signed.
 func TestEndWhileRequestsWait(t *testing.T) {
 	m := newMount(t)
 	m.setUp()

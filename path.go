@@ -53,10 +53,10 @@ func (e *engine) serve(h handler) framework.OperationFunc {
 	}
 }
 
-// path declares an endpoint twice in one pattern: bare, and below clients/<name>/.
-// The pattern accepts any client name and serve checks it, so that a wrong one gets a
-// message. name is what generated clients call the endpoint. It is a noun, with a
-// verb before it where the operation's own verb would mislead.
+// path declares an endpoint twice in one pattern: as it is, and below clients/<name>/.
+// The pattern accepts any client name; serve checks it and answers a wrong one with a
+// message. name is the endpoint's name in generated code: a noun, with a verb before it
+// if Vault's own verb for the operation (read, write) would mislead.
 func (e *engine) path(pattern, name string, fields schemas, help string, operations ops) []*framework.Path {
 	all := schemas{
 		fieldClient: {Type: framework.TypeString, Description: "Name of a further client; the default client has the " +

@@ -206,7 +206,8 @@ func TestConfigTakesLimits(t *testing.T) {
 	m.write("config", map[string]any{"manages": strings.Join(managed, ",")})
 }
 
-// The shortest and the longest rotation_period depend on the two other durations.
+// The shortest rotation_period depends on publish_window and retire_after. The longest is
+// ten years.
 func TestConfigTakesPeriods(t *testing.T) {
 	m := newMount(t)
 	m.write("config", map[string]any{"client_id": clientID, "assertion_ttl": 300})

@@ -50,8 +50,8 @@ func (e *engine) pathKey() []*framework.Path {
 func (e *engine) pathActivate() []*framework.Path {
 	fields := schemas{
 		fieldKeyID: keyIDField(),
-		fieldForce: {Type: framework.TypeBool, Description: "Skip the proof: Redox may not know the key, and then reads " +
-			"of token fail. false when absent."},
+		fieldForce: {Type: framework.TypeBool, Description: "Activate without a proof. If Redox does not know the key, " +
+			"reads of token fail. false when absent."},
 	}
 	return e.path(keyPattern+"/activate", "activate key", fields, activateHelp, ops{
 		logical.UpdateOperation: e.mutate(e.activateKey, "Prove a key, then sign with it.",
@@ -117,8 +117,8 @@ func (e *engine) deleteKey(ctx context.Context, r *request) (*logical.Response, 
 	return nil, nil
 }
 
-// activateKey proves the key and then makes it the active one. It does not activate a
-// key or use a config that has changed since the proof.
+// activateKey proves the key, unless it is active already or force is set, and makes it
+// the active one. It does not if the key, or where its requests go, changed meanwhile.
 func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response, error) {
 	ring, err := loadRing(ctx, r.Storage, r.client)
 	if err != nil {
@@ -142,7 +142,8 @@ func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response
 		}
 		switch {
 		case now.N != k.N:
-			return invalid("key %s was not activated: another key has its ID now; activate %s again", k.ID, k.ID)
+			return invalid("key %s was not activated: another key was stored under its ID meanwhile; activate %s again",
+				k.ID, k.ID)
 		case proved == nil && !forced(r) && now.State != keyring.Active:
 			return invalid("key %s was not activated: another key has become active meanwhile; activate %s again", k.ID, k.ID)
 		case proved != nil && !s.pointsAs(proved):

@@ -118,7 +118,7 @@ func TestActivateOvertaken(t *testing.T) {
 		"the key is another": {func(m *mount, pending string) {
 			m.must(logical.DeleteOperation, "keys/"+pending, nil)
 			m.write("keys/import", map[string]any{"private_key": testdata(m.t, "pkcs8.pem"), "key_id": pending})
-		}, 400, "another key has its ID now"},
+		}, 400, "another key was stored under its ID meanwhile"},
 		"a setting that does not matter": {func(m *mount, _ string) {
 			m.write("config", map[string]any{"max_retries": 1})
 		}, 200, ""},

@@ -251,7 +251,8 @@ var gauges = []struct {
 	},
 	{
 		"redox_rotation_overdue",
-		"1 when the rotation should have begun five minutes ago, or its last step on this node failed.",
+		"1 when the rotation should have begun five minutes ago, or the last step on this node failed for another reason " +
+			"than Redox.",
 		ofConfigured(func(c *gauged, add addSample) { add(one(c.overdue)) }),
 	},
 }

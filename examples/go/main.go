@@ -45,8 +45,8 @@ func (r *redox) accessToken(ctx context.Context) (string, error) {
 	return r.token, nil
 }
 
-// notAsked is the status if there is no Vault token, so that Vault cannot be asked.
-// Waiting does not help.
+// notAsked is the status if the file with the Vault token cannot be read: Vault was not
+// asked. Trying again does not help.
 const notAsked = -1
 
 // read reads a token from Vault.

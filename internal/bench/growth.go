@@ -138,7 +138,7 @@ func stockOfKeys() (keys []string, err error) {
 	return keys, nil
 }
 
-// member makes the i-th client of the mount.
+// member makes client number i of the mount, with this key.
 func (s *testbed) member(i int, key string) error {
 	path := "many/clients/c" + strconv.Itoa(i) + "/"
 	if _, err := s.call(http.MethodPost, path+"keys/import", map[string]any{"private_key": key}); err != nil {

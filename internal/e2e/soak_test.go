@@ -26,8 +26,9 @@ type soak struct {
 	start   time.Time
 }
 
-// What the engine uses does not grow with time: after the load it uses no more of
-// anything than before, and at the end no more memory than after a third of the time.
+// What the engine uses does not grow with time: after the load it has as few goroutines
+// and open files as before, and at the end it needs about as much memory as after a third
+// of the time.
 func TestSoak(t *testing.T) {
 	if *soakFor == 0 {
 		t.Skip("scripts/soak runs it")

@@ -37,8 +37,8 @@ func (r *Ring) Kept(p Policy, now time.Time) []*Key {
 	return kept
 }
 
-// NewestAccepted returns the retiring key that signed last, of those that were
-// accepted with settings of the fingerprint where. It returns nil if there is none.
+// NewestAccepted returns the retiring key that was replaced last, of those that Redox
+// accepted with the settings whose fingerprint is where. It returns nil if there is none.
 func (r *Ring) NewestAccepted(where string) *Key {
 	var newest *Key
 	for _, k := range r.In(Retiring) {

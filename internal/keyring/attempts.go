@@ -2,8 +2,8 @@ package keyring
 
 import "time"
 
-// Attempts records the attempts at something that Redox may refuse: a proof, or an
-// update of its list.
+// Attempts records attempts that Redox may refuse: to prove a key, or to update the list
+// of keys at Redox.
 type Attempts struct {
 	LastAt   time.Time `json:"last_at,omitzero"`
 	Failure  string    `json:"failure,omitzero"` // why the last one failed

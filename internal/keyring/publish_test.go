@@ -260,7 +260,8 @@ func TestDropWithAFullList(t *testing.T) {
 	}
 }
 
-// A key that Redox does not know makes the next look due, but not at once after another.
+// When Redox does not know a key, its list is read again, but not within ten seconds of
+// the last time.
 func TestDoubt(t *testing.T) {
 	r := published()
 	if r.Recheck(noon) {

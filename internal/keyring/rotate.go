@@ -162,8 +162,8 @@ func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 	return changed
 }
 
-// Rotate marks the pending key: it becomes active as soon as Redox accepts it. If no
-// key was pending, the caller has added one.
+// Rotate marks the pending key: it becomes active as soon as Redox accepts it. It fails
+// if there is none: the caller adds one before.
 func (r *Ring) Rotate() (*Key, error) {
 	k := r.Pending()
 	switch {

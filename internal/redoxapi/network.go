@@ -110,9 +110,9 @@ func (c *Client) route(req *http.Request) string {
 	return "; directly: the environment of the Vault server names no proxy for it (HTTPS_PROXY, NO_PROXY)"
 }
 
-// ProxyTrouble says why the environment of this process names a proxy that is not
-// used, empty for nothing wrong. The standard library ignores one that it cannot
-// read without a word.
+// ProxyTrouble says why the proxy that the environment of this process names is not used.
+// It is empty if nothing is wrong. The standard library says nothing when it ignores a
+// proxy that it cannot read.
 var ProxyTrouble = sync.OnceValue(func() string { return proxyTrouble(os.Getenv) }) // as http.ProxyFromEnvironment
 
 func proxyTrouble(getenv func(string) string) string {
@@ -152,7 +152,7 @@ func certificateFault(failed *tls.CertificateVerificationError, ownCA bool) stri
 	const replace = "; its owner has to replace it"
 	trust := "; if a private authority signed it, set ca_pem to that one's certificate"
 	if ownCA {
-		trust = "; ca_pem is set and replaces the system's authorities: it must hold the one that signed it"
+		trust = "; ca_pem replaces the system's authorities: add the certificate of the authority that signed this one to it"
 	}
 	text := failed.Err.Error()
 	switch {

@@ -59,8 +59,8 @@ func TestServersWithBadTLS(t *testing.T) {
 	old, oldCA := issue(t, authority, sha1)
 	const untrusted, replace = " is not trusted: ", "; its owner has to replace it; directly: "
 	const unknown = untrusted + "signed by an unknown authority"
-	const set, private = "; ca_pem is set and replaces the system's authorities: it must hold the one that signed it",
-		"; if a private authority signed it, set ca_pem to that one's certificate"
+	const set, private = "; ca_pem replaces the system's authorities: add the certificate of the authority that signed " +
+		"this one to it", "; if a private authority signed it, set ca_pem to that one's certificate"
 	const valid, clock = untrusted + "it is valid from ", "; check the clock of the Vault server; its owner has to replace"
 	const most = "HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n" + `{"access_token":"t"}`
 	for name, test := range map[string]struct {
