@@ -18,8 +18,8 @@ func (c *config) where() string {
 // identity returns how and where Redox finds the public key.
 func (c *config) identity() string { return c.ClientID + " " + c.tokenURL() + " " + c.audience() }
 
-// pointsAs reports whether a proof of a key that was made with the config c is still
-// valid.
+// pointsAs reports whether the stored config still sends requests as c does. Then a proof
+// that was made with c is valid.
 func (s *state) pointsAs(c *config) bool {
 	return s.Config != nil && s.Config.where() == c.where()
 }

@@ -91,8 +91,8 @@ var settings = []setting{{
 	rule:   func(c *config) error { return checkScope(c.Scope) },
 }, {
 	name: "assertion_ttl", kind: framework.TypeDurationSecond, initial: int64(300),
-	help: "Life of a client assertion, 30s to 5m. Five minutes are the limit of SMART Backend Services, and some " +
-		"servers refuse exactly that; Redox documents no limit of its own.",
+	help: "Life of a client assertion, 30s to 5m. SMART Backend Services allow 5m at most, and some servers " +
+		"refuse a life of exactly 5m; Redox documents no limit of its own.",
 	answer: "Life of a client assertion in seconds",
 	stored: func(c *config) any { return &c.AssertionTTL },
 	least:  30, most: int64(assertion.MaxTTL / time.Second), bounds: "30s to 5m",

@@ -140,7 +140,7 @@ func (c *crowd) start() {
 	}
 }
 
-// after lets time pass, until nothing is under way.
+// after sleeps for d, then waits until all goroutines block.
 func (c *crowd) after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -204,9 +204,9 @@ func TestThousandClients(t *testing.T) {
 	})
 }
 
-// 1,000 rotations are due in one minute, as the clock jumps by a year: keys are
-// generated one at a time, the steps begin at a pace, and other requests do not wait.
-// A jump back changes nothing.
+// The clock jumps ahead by a year, so 1,000 rotations are due at once. The engine
+// generates one key at a time and spreads the steps, and other requests do not wait. A
+// jump back changes nothing.
 func TestThousandRotations(t *testing.T) {
 	inCrowd(t, 1000, func(c *crowd) {
 		c.start()

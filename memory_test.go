@@ -317,8 +317,8 @@ func TestMemoryUnderConcurrency(t *testing.T) {
 	all.Wait()
 }
 
-// What nobody reads takes no memory: its view goes with its parsed key, and errors
-// of the next read are counted all the same.
+// A client that nobody reads takes no memory: the engine drops its view and its parsed
+// keys. It still counts an error of the next read.
 func TestUnusedViewsGo(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))

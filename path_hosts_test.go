@@ -288,7 +288,7 @@ func TestHostsGuardRotation(t *testing.T) {
 	}
 }
 
-// The list may change between the token of a platform client and its use.
+// The list of hosts may change after a platform client got its token and before it uses it.
 func TestHostsGuardPlatform(t *testing.T) {
 	m := newMount(t)
 	m.platformReady(nil)

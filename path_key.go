@@ -118,7 +118,8 @@ func (e *engine) deleteKey(ctx context.Context, r *request) (*logical.Response, 
 }
 
 // activateKey proves the key, unless it is active already or force is set, and makes it
-// the active one. It does not if the key, or where its requests go, changed meanwhile.
+// the active one. It returns an error if the key, or the settings that it was proved with,
+// changed meanwhile.
 func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response, error) {
 	ring, err := loadRing(ctx, r.Storage, r.client)
 	if err != nil {

@@ -36,9 +36,9 @@ func (m *mount) forwards(want bool) {
 	}
 }
 
-// Somebody empties the list in the dashboard. A standby cannot repair it, so it has the
-// active node answer a read that would fail, once in ten seconds, and that node repairs
-// the list.
+// Somebody empties Redox's list of keys in the dashboard. A standby cannot repair it.
+// When Redox refuses its read, it forwards the read to the active node, at most once in
+// ten seconds. The active node repairs the list.
 func TestStandbyForwards(t *testing.T) {
 	m := newMount(t)
 	active := m.platformReady(nil)

@@ -137,7 +137,7 @@ func normalCA(text string) (string, error) {
 	return string(certificates), nil
 }
 
-// normalizeCA stores ca_pem in its normal form, and beside it as it was given.
+// normalizeCA stores ca_pem in its normal form, and as it was given if that may be shown.
 func (c *config) normalizeCA() error {
 	normal, err := normalCA(c.CAPEM)
 	if err == nil && normal != c.CAPEM {

@@ -71,9 +71,9 @@ type viewRead struct {
 
 func newViews() *views { return &views{places: map[string]*place{}} }
 
-// look returns the client's view if that is fresh at the time now. Else it returns
-// the look at storage to wait for. first is true for whom it falls to: he looks, and
-// then calls put with at.
+// look returns the client's view if that is fresh at the time now. Else it returns the
+// read of storage to wait for. first is true for one caller alone: he must read storage,
+// and then call put with at.
 func (s *views) look(client string, now time.Time) (v *view, reading *viewRead, at *place, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

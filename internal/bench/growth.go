@@ -59,7 +59,7 @@ func (s *testbed) growth(p *printer, slice time.Duration, sizes string) error {
 	return nil
 }
 
-// grown measures the mount with n clients, which took so long to make.
+// grown measures the mount with n clients. took is how long it took to add the newest.
 func (s *testbed) grown(p *printer, n int, took, slice time.Duration) error {
 	start, writes, err := s.restart()
 	if err != nil {

@@ -20,8 +20,9 @@ import (
 // worst, in times of that alone.
 const most = 2
 
-// neighbour measures reads alone, and beside a tenant of the same mount who does his
-// worst; and reads of Vault's KV, which shows how much slower Vault itself becomes.
+// neighbour measures reads of tokens and of Vault's KV: first alone, then while another
+// tenant of the mount does all he can to slow them. The reads of KV show how much slower
+// Vault itself becomes.
 func (s *testbed) neighbour(p *printer, slice time.Duration) error {
 	p.line("\n## Beside a tenant who does his worst\n\n| | readers " + columns)
 	names := []string{"fresh", "reused", "kv"}

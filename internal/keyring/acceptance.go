@@ -2,10 +2,10 @@ package keyring
 
 import "time"
 
-// A key's acceptance says with which settings Redox first issued a token for it: a
-// fingerprint of the settings that a token request depends on. It is stored once, and
-// protects the key. A person who may write the settings can let another server accept
-// another key. That must not lead to the deletion of this key.
+// A key's acceptance is a fingerprint of the settings with which Redox first issued a
+// token for the key. It is stored once. It protects the key: somebody who may write the
+// settings can send requests to another server, which accepts another key. The engine
+// must not delete this key because of that.
 
 // Accept records that Redox issued a token for a request that was signed with k, with
 // settings of the fingerprint where. Only the first acceptance is stored.

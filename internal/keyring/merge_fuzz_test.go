@@ -2,12 +2,13 @@ package keyring
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 	"time"
 )
 
 // FuzzMerge merges a ring into any list. Nothing panics, a second merge changes
-// nothing, the keys of others stay, and the IDs that check shows are valid key IDs.
+// nothing, the keys of others stay, and the IDs of others that are stored are valid.
 func FuzzMerge(f *testing.F) {
 	f.Add([]byte(`[{"kid":"k","n":"AQ","e":"AQAB"},{"kid":7},null,"x"]`))
 	f.Add([]byte(`[{"kid":"gone","n":"AAE=","e":"AQAB"},{"kid":"mine","n":"other"}]`))
@@ -24,6 +25,15 @@ func FuzzMerge(f *testing.F) {
 		}
 		if len(merged) > len(list)+1 || !changed && len(merged) != len(list) {
 			t.Fatalf("%d keys became %d", len(list), len(merged))
+		}
+		for _, theirs := range list {
+			var k struct{ Kid any }
+			_ = json.Unmarshal(theirs, &k) // a list may hold anything
+			if k.Kid != "mine" && k.Kid != "gone" && !slices.ContainsFunc(merged, func(m json.RawMessage) bool {
+				return string(m) == string(theirs)
+			}) {
+				t.Fatalf("%s is not in the list any more", theirs)
+			}
 		}
 		if _, added, again, err := ring.Merge(merged); err != nil || again || len(added) != 0 {
 			t.Fatalf("merging again: added %v, %v", added, err)

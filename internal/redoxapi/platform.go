@@ -11,8 +11,8 @@ import (
 	"net/url"
 )
 
-// Platform is Redox's Platform API, used with a token of one user-level API key
-// (Redox: "OAuth API keys").
+// Platform is the part "OAuth API keys" of Redox's Platform API. Its requests carry a
+// token of one user-level API key.
 type Platform struct {
 	client *Client
 	base   string // without a trailing slash

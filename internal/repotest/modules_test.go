@@ -64,7 +64,8 @@ func TestModules(t *testing.T) {
 	}
 }
 
-// readBudget returns the text above the list of our modules, and the reason for each.
+// readBudget returns the text above the list of modules that we chose, and why we chose
+// each.
 func readBudget(text string) (head string, reasons map[string]string) {
 	head, list, _ := strings.Cut(text, "\n# ours\n")
 	reasons = map[string]string{}

@@ -180,8 +180,8 @@ func (c *Cache[T]) Keep(keys map[string]bool) {
 	maps.DeleteFunc(c.entries, func(key string, _ *entry[T]) bool { return !keys[key] })
 }
 
-// Drop deletes the token of key. A reader that waits for a token already still gets
-// it.
+// Drop deletes the token of key. Readers that already wait for a call still get its
+// token.
 func (c *Cache[T]) Drop(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
