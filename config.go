@@ -73,7 +73,8 @@ var settings = []setting{{
 	rule:   func(c *config) error { return unless(tokenURLs[c.Region] != "", "region must be us or ca") },
 }, {
 	name: "token_url", kind: framework.TypeString, stored: func(c *config) any { return &c.TokenURL },
-	help:   "Token URL, overriding region's. https, or http to a loopback address. The region's when absent or empty.",
+	help: "Token URL, overriding region's. https, or http to a loopback address. Its host must be Redox's own, or in " +
+		"hosts. The region's when absent or empty.",
 	answer: "Token URL in effect",
 	shown:  func(c *config) any { return c.tokenURL() },
 	rule:   func(c *config) error { return checkTokenURL(c.tokenURL()) },
@@ -103,7 +104,8 @@ var settings = []setting{{
 	stored: func(c *config) any { return &c.ClockLeeway }, most: 10, bounds: "0s to 10s",
 }, {
 	name: "request_timeout", kind: framework.TypeDurationSecond, initial: int64(10),
-	help:   "Time that a read may spend on Redox, all attempts together, 1s to 30s.",
+	help: "Time that a read may spend on Redox, all attempts together, 1s to 30s. One attempt may take " +
+		"request_timeout / (max_retries + 1), but at least 2s.",
 	answer: "Seconds a read may spend on Redox",
 	stored: func(c *config) any { return &c.RequestTimeout }, least: 1, most: 30, bounds: "1s to 30s",
 }, {
@@ -140,7 +142,8 @@ var settings = []setting{{
 	rule:   func(c *config) error { return checkRetireAfter(c.RetireAfter, c.AssertionTTL) },
 }, {
 	name: "rotation_period", kind: framework.TypeDurationSecond, initial: int64(0),
-	help:   "How long a key signs before the next one replaces it, such as 2160h. 0 when absent: only on request.",
+	help: "How long a key signs before the next one replaces it, such as 2160h, up to 87600h. 0 when absent: only on " +
+		"request.",
 	answer: "Seconds a key signs before it is replaced, 0: only on request",
 	stored: func(c *config) any { return &c.RotationPeriod },
 	rule:   func(c *config) error { return checkPeriod(c.RotationPeriod, c.PublishWindow, c.RetireAfter) },

@@ -38,6 +38,17 @@ type apiOperation struct {
 	Responses            map[string]content
 }
 
+// methods are the HTTP methods that a path may have, in the order of the page.
+var methods = []string{"get", "post", "patch", "delete"}
+
+// verb returns LIST for a GET that lists, else the HTTP method.
+func (o apiOperation) verb(method string) string {
+	if slices.ContainsFunc(o.Parameters, func(p parameter) bool { return p.Name == "list" }) {
+		return "LIST"
+	}
+	return strings.ToUpper(method)
+}
+
 type parameter struct {
 	Name, Description, In string
 	Required              bool
@@ -87,13 +98,17 @@ Written by ` + "`go test -run TestAPIDocument -update ./internal/repotest`" + ` 
 document, which Vault serves as well, with those of all mounts, at ` + "`sys/internal/specs/openapi`" + `. Do not
 edit it.
 
-The mount is at ` + "`redox/`" + ` here. Every request but of ` + "`jwks`" + ` needs a Vault token whose policy
-allows it: read for GET, update for POST, patch, delete, and list for LIST. Fields of a POST or PATCH are JSON, those of
-a DELETE stand in the query; a PATCH has the content type ` + "`application/merge-patch+json`" + `. Durations are
-seconds, or as ` + "`90s`, `15m`, `24h`" + `. Answers have their fields in ` + "`data`" + `; times in
-them are whole seconds. The errors are in [operations.md](operations.md).
+The mount is at ` + "`redox/`" + ` here. Every request needs a Vault token whose policy allows it, except those for
+` + "`jwks`" + `: read for GET, update for POST, patch, delete, and list for LIST. Fields of a POST or PATCH are JSON, and
+those of a DELETE stand in the query. A PATCH has the content type ` + "`application/merge-patch+json`" + `.
+Writes refuse unknown fields, and reads warn about them. Durations are seconds, or as ` + "`90s`, `15m`, `24h`" + `.
+Answers have their fields in ` + "`data`" + `, and times in them are whole seconds; Vault's CLI shows some as
+` + "`3m55s`" + `. The errors are in [operations.md](operations.md#9-troubleshooting).
 
-In the document that Vault serves, requests have no bodies, as it drops those of every external plugin
+A client's key ring holds at most eight keys, one of them pending. Tokens have no lease: ` + "`ttl`" + ` says when to
+read the next one.
+
+In the document that Vault serves, requests have no bodies, because it drops those of every external plugin
 (hashicorp/vault#30714). The answer to
 ` + "`GET /v1/redox/config?help=1`" + `, and of every other path with ` + "`?help=1`" + `, has them.
 `
@@ -104,16 +119,43 @@ func TestAPIDocument(t *testing.T) {
 	d := openAPI(t)
 	var text strings.Builder
 	text.WriteString(apiHead)
-	for _, path := range slices.Sorted(maps.Keys(d.Paths)) {
-		if strings.HasPrefix(path, "/clients/{client}/") {
-			continue // described together with the bare path
-		}
-		if bare := strings.TrimSuffix(path, "/"); bare == path || d.Paths[bare].Get == nil {
+	bare := slices.DeleteFunc(slices.Sorted(maps.Keys(d.Paths)), func(path string) bool {
+		return strings.HasPrefix(path, "/clients/{client}/") // described together with the bare path
+	})
+	d.index(&text, bare)
+	for _, path := range bare {
+		if name := strings.TrimSuffix(path, "/"); name == path || d.Paths[name].Get == nil {
 			d.introduce(&text, path)
 		}
 		d.describe(&text, path)
 	}
 	golden(t, "docs/api.md", text.String())
+}
+
+// index writes a table of the paths, with links to their headings.
+func (d document) index(text *strings.Builder, paths []string) {
+	var names []string
+	verbs := map[string][]string{}
+	for _, path := range paths {
+		name := strings.Trim(path, "/")
+		if verbs[name] == nil {
+			names = append(names, name)
+		}
+		for _, method := range methods {
+			if o := d.Paths[path].operations()[method]; o != nil {
+				verbs[name] = append(verbs[name], o.verb(method))
+			}
+		}
+	}
+	text.WriteString("\n| path | | |\n|---|---|---|\n")
+	for _, name := range names {
+		item, is := d.Paths["/"+name]
+		if !is {
+			item = d.Paths["/"+name+"/"]
+		}
+		anchor := strings.NewReplacer("/", "", "{", "", "}", "").Replace(name)
+		fmt.Fprintf(text, "| [`%s`](#%s) | %s | %s |\n", name, anchor, strings.Join(verbs[name], ", "), item.Description)
+	}
 }
 
 func (d document) introduce(text *strings.Builder, path string) {
@@ -131,20 +173,15 @@ func (d document) introduce(text *strings.Builder, path string) {
 
 func (d document) describe(text *strings.Builder, path string) {
 	item, shown := d.Paths[path], map[string]string{}
-	for _, method := range []string{"get", "post", "patch", "delete"} {
+	for _, method := range methods {
 		o := item.operations()[method]
 		if o == nil {
 			continue
 		}
-		verb := strings.ToUpper(method)
+		verb := o.verb(method)
 		fields := slices.Concat(item.Parameters, d.fields(o.RequestBody))
-		for _, p := range o.Parameters {
-			switch {
-			case p.Name == "list":
-				verb = "LIST"
-			case method == "delete":
-				fields = append(fields, p) // a field in the query; a GET has none
-			}
+		if method == "delete" {
+			fields = append(fields, o.Parameters...) // fields in the query; a GET has none
 		}
 		fmt.Fprintf(text, "\n**`%s /v1/redox%s`** %s Operation ID `%s`.\n", verb, path, o.Summary, o.OperationID)
 		table(text, shown, verb, "takes", fields)
