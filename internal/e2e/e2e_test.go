@@ -255,11 +255,11 @@ func captureCmd(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // readmeCmd writes a code block to the file <name>: the block of the README, or of
-// a file in docs, that begins with "# <name>": readme <name> [<file in docs>].
+// another page of the repository, that begins with "# <name>": readme <name> [<page>].
 func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
 	path := "README.md"
 	if len(args) > 1 {
-		path = "docs/" + args[1]
+		path = args[1]
 	}
 	raw, err := os.ReadFile(filepath.Join(repository, path))
 	ts.Check(err)

@@ -12,9 +12,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func readme(t *testing.T) string {
+// page returns the text of a file of the repository.
+func page(t *testing.T, path string) string {
 	t.Helper()
-	raw, err := os.ReadFile(filepath.Join(repository, "README.md"))
+	raw, err := os.ReadFile(filepath.Join(repository, path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +25,7 @@ func readme(t *testing.T) string {
 // documents returns the README, all files in docs, and the READMEs of the examples.
 func documents(t *testing.T) string {
 	t.Helper()
-	all := readme(t)
+	all := page(t, "README.md")
 	paths, err := filepath.Glob(filepath.Join(repository, "docs/*.md"))
 	if err != nil || len(paths) == 0 {
 		t.Fatal(paths, err)
@@ -65,12 +66,12 @@ func normal(text string) string {
 	return text
 }
 
-// The README's transcript is what scripts/demo prints. This test runs two demos at
-// the same time. They must not use the caller's settings for Vault.
+// The transcript in docs/demo.md is what scripts/demo prints. This test runs two demos
+// at the same time. They must not use the caller's settings for Vault.
 func TestDemo(t *testing.T) {
-	_, block, found := strings.Cut(readme(t), "<!-- demo -->\n```console\n")
+	_, block, found := strings.Cut(page(t, "docs/demo.md"), "<!-- demo -->\n```console\n")
 	if !found {
-		t.Fatal("the README has no transcript")
+		t.Fatal("docs/demo.md has no transcript")
 	}
 	want, _, _ := strings.Cut(block, "\n```")
 	for _, name := range []string{"one", "two"} {
@@ -90,7 +91,7 @@ func TestDemo(t *testing.T) {
 			_, got, _ := strings.Cut(string(out), "\n\n# Register")
 			got, _, _ = strings.Cut("# Register"+got, "\n\n# That was all")
 			if diff := cmp.Diff(normal(want), normal(got)); diff != "" {
-				t.Errorf("the README shows another transcript (-README +demo):\n%s", diff)
+				t.Errorf("docs/demo.md shows another transcript (-page +demo):\n%s", diff)
 			}
 		})
 	}

@@ -10,14 +10,13 @@ import (
 	"time"
 )
 
-// A script runs the README's commands for a sandbox in CI, as a CI job does. No
-// command runs before the sandbox listens, and no process or file is left afterwards.
-func TestReadmeSandbox(t *testing.T) {
-	_, text, _ := strings.Cut(readme(t), "## The sandbox, in your own CI")
-	_, text, _ = strings.Cut(text, "```sh\n")
+// A script runs the commands of docs/sandbox.md, as a CI job does. No command runs
+// before the sandbox listens, and no process or file is left afterwards.
+func TestSandboxPage(t *testing.T) {
+	_, text, _ := strings.Cut(page(t, "docs/sandbox.md"), "```sh\n")
 	script, _, found := strings.Cut(text, "```")
 	if !found {
-		t.Fatal("the README has no script")
+		t.Fatal("docs/sandbox.md has no script")
 	}
 	port, err := freePort()
 	if err != nil {
@@ -38,7 +37,7 @@ func TestReadmeSandbox(t *testing.T) {
 	).Replace(script)
 	before, after, found := strings.Cut(script, "# your tests here")
 	if !found {
-		t.Fatal("the README's script has no place for tests")
+		t.Fatal("its script has no place for tests")
 	}
 	script = before + "curl -sS -o /dev/null -w 'answers %{http_code}\\n' -d grant_type=none http://127.0.0.1:" + port +
 		"/v2/auth/token\n#" + after

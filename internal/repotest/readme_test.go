@@ -2,31 +2,57 @@ package repotest
 
 import (
 	"os"
-	"regexp"
 	"strings"
 	"testing"
 )
 
-// The README's tables have each path, and each field of config with its rule.
-func TestReadmeNamesEverything(t *testing.T) {
-	atRoot(t)
-	raw, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := newEngine(t)
-	capture := regexp.MustCompile(`\(\?P<(\w+)>\[\^/\]\+\)`)
-	for _, path := range paths(t, e) {
-		name := strings.TrimPrefix(strings.Trim(path.Pattern, "^$"), "(clients/(?P<client>[^/]+)/)?")
-		name = strings.TrimSuffix(capture.ReplaceAllString(name, "<$1>"), "/?")
-		name = strings.Replace(name, "clients/<client>", "clients/<name>", 1)
-		if !strings.Contains(string(raw), "\n| `"+name+"` | ") {
-			t.Errorf("no row for the path %s", name)
+// excerptOf returns the first part of an excerpt that text does not have behind the
+// parts before it. A line … in the excerpt stands for lines that were left out.
+func excerptOf(excerpt, text string) (missing string) {
+	for part := range strings.SplitSeq("\n"+excerpt, "\n…") {
+		_, rest, found := strings.Cut("\n"+text, part+"\n")
+		if !found {
+			return part
 		}
+		text = rest
 	}
-	for field := range e.Route("config").Fields {
-		if field != "client" && !strings.Contains(string(raw), "\n| `"+field+"` | ") {
-			t.Errorf("no row for the field %s of config", field)
+	return ""
+}
+
+// The commands and answers in the README stand in docs/demo.md, in the same order.
+// TestDemo in internal/e2e compares that page with what scripts/demo prints.
+func TestReadmeTranscript(t *testing.T) {
+	atRoot(t)
+	block := func(path string) string {
+		t.Helper()
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, block, found := strings.Cut(string(raw), "\n```console\n")
+		block, _, ended := strings.Cut(block, "\n```")
+		if !found || !ended {
+			t.Fatalf("%s has no transcript", path)
+		}
+		return block
+	}
+	excerpt := block("README.md")
+	if missing := excerptOf(excerpt, block("docs/demo.md")+"\n"); missing != "" {
+		t.Errorf("docs/demo.md does not have, at that place:%s", missing)
+	}
+	if commands := strings.Count("\n"+excerpt, "\n$ vault "); commands != 4 {
+		t.Errorf("%d commands were found", commands)
+	}
+}
+
+func TestExcerpt(t *testing.T) {
+	const text = "$ a\nb\nc\n$ d\ne\n"
+	for excerpt, want := range map[string]string{
+		"$ a\nb\n…\n$ d\n…": "", "$ a\n…\nc\n$ d\ne": "", "…\ne": "", "$ a\nb": "",
+		"$ a\nc": "\n$ a\nc", "$ d\n…\n$ a": "\n$ a", "$ a\n…\nd": "\nd", "a\nb": "\na\nb", "$ a\n…\nb\n…\nb": "\nb",
+	} {
+		if got := excerptOf(excerpt, text); got != want {
+			t.Errorf("%q: %q, want %q", excerpt, got, want)
 		}
 	}
 }
