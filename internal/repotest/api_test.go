@@ -99,8 +99,8 @@ document, which Vault serves as well, with those of all mounts, at ` + "`sys/int
 edit it.
 
 The mount is at ` + "`redox/`" + ` here. Every request needs a Vault token whose policy allows it, except those for
-` + "`jwks`" + `: read for GET, update for POST, patch, delete, and list for LIST. Fields of a POST or PATCH are JSON, and
-those of a DELETE stand in the query. A PATCH has the content type ` + "`application/merge-patch+json`" + `.
+` + "`jwks`" + `: read for GET, update for POST, patch, delete, and list for LIST. Fields of a POST or PATCH are JSON,
+those of a DELETE are in the query. A PATCH has the content type ` + "`application/merge-patch+json`" + `.
 Writes refuse unknown fields, and reads warn about them. Durations are seconds, or as ` + "`90s`, `15m`, `24h`" + `.
 Answers have their fields in ` + "`data`" + `, and times in them are whole seconds; Vault's CLI shows some as
 ` + "`3m55s`" + `. The errors are in [operations.md](operations.md#9-troubleshooting).
