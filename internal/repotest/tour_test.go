@@ -13,6 +13,9 @@ import (
 // An overlay gives the compiler the changed files; nothing in the repository changes.
 func TestTour(t *testing.T) {
 	atRoot(t)
+	if _, err := os.Stat("path_contact.go"); err == nil {
+		t.Skip("somebody is taking the tour here")
+	}
 	file := func(path string) string {
 		t.Helper()
 		raw, err := os.ReadFile(path)
