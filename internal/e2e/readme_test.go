@@ -51,7 +51,7 @@ var variable = []struct {
 }{
 	{regexp.MustCompile(`"n":"[^"]*"`), `"n":"…"`},
 	{regexp.MustCompile(`sandbox-[A-Z2-7]{52}`), "TOKEN"},
-	{regexp.MustCompile(`\b[A-Za-z0-9_-]{43}(\b|$)`), "KEY-ID"},
+	{regexp.MustCompile(`(?m)([ "])[A-Za-z0-9_-]{43}("|$)`), "${1}KEY-ID$2"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`), "TIME"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "HOST"},
 	{regexp.MustCompile(`(expires_in|rotation_period|ttl)( +)[0-9ms]+`), "$1$2LEFT"},
@@ -64,6 +64,14 @@ func normal(text string) string {
 		text = v.pattern.ReplaceAllString(text, v.with)
 	}
 	return text
+}
+
+// A key ID may begin and end with a hyphen.
+func TestNormal(t *testing.T) {
+	id := "-" + strings.Repeat("a", 41) + "-"
+	if got := normal("key_id  " + id + "\n\"kid\":\"" + id + "\""); got != "key_id  KEY-ID\n\"kid\":\"KEY-ID\"" {
+		t.Error(got)
+	}
 }
 
 // The transcript in docs/demo.md is what scripts/demo prints. This test runs two demos
