@@ -81,10 +81,10 @@ func (e *engine) showCounts(s *samples, overviews map[string]overview) {
 	each(retiring, "counter", "Tokens that were requested with a retiring key, because not all of Redox knew the active "+
 		"key yet.",
 		func(client string, c counts) { s.add(retiring, float64(c.retiring), "client", client) })
-	const tokenAt = "redox_last_token_timestamp_seconds"
-	each(tokenAt, "gauge", "When Redox last issued a token, also for check or a proof.", func(client string, c counts) {
+	const issuedAt = "redox_last_token_timestamp_seconds"
+	each(issuedAt, "gauge", "When Redox last issued a token, also for check or a proof.", func(client string, c counts) {
 		if !c.tokenAt.IsZero() {
-			s.add(tokenAt, unix(c.tokenAt), "client", client)
+			s.add(issuedAt, unix(c.tokenAt), "client", client)
 		}
 	})
 	const skew = "redox_clock_skew_seconds"

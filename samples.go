@@ -26,14 +26,17 @@ func (s *samples) add(name string, value float64, labels ...string) {
 	s.text = append(s.text, s.header...)
 	s.header = ""
 	s.text = append(s.text, name...)
-	between := byte('{')
-	for i := 0; i < len(labels); i += 2 {
-		s.text = append(s.text, between)
-		s.text = append(s.text, labels[i]...)
-		s.text = append(s.text, '=', '"')
-		s.text = append(s.text, inLabel.Replace(labels[i+1])...)
+	before := byte('{')
+	for i, label := range labels {
+		if i%2 == 0 {
+			s.text = append(s.text, before)
+			s.text = append(s.text, label...)
+			s.text = append(s.text, '=', '"')
+			before = ','
+			continue
+		}
+		s.text = append(s.text, inLabel.Replace(label)...)
 		s.text = append(s.text, '"')
-		between = ','
 	}
 	if len(labels) > 0 {
 		s.text = append(s.text, '}')
