@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -75,6 +76,10 @@ func neighbourCmd(ts *testscript.TestScript, _ bool, args []string) {
 	_, _ = fmt.Fprintln(ts.Stdout())
 }
 
+// ofVault is the answer when Vault itself fails, such as when its audit log takes too
+// long on a busy machine. The engine's own internal error says more.
+const ofVault = `{"errors":["internal error"]}`
+
 // readMany reads a token n times, in four loops, and says how long that took.
 func (w *world) readMany(ts *testscript.TestScript, n int, path string) string {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
@@ -88,6 +93,9 @@ func (w *world) readMany(ts *testscript.TestScript, n int, path string) string {
 			for range n / 4 {
 				start := time.Now()
 				status, answer, err := w.ask(context.Background(), client, w.vault.addr, http.MethodGet, path+"/token", "")
+				if string(bytes.TrimSpace(answer)) == ofVault { // as Vault's library does
+					status, answer, err = w.ask(context.Background(), client, w.vault.addr, http.MethodGet, path+"/token", "")
+				}
 				mu.Lock()
 				took = append(took, time.Since(start))
 				if status != http.StatusOK {
