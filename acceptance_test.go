@@ -53,8 +53,8 @@ func TestFirstKeyIsTried(t *testing.T) {
 	}
 }
 
-// A read of token and a check that succeed let the worker store that Redox accepted
-// the key, without a request of its own. A write with force does not.
+// If a read of token or a check succeeds, the worker stores that Redox accepted the key,
+// and sends no request itself. An activation with force is not enough.
 func TestAcceptanceFromRequests(t *testing.T) {
 	for _, path := range []string{"token", "check"} {
 		m := newMount(t)

@@ -35,7 +35,7 @@ type client struct {
 	worker                 bool   // the request is of that client's worker
 }
 
-// issued is an access token and what it was issued for.
+// issued is an access token, with the client ID and the key that it was requested with.
 type issued struct {
 	*redoxapi.Token
 	clientID string

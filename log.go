@@ -36,8 +36,8 @@ type mountLog struct {
 	clients map[string]*clientFailures
 }
 
-// clientFailures bounds the lines of failed requests of one client to a share of the
-// mount's, so that the lines of others are seen.
+// clientFailures limits the log lines about failed requests of one client to a part of
+// those that the mount may write, so that other clients' lines are seen.
 type clientFailures struct {
 	lines   *rate.Limiter
 	skipped int64 // requests without a line since the last one with

@@ -157,10 +157,9 @@ func (t *issued) response(left, ttl int64) *logical.Response {
 	return resp
 }
 
-// comeBack returns after how many seconds a reader should fetch the next token. That
-// is before the end of the token by a fifth of its remaining life, at most a minute,
-// and by up to a thirtieth more, chosen at random, so that readers that started
-// together do not stay together.
+// comeBack returns after how many seconds a reader should fetch the next token: left less
+// a fifth of it (at most a minute), less a random part of up to a thirtieth. The random
+// part spreads readers that started together.
 func comeBack(left int64) int64 {
 	ttl := left - min(60, left/5)
 	if spread := left / 30; spread > 0 {

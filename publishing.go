@@ -127,8 +127,8 @@ func (e *engine) updateList(
 		return nil, nil, err
 	}
 	if found.JWKSURL != "" {
-		return nil, nil, invalid("somebody has given this API key a JWKS URL, and then Redox ignores all other keys: " +
-			"remove it in the dashboard, or platform_client here")
+		return nil, nil, invalid("somebody gave this API key a JWKS URL, so Redox ignores all other keys: remove the " +
+			"URL in the dashboard, or platform_client from config")
 	}
 	merged, added, changed, err := s.Ring.Merge(found.Keys)
 	if err != nil || !changed {

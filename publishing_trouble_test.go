@@ -92,7 +92,7 @@ var publishTroubles = map[string]struct {
 			m.t.Cleanup(server.Close)
 			m.sandbox.RegisterURL(clientID, server.URL)
 		},
-		"somebody has given this API key a JWKS URL",
+		"somebody gave this API key a JWKS URL",
 		func(m *mount) { m.sandbox.RegisterURL(clientID, "") }, 0,
 	},
 	"the Platform API is down": {

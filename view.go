@@ -15,8 +15,7 @@ import (
 // reaches storage later.
 const rereadAfter = 10 * time.Second
 
-// view is a client as it was stored. It is read concurrently, so it must not be
-// changed.
+// view is a client as it was stored. Goroutines share it: only private changes, under mu.
 type view struct {
 	config      *config // nil when there is none
 	ring        *keyring.Ring

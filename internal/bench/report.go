@@ -33,7 +33,7 @@ func (p *printer) row(name string, r *result) {
 		per(r.vaultCPU), per(r.pluginCPU), r.failed)
 }
 
-// compare measures each target with 1, 16 and 64 readers.
+// compare measures the targets that it lists with 1, 16 and 64 readers.
 func (s *testbed) compare(p *printer, slice time.Duration) error {
 	p.line("\n## Side by side\n\n| | readers " + columns)
 	targets := s.targets()

@@ -78,8 +78,8 @@ func consulTemplateCmd(ts *testscript.TestScript, _ bool, args []string) {
 		"-vault-addr=http://"+w.forwarder.addr))
 }
 
-// watch starts cmd in the directory name, and reads the file that it renders until
-// the script ends.
+// watch starts cmd in the directory called name. Until the script ends, it reads the
+// file that cmd renders.
 func (w *world) watch(ts *testscript.TestScript, name string, cmd *exec.Cmd) {
 	dir := ts.MkAbs(name)
 	var said bytes.Buffer

@@ -238,7 +238,7 @@ func everyNodeCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// standbysCmd restarts each standby: standbys restart.
+// standbysCmd restarts each standby. Usage: standbys restart.
 func standbysCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	active, err := w.leader()

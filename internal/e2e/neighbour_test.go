@@ -19,9 +19,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// neighbourCmd reads a token n times, in four loops, first alone and then beside a
-// tenant who does his worst with a client of his own, and fails unless every read
-// succeeds: neighbour <n> <path of the client> <path of the tenant's> <his token>.
+// neighbourCmd reads a token n times in four loops, then n times again while a tenant does
+// all he can with a client of his own. It fails if a read fails. Usage: neighbour <n> <path
+// of the client> <path of the tenant's> <his token>.
 func neighbourCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	n, err := strconv.Atoi(args[0])

@@ -50,9 +50,9 @@ func (r *Ring) NewestAccepted(where string) *Key {
 }
 
 // unaccepted returns the active key if the engine must find out whether Redox accepts
-// it, else nil. It must find out for a ring's first key, whose Proofs have a time
-// from the start. It must also if another key depends on the answer: before a
-// rotation, and while a key is retiring.
+// it, else nil. It must for a ring's first key, whose Proofs.NextAt Add has set. It must
+// also if another key depends on the answer: if keys rotate automatically, and while a
+// key is retiring.
 func (r *Ring) unaccepted(p Policy) *Key {
 	k := r.Active()
 	if k == nil || k.Accepted != "" {

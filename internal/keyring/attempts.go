@@ -36,8 +36,8 @@ func (a *Attempts) note(reason string, now time.Time, wait time.Duration) {
 	a.LastAt, a.Failure, a.NextAt = now.UTC(), reason, now.UTC().Add(wait)
 }
 
-// settle limits times that a clock ahead of time has stored: LastAt to now, and
-// NextAt to retryLast after now. It reports whether it changed a.
+// settle corrects times that a clock ahead of time has stored. LastAt becomes at most
+// now, and NextAt at most now plus retryLast. It reports whether it changed a.
 func (a *Attempts) settle(now time.Time) (changed bool) {
 	if a.LastAt.After(now) {
 		a.LastAt, changed = now, true

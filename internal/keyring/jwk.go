@@ -119,8 +119,8 @@ func (j jwk) checkOperations() error {
 
 var briefly = regexp.MustCompile(`^[A-Za-z0-9+_. -]{1,16}$`)
 
-// brief returns value, of alg, use or kty, if it is short enough to be shown, else
-// otherwise.
+// brief returns value (an alg, use or kty), or otherwise if value is long or has unusual
+// characters.
 func brief(value, otherwise string) string {
 	if briefly.MatchString(value) {
 		return value

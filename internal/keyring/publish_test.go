@@ -159,7 +159,8 @@ func TestListedEndsRefusals(t *testing.T) {
 	}
 }
 
-// If the list or the rights change, earlier proofs and publications no longer count.
+// If another list of keys is updated, or with other rights, earlier proofs and
+// publications no longer count.
 func TestAim(t *testing.T) {
 	r := published()
 	r.Publication.Proved, r.Get("p").PublishedAt = true, noon

@@ -131,7 +131,8 @@ func withoutControls(text string) string {
 	}, strings.ToValidUTF8(text, "?"))
 }
 
-// quotableURL returns text if it is a link to Redox's documentation, else "".
+// quotableURL returns text if it is a plain link to redoxengine.com or a subdomain, else
+// "".
 func quotableURL(text string) string {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(text) > 200 {

@@ -263,7 +263,7 @@ func issue(t *testing.T, chain ...x509.Certificate) (sent tls.Certificate, caPEM
 	return sent, caPEM
 }
 
-// The environment names a proxy that is not used.
+// proxyTrouble says why the environment's proxy is not used, if that is so.
 func TestProxyTrouble(t *testing.T) {
 	const none = ""
 	const inEnv, noEffect = " in the environment of the Vault server ", "does not apply to https: set HTTPS_PROXY"

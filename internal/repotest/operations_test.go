@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// literals calls see with each string in a Go file, and with the name of the function
-// or field that it is passed to.
+// literals calls see with each string in a Go file: once with an empty to, and again with
+// each field and plain function that it is an argument of.
 func literals(t *testing.T, path string, see func(to, text string)) {
 	t.Helper()
 	parsed, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
