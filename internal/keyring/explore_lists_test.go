@@ -1,0 +1,155 @@
+package keyring
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+)
+
+// listing is one list that Redox may have of a ring, and what Merge is to make of it.
+type listing struct {
+	list, merged []json.RawMessage
+	added        []ID
+	foreign      []ID     // the keys of others
+	unwanted     []Public // the deleted keys in it
+	conflict     bool     // another key has the ID of one of the ring
+}
+
+// add notes that the list has that key. It stays in the list unless it was deleted.
+func (l *listing) add(p Public, stays bool) {
+	l.list = append(l.list, raw(p))
+	if stays {
+		l.merged = append(l.merged, raw(p))
+	}
+}
+
+// listings returns the lists that Redox may have of the ring: of each of its keys the
+// key itself, none, or another key with that ID; each deleted key or not; and keys of
+// others before and after those.
+func listings(r *Ring) (all []*listing) {
+	odd := json.RawMessage(`{"kid":7}`)
+	choices := 1
+	for range r.Keys {
+		choices *= 3
+	}
+	for range r.Gone {
+		choices *= 2
+	}
+	for choice := range choices {
+		l := &listing{list: []json.RawMessage{odd}, merged: []json.RawMessage{odd}}
+		for _, k := range r.Keys {
+			switch choice % 3 {
+			case 0:
+				l.added = append(l.added, k.ID)
+			case 1:
+				l.add(Public{k.ID, k.N + "=", k.E}, true) // padded, and yet the same
+			case 2:
+				l.add(Public{k.ID, "another", k.E}, true)
+				l.conflict, l.foreign = true, append(l.foreign, k.ID)
+			}
+			choice /= 3
+		}
+		for _, gone := range r.Gone {
+			if choice%2 == 1 {
+				l.add(gone, false)
+				l.unwanted = append(l.unwanted, gone)
+			}
+			choice /= 2
+		}
+		l.add(foreign, true)
+		l.foreign = append(l.foreign, foreign.ID)
+		for _, id := range l.added {
+			k := r.Get(id)
+			text, err := json.Marshal(k.JWK())
+			if err != nil {
+				panic(err)
+			}
+			l.merged = append(l.merged, text)
+		}
+		all = append(all, l)
+	}
+	return all
+}
+
+// TestExploreLists merges rings of up to three keys and two deleted keys, also such as
+// have the ID of a key of the ring, into each list that Redox may have. Only deleted keys
+// leave the list, and what the ring then says of the list is so.
+func TestExploreLists(t *testing.T) {
+	tried := 0
+	for keys := range 4 {
+		for gone := range 16 {
+			for _, l := range listings(listedRing(keys, gone)) {
+				tried++
+				checkListing(t, keys, gone, l)
+			}
+		}
+	}
+	t.Logf("%d lists", tried)
+}
+
+// listedRing returns a ring with that many keys, the last of which is pending. Of the
+// bits of gone, two say which deleted keys there are, and two whether these have the ID
+// of a key of the ring.
+func listedRing(keys, gone int) *Ring {
+	r := &Ring{Publication: &Publication{To: here}}
+	for i := range keys {
+		k := &Key{ID: ID(names[i]), State: Retiring, N: moduli[i], E: "AQAB"}
+		switch {
+		case i == 0:
+			k.State = Active
+		case i == keys-1:
+			k.State, k.PublishedAt = Pending, start.Add(-tick)
+		}
+		r.Keys = append(r.Keys, k)
+	}
+	for i := range 2 {
+		if gone>>i&1 == 0 {
+			continue
+		}
+		p := deleted[i]
+		if gone>>(2+i)&1 == 1 && i < keys {
+			p.ID = r.Keys[i].ID
+		}
+		r.Gone = append(r.Gone, p)
+	}
+	return r
+}
+
+func checkListing(t *testing.T, keys, gone int, l *listing) {
+	t.Helper()
+	r := listedRing(keys, gone)
+	merged, added, changed, err := r.Merge(l.list)
+	switch {
+	case !sameRing(r, listedRing(keys, gone)):
+		t.Fatalf("merging into %s changes the ring", l.list)
+	case l.conflict != (err != nil):
+		t.Fatalf("merging into %s: %v", l.list, err)
+	case err == nil && (fmt.Sprintf("%s", merged) != fmt.Sprintf("%s", l.merged) || !slices.Equal(added, l.added) ||
+		changed != (len(l.added)+len(l.unwanted) > 0)):
+		t.Fatalf("%s becomes %s, changed %v, added %v", l.list, merged, changed, added)
+	}
+	r.Listed(l.list, start)
+	p := r.Publication
+	if !slices.Equal(p.Foreign, l.foreign) || !slices.Equal(r.Gone, l.unwanted) {
+		t.Fatalf("%s has keys of others %v and deleted keys %v", l.list, p.Foreign, r.Gone)
+	}
+	complete := len(l.added) == 0 && !l.conflict && len(l.unwanted) == 0
+	if complete != (p.Failure == "") || complete != p.ReadAt.Equal(start) || p.LastAt != start {
+		t.Fatalf("of %s it says: %+v", l.list, p)
+	}
+	if k := r.Pending(); k != nil {
+		there := !slices.Contains(l.added, k.ID) && !slices.Contains(l.foreign, k.ID)
+		if there == k.PublishedAt.IsZero() || there && k.PublishedAt.Equal(start) {
+			t.Fatalf("in %s the pending key counts as published since %v", l.list, k.PublishedAt)
+		}
+	}
+	if err == nil {
+		r.Sent(added)
+		r.Listed(merged, start)
+		if p.Failure != "" || len(r.Gone) > 0 || len(added) > 0 && r.Pending() != nil && slices.Contains(added, r.Pending().ID) &&
+			!r.Pending().PublishedAt.Equal(start) {
+			t.Fatalf("of %s it says: %+v", merged, p)
+		}
+	}
+}

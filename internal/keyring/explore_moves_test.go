@@ -1,0 +1,363 @@
+package keyring
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// kind is what happens in a move.
+type kind int
+
+const (
+	add        kind = iota // somebody generates or imports a key
+	addBack                // somebody imports a deleted key again
+	addInPlace             // somebody imports another key under the ID of a deleted one
+	activate               // somebody activates a key, which was proved
+	force                  // the same without a proof
+	remove                 // somebody deletes a key
+	removeForced
+	rotate     // somebody asks for a rotation
+	publishing // the config changes: how the keys are published
+	settings   // how often keys rotate
+	lead       // where token requests and updates of the list go
+	accepted   // a read got a token with a key, and the worker notes it
+	look       // the worker looks, and stops before its step
+	recheck    // the same, after Redox did not know a key
+	retry      // the same, after a write of the config
+	step       // the worker looks, and does the next step
+	pass       // one tick of time passes
+	moment     // ten seconds have passed since the last read of the list
+	clockBack  // the clock was ahead by more than all stored times, and is set right
+	kinds      // number of kinds
+)
+
+var kindNames = [kinds]string{"add", "import a deleted key", "activate",
+	"activate with force", "delete", "delete with force", "rotate", "publishing", "settings", "config leads elsewhere",
+	"accepted", "look", "recheck", "retry", "step", "time passes", "ten seconds pass", "the clock goes back"}
+
+// move is one thing that can happen.
+type move struct {
+	kind kind
+	key  int // which key of the ring, or which way to publish
+	how  int // the outcome of a step, or where a key was accepted
+}
+
+func (m move) String() string {
+	switch m.kind {
+	case activate, force, remove, removeForced, accepted:
+		return fmt.Sprint(kindNames[m.kind], " ", m.key, " ", m.how)
+	case publishing:
+		return fmt.Sprint("publishing becomes ", ways[m.key])
+	case step:
+		return fmt.Sprintf("step with outcome %d (if it publishes: %+v)", m.how, replies[m.how])
+	}
+	return kindNames[m.kind]
+}
+
+// The outcomes of a token request.
+const (
+	accepts = iota
+	refuses
+	silent
+	outcomes
+)
+
+// reply is what Redox does when the engine publishes.
+type reply struct {
+	end int // what becomes of the update
+
+	// The list as the engine reads it first.
+	pending, first bool // it has the pending key, and the ring's first key and all others
+	gone           int  // it has none of the deleted keys, the first one, or all
+}
+
+// What becomes of an update.
+const (
+	stored        = iota
+	lost          // Redox took it and lists what it listed before
+	readRefused   // the list cannot be read, or has another key with the ID of one of ours
+	readSilent    // no answer to the read
+	updateRefused // the list was read, and the update refused
+	updateSilent
+)
+
+const (
+	noGone = iota
+	firstGone
+	allGone
+)
+
+// replies are the lists that differ in what concerns the ring. TestExploreLists tries
+// all others.
+var replies = []reply{
+	{stored, true, true, allGone}, // what the engine believes, unless the pending key is not published
+	{stored, false, true, allGone},
+	{lost, true, true, firstGone},
+	{lost, true, true, allGone},
+	{lost, true, false, noGone},
+	{lost, true, false, allGone},
+	{lost, false, true, noGone},
+	{lost, false, true, allGone},
+	{end: readRefused},
+	{end: readSilent},
+	{updateRefused, false, true, noGone},
+	{updateSilent, false, true, noGone},
+}
+
+// applies reports whether the reply differs, for this ring, from the others.
+func (y reply) applies(r *Ring) bool {
+	if y.end == readRefused || y.end == readSilent {
+		return true
+	}
+	if !y.pending && r.Pending() == nil || y.gone == firstGone && len(r.Gone) < 2 {
+		return false
+	}
+	return y.gone == noGone || len(r.Gone) > 0 || y.end == stored
+}
+
+// list returns the list that the engine reads.
+func (y reply) list(r *Ring) []json.RawMessage {
+	list := []json.RawMessage{raw(foreign)}
+	for i, k := range r.Keys {
+		if (k.State == Pending && y.pending) || (k.State != Pending && (i > 0 || y.first)) {
+			list = append(list, raw(k.public()))
+		}
+	}
+	for i, gone := range r.Gone {
+		if y.gone == allGone || y.gone == firstGone && i == 0 {
+			list = append(list, raw(gone))
+		}
+	}
+	return list
+}
+
+var foreign = Public{ID: "x", N: "n-x", E: "AQAB"}
+
+// event is a move that was made.
+type event struct {
+	move
+	step      Step
+	err       error  // of a person's request
+	applies   bool   // false if the move cannot be made here
+	added     ID     // the key that the ring has now
+	first     bool   // it is the ring's first
+	removed   ID     // the key that the ring no longer has
+	activated ID     // the key that signs now
+	rotating  ID     // the key that a rotation goes to
+	proved    ID     // the key with which a token request was made
+	outcome   int    // of that request
+	accepted  ID     // the key that Redox accepted
+	where     string // with these settings
+	published *reply
+	listed    []json.RawMessage // what Redox lists at the end
+	sent      []ID              // what was missing at first
+	bad       string            // what was wrong on the way
+}
+
+// make makes a move in the world w, which is at least settled if the move is a step.
+func (w *world) make(m move) (e event) {
+	e.move, e.applies = m, true
+	r := &w.ring
+	if len(r.Keys) == 0 && m.kind != add && m.kind != publishing && m.kind != settings && m.kind != lead {
+		e.applies = false
+		return e
+	}
+	switch m.kind {
+	case add:
+		w.add(w.newKey(), &e)
+	case addBack:
+		if e.applies = len(r.Gone) > 0; e.applies {
+			k := w.newKey()
+			k.ID, k.N = r.Gone[0].ID, r.Gone[0].N
+			w.add(k, &e)
+		}
+	case activate, force, remove, removeForced, accepted:
+		if e.applies = m.key < len(r.Keys); e.applies {
+			w.touch(m, &e)
+		}
+	case rotate:
+		w.rotate(&e)
+	case publishing:
+		e.applies = w.way != m.key
+		w.way = m.key
+	case settings:
+		w.settings = (w.settings + 1) % len(explored)
+	case lead:
+		w.where = other(w.where)
+	case look:
+	case recheck:
+		if e.applies = r.Publication != nil; e.applies {
+			r.Recheck(w.now)
+		}
+	case retry:
+		if e.applies = r.Publication != nil; e.applies {
+			r.Retry()
+		}
+	case step:
+		w.step(m.how, &e)
+	case pass:
+		w.now = w.now.Add(tick)
+	case moment:
+		p := r.Publication
+		if e.applies = p != nil && w.pause(&p.Attempts) == 2; e.applies {
+			p.LastAt = p.LastAt.Add(-recheckAgain)
+		}
+	case clockBack:
+		w.now = w.now.Add(-1000 * tick)
+		w.settle()
+	}
+	if len(r.Keys) == 0 {
+		w.ring = Ring{} // the engine deletes the stored entry
+	}
+	return e
+}
+
+func (w *world) add(k *Key, e *event) {
+	e.first = len(w.ring.Keys) == 0
+	var isNew bool
+	if _, isNew, e.err = w.ring.Add(k, w.now); e.err != nil {
+		return
+	}
+	if !isNew {
+		e.bad = "the ring has the new key already"
+	}
+	if e.added = k.ID; e.first {
+		e.activated = k.ID
+	}
+}
+
+// touch does what a person does with one key.
+func (w *world) touch(m move, e *event) {
+	k := w.ring.Keys[m.key]
+	switch m.kind {
+	case activate, force:
+		was := k.State
+		if m.kind == activate && was != Active {
+			e.accepted, e.where = k.ID, w.where
+			k.Accept(w.where)
+		}
+		if e.err = w.ring.Activate(k.ID, w.now); e.err == nil && was != Active {
+			e.activated = k.ID
+		}
+	case remove, removeForced:
+		if e.applies = m.kind == remove || k.State == Active; !e.applies {
+			return // force makes no difference
+		}
+		if e.err = w.ring.Remove(k.ID, m.kind == removeForced); e.err == nil {
+			e.removed = k.ID
+		}
+	case accepted:
+		if e.applies = k.State != Pending; e.applies {
+			e.accepted, e.where = k.ID, w.where
+			if m.how == 1 {
+				e.where = other(w.where)
+			}
+			k.Accept(e.where)
+		}
+	}
+}
+
+// rotate does what keys/rotate does.
+func (w *world) rotate(e *event) {
+	if w.ring.Pending() == nil {
+		if w.add(w.newKey(), e); e.err != nil {
+			return
+		}
+	}
+	k, err := w.ring.Rotate()
+	if e.err = err; err == nil {
+		e.rotating = k.ID
+		w.ring.Settle(w.policy(), w.now)
+	}
+}
+
+// step does the next step. Its outcome is how.
+func (w *world) step(how int, e *event) {
+	r := &w.ring
+	e.step = r.Next(w.policy(), w.now)
+	switch e.step.Action {
+	case Wait:
+		e.applies = false
+		return
+	case Add:
+		if e.applies = how == 0; !e.applies {
+			return
+		}
+		w.add(w.newKey(), e)
+		if k, err := r.Rotate(); e.err == nil && err == nil {
+			e.rotating = k.ID
+		} else {
+			e.bad = fmt.Sprint("the rotation does not begin: ", e.err, err)
+		}
+	case Drop:
+		if e.applies = how == 0; !e.applies {
+			return
+		}
+		r.Drop(e.step.Key.ID)
+		e.removed = e.step.Key.ID
+	case Prove, Accept:
+		if e.applies = how < outcomes; !e.applies {
+			return
+		}
+		w.prove(how, e)
+	case Publish:
+		if e.applies = replies[how].applies(r); !e.applies {
+			return
+		}
+		w.publish(&replies[how], e)
+	}
+	r.Settle(w.policy(), w.now)
+}
+
+func (w *world) prove(how int, e *event) {
+	k := w.ring.Get(e.step.Key.ID)
+	e.proved, e.outcome = k.ID, how
+	switch how {
+	case refuses:
+		k.Proofs.Refused("no", w.now)
+	case silent:
+		k.Proofs.Unanswered("silence", w.now)
+	case accepts:
+		e.accepted, e.where = k.ID, w.where
+		if k.State != Active {
+			e.activated = k.ID
+		}
+		k.Accept(w.where)
+		if err := w.ring.Activate(k.ID, w.now); err != nil {
+			e.bad = err.Error()
+		}
+	}
+}
+
+func (w *world) publish(y *reply, e *event) {
+	r := &w.ring
+	e.published = y
+	switch y.end {
+	case readRefused:
+		r.Publication.Refused("no", w.now)
+		return
+	case readSilent:
+		r.Publication.Unanswered("silence", w.now)
+		return
+	}
+	list := y.list(r)
+	merged, added, changed, err := r.Merge(list)
+	if err != nil {
+		e.bad = err.Error()
+		return
+	}
+	e.sent = added
+	r.Sent(added)
+	switch {
+	case y.end == updateRefused && changed:
+		r.Publication.Refused("no", w.now)
+		return
+	case y.end == updateSilent && changed:
+		r.Publication.Unanswered("silence", w.now)
+		return
+	case y.end == stored && changed:
+		list = merged
+	}
+	e.listed = list
+	r.Listed(list, w.now)
+}

@@ -1,0 +1,370 @@
+package keyring
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var (
+	exploreKeys     = flag.Int("explore.keys", 3, "TestExplore: the most keys of a ring")
+	exploreGone     = flag.Int("explore.gone", 2, "TestExplore: deleted keys from which on a further one makes no difference")
+	exploreRefusals = flag.Int("explore.refusals", 1, "TestExplore: refusals from which on a further one makes no difference")
+)
+
+// exploration is a search, breadth first, through all worlds.
+type exploration struct {
+	limits
+	moves  []move
+	states []code
+	from   []int32 // the state from which a state was first reached
+	by     []move  // by this move
+	seen   map[code]int32
+	made   int // moves made
+}
+
+func newExploration(l limits) *exploration {
+	e := &exploration{limits: l, seen: map[code]int32{}}
+	for kind := range kinds {
+		switch kind {
+		case activate, force, remove, removeForced:
+			for i := range l.keys {
+				e.moves = append(e.moves, move{kind: kind, key: i})
+			}
+		case accepted:
+			for i := range 2 * l.keys {
+				e.moves = append(e.moves, move{kind: kind, key: i / 2, how: i % 2})
+			}
+		case publishing:
+			for i := range ways {
+				e.moves = append(e.moves, move{kind: kind, key: i})
+			}
+		case step:
+			for i := range replies {
+				e.moves = append(e.moves, move{kind: kind, how: i})
+			}
+		default:
+			e.moves = append(e.moves, move{kind: kind})
+		}
+	}
+	return e
+}
+
+// isLook reports whether the worker looks at the ring before the move.
+func (m move) isLook() bool {
+	return m.kind == look || m.kind == recheck || m.kind == retry || m.kind == step
+}
+
+// reached is a state that a move reached.
+type reached struct {
+	code code
+	from int32
+	by   move
+}
+
+// explorer makes all moves of some states. It owns its worlds.
+type explorer struct {
+	e                            *exploration
+	before, settled, after, want world
+	found                        []reached
+	made                         int
+	broken                       string // the rule that was broken, empty for none
+	at                           int32  // by a move from this state
+	by                           move
+}
+
+// expand makes all moves from the state with that index.
+func (x *explorer) expand(index int32) {
+	x.at, x.by = index, move{kind: look}
+	x.before.decode(x.e.states[index])
+	if x.before.ring.Publication != nil {
+		x.before.ring.Publication.Proved = true // to see that it is forgotten when the list becomes another
+	}
+	if x.broken = x.looks(); x.broken != "" {
+		return
+	}
+	var next Step
+	if len(x.before.ring.Keys) > 0 {
+		next = x.settled.ring.Next(x.settled.policy(), x.settled.now)
+		if !sameRing(&x.settled.ring, &x.want.ring) {
+			x.broken = "asking for the next step changes the ring"
+		} else if x.broken = x.settled.wrongStep(next); x.broken == "" {
+			x.broken = x.settled.wrongReport()
+		}
+		if x.broken != "" {
+			return
+		}
+	}
+	for _, m := range x.e.moves {
+		if m.kind == step && (next.Action == "" || next.Action == Wait) {
+			continue
+		}
+		x.by = m
+		if x.broken = x.make(m, next); x.broken != "" {
+			return
+		}
+	}
+}
+
+// looks has the worker look at the ring, and says what was wrong with that.
+func (x *explorer) looks() string {
+	x.before.copyTo(&x.settled)
+	x.before.copyTo(&x.want)
+	changed := x.settled.settle()
+	x.want.expectSettled()
+	switch {
+	case !sameRing(&x.settled.ring, &x.want.ring):
+		return fmt.Sprintf("a look makes it %s, expected %s", &x.settled, &x.want)
+	case changed == sameRing(&x.before.ring, &x.settled.ring):
+		return fmt.Sprint("a look says that it changed the ring: ", changed)
+	case x.settled.settle():
+		return "the second look changes the ring again"
+	}
+	return ""
+}
+
+// make makes one move, and says which rule it broke. next is the next step.
+func (x *explorer) make(m move, next Step) string {
+	base := &x.before
+	if m.isLook() {
+		base = &x.settled
+	}
+	base.copyTo(&x.after)
+	event := x.after.make(m)
+	if !event.applies {
+		return ""
+	}
+	x.made++
+	base.copyTo(&x.want)
+	if refused := base.refusal(m); refused != (event.err != nil) {
+		return fmt.Sprint("refused: ", event.err)
+	}
+	x.want.expect(&event)
+	if event.bad != "" {
+		return event.bad
+	}
+	if text := x.after.differs(&x.want); text != "" {
+		return fmt.Sprintf("the ring becomes %s, %s", &x.after, text)
+	}
+	if text := x.after.wellFormed(); text != "" {
+		return text
+	}
+	if len(x.after.ring.Keys) > x.e.keys {
+		return ""
+	}
+	c := x.after.encode(x.e.limits)
+	if _, known := x.e.seen[c]; !known {
+		x.found = append(x.found, reached{c, x.at, m})
+	}
+	if next.Action == "" || next.Action == Wait || len(x.after.ring.Keys) == 0 {
+		return ""
+	}
+	switch {
+	case m.kind == step && event.step.Same(x.after.ring.Next(x.after.policy(), x.after.now)):
+		return fmt.Sprintf("step %s comes again after it was done", event.step.Action)
+	case m.kind < look: // a person made it while the step was under way
+		x.after.settle()
+		return x.settled.wrongSame(next, &x.after)
+	}
+	return ""
+}
+
+// run explores all states. It says which rule was broken, and how.
+func (e *exploration) run() error {
+	empty := newWorld().encode(e.limits)
+	e.states, e.from, e.by = []code{empty}, []int32{-1}, []move{{}}
+	e.seen[empty] = 0
+	workers := make([]*explorer, runtime.GOMAXPROCS(0))
+	for i := range workers {
+		workers[i] = &explorer{e: e}
+	}
+	const batch = 4096
+	for done := 0; done < len(e.states); {
+		until := min(done+batch*len(workers), len(e.states))
+		var all sync.WaitGroup
+		for i, x := range workers {
+			x.found = x.found[:0]
+			all.Go(func() {
+				for index := done + i; index < until && x.broken == ""; index += len(workers) {
+					x.expand(int32(index))
+				}
+			})
+		}
+		all.Wait()
+		done = until
+		for _, x := range workers {
+			if x.broken != "" {
+				return fmt.Errorf("%s\n%s", x.broken, e.path(x.at, x.by))
+			}
+			for _, f := range x.found {
+				e.note(f.code, f.from, f.by)
+			}
+		}
+	}
+	for _, x := range workers {
+		e.made += x.made
+	}
+	return nil
+}
+
+// note adds a state, unless it is known, and returns its index.
+func (e *exploration) note(c code, from int32, by move) int32 {
+	if index, known := e.seen[c]; known {
+		return index
+	}
+	index := int32(len(e.states))
+	e.seen[c] = index
+	e.states, e.from, e.by = append(e.states, c), append(e.from, from), append(e.by, by)
+	return index
+}
+
+// path returns the moves that lead to a state, and the last one.
+func (e *exploration) path(index int32, last move) string {
+	lines := []string{"then " + last.String()}
+	var w world
+	for ; index >= 0; index = e.from[index] {
+		w.decode(e.states[index])
+		lines = append(lines, fmt.Sprintf("%s\n    %s", e.by[index], &w))
+	}
+	slices.Reverse(lines)
+	return strings.Join(lines, "\n")
+}
+
+// well returns the move that comes next while nothing fails and nobody interferes.
+func (w *world) well() move {
+	if len(w.ring.Keys) == 0 {
+		return move{kind: pass}
+	}
+	s := w.ring.Next(w.policy(), w.now)
+	switch k := w.ring.only(Pending); {
+	case s.Action == Wait:
+		return move{kind: pass}
+	case s.Action == Publish && k != nil && k.PublishedAt.IsZero():
+		return move{kind: step, how: slices.Index(replies, reply{stored, false, true, allGone})}
+	}
+	return move{kind: step} // each first outcome is the good one
+}
+
+// settles follows, from each state, the moves that come while nothing fails. It returns
+// the most moves after which all is done, or an error if that is never so.
+func (e *exploration) settles() (most int, err error) {
+	const unknown = -1
+	explored := len(e.states)
+	next, left := make([]int32, 0, explored), make([]int, 0, explored)
+	for index := 0; index < len(e.states); index++ {
+		var w world
+		w.decode(e.states[index])
+		behind := w.behind()
+		m := move{kind: look}
+		if !w.settle() {
+			m = w.well()
+		}
+		w.make(m)
+		next = append(next, e.note(w.encode(e.limits), int32(index), m))
+		if left = append(left, unknown); behind == "" {
+			left[index] = 0
+		}
+	}
+	for index := range explored {
+		var way []int32
+		at := int32(index)
+		for ; left[at] == unknown; at = next[at] {
+			if way = append(way, at); len(way) > 1000 {
+				var w world
+				w.decode(e.states[at])
+				return 0, fmt.Errorf("without a fault it is for ever so: %s\n%s", w.behind(), e.path(at, move{kind: pass}))
+			}
+		}
+		for i, index := range slices.Backward(way) {
+			left[index] = left[at] + len(way) - i
+		}
+		most = max(most, left[index])
+	}
+	return most, nil
+}
+
+// TestExplore explores each state that a ring can be in, and each move from there. See
+// code for what makes two states the same.
+func TestExplore(t *testing.T) {
+	began := time.Now()
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	e := newExploration(limits{keys: *exploreKeys, gone: *exploreGone, refusals: *exploreRefusals})
+	err := e.run()
+	t.Logf("%d states, %d transitions in %v", len(e.states), e.made, time.Since(began).Round(time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	explored := len(e.states)
+	most, err := e.settles()
+	t.Logf("after at most %d moves all is done, also from %d larger rings; %v", most, len(e.states)-explored,
+		time.Since(began).Round(time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const bound = 16
+	if most > bound {
+		t.Errorf("it takes %d moves until all is done, more than %d", most, bound)
+	}
+}
+
+// A world and its normal form do the same: the same moves lead to the same states. The
+// worlds are those of long random walks that are never normalised.
+func TestExploreNormal(t *testing.T) {
+	l := limits{keys: 4, gone: 2, refusals: 2}
+	e := newExploration(l)
+	var normal, before world
+	compared := 0
+	for seed := range uint64(100) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		w := newWorld()
+		for range 60 {
+			normal.decode(w.encode(l))
+			if got := normal.encode(l); got != w.encode(l) {
+				t.Fatalf("%s becomes %s", w, &normal)
+			}
+			original, normalised := e.successors(w), e.successors(&normal)
+			for kind := range original {
+				if compared++; !slices.Equal(original[kind], normalised[kind]) {
+					t.Fatalf("seed %d: %s: %s\nleads to %v, and %s\nto %v", seed, kindNames[kind], w, original[kind], &normal,
+						normalised[kind])
+				}
+			}
+			m := e.moves[random.IntN(len(e.moves))]
+			w.copyTo(&before)
+			if m.isLook() {
+				w.settle()
+			}
+			if w.make(m); len(w.ring.Keys) > l.keys {
+				before.copyTo(w)
+			}
+		}
+	}
+	t.Logf("%d sets of successors are the same", compared)
+}
+
+// successors returns the states to which each kind of move leads.
+func (e *exploration) successors(w *world) (to [kinds][]code) {
+	var after world
+	for _, m := range e.moves {
+		w.copyTo(&after)
+		if m.isLook() {
+			after.settle()
+		}
+		if event := after.make(m); event.applies {
+			to[m.kind] = append(to[m.kind], after.encode(e.limits))
+		}
+	}
+	for kind := range to {
+		slices.SortFunc(to[kind], func(a, b code) int {
+			return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
+		})
+	}
+	return to
+}
