@@ -452,7 +452,7 @@ func (w *world) behind() string {
 	switch {
 	case slices.ContainsFunc(r.Keys, w.replaced):
 		return "a key is past its time"
-	case w.overdue():
+	case w.overdue() && (pending != nil || len(r.Keys) < MaxKeys):
 		return "a rotation is overdue"
 	case pending != nil && pending.Rotating:
 		return "a rotation is under way"

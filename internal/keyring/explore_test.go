@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	exploreKeys     = flag.Int("explore.keys", 3, "TestExplore: the most keys of a ring")
+	exploreKeys     = flag.Int("explore.keys", 2, "TestExplore: the most keys of a ring")
 	exploreGone     = flag.Int("explore.gone", 2, "TestExplore: deleted keys from which on a further one makes no difference")
 	exploreRefusals = flag.Int("explore.refusals", 1, "TestExplore: refusals from which on a further one makes no difference")
 )
@@ -36,11 +36,11 @@ func newExploration(l limits) *exploration {
 		switch kind {
 		case activate, force, remove, removeForced:
 			for i := range l.keys {
-				e.moves = append(e.moves, move{kind: kind, key: i})
+				e.moves = append(e.moves, move{kind: kind, key: l.kept + i})
 			}
 		case accepted:
 			for i := range 2 * l.keys {
-				e.moves = append(e.moves, move{kind: kind, key: i / 2, how: i % 2})
+				e.moves = append(e.moves, move{kind: kind, key: l.kept + i/2, how: i % 2})
 			}
 		case publishing:
 			for i := range ways {
@@ -83,7 +83,7 @@ type explorer struct {
 // expand makes all moves from the state with that index.
 func (x *explorer) expand(index int32) {
 	x.at, x.by = index, move{kind: look}
-	x.before.decode(x.e.states[index])
+	x.before.decode(x.e.states[index], x.e.limits)
 	if x.before.ring.Publication != nil {
 		x.before.ring.Publication.Proved = true // to see that it is forgotten when the list becomes another
 	}
@@ -156,7 +156,7 @@ func (x *explorer) make(m move, next Step) string {
 	if text := x.after.wellFormed(); text != "" {
 		return text
 	}
-	if len(x.after.ring.Keys) > x.e.keys {
+	if len(x.after.ring.Keys) > x.e.kept+x.e.keys {
 		return ""
 	}
 	c := x.after.encode(x.e.limits)
@@ -178,16 +178,19 @@ func (x *explorer) make(m move, next Step) string {
 
 // run explores all states. It says which rule was broken, and how.
 func (e *exploration) run() error {
-	empty := newWorld().encode(e.limits)
-	e.states, e.from, e.by = []code{empty}, []int32{-1}, []move{{}}
-	e.seen[empty] = 0
+	first := newWorld().encode(limits{})
+	if e.kept > 0 {
+		first.world, first.keys[0] = first.world|1, 1<<11
+	}
+	e.states, e.from, e.by = []code{first}, []int32{-1}, []move{{}}
+	e.seen[first] = 0
 	workers := make([]*explorer, runtime.GOMAXPROCS(0))
 	for i := range workers {
 		workers[i] = &explorer{e: e}
 	}
 	const batch = 4096
-	for done := 0; done < len(e.states); {
-		until := min(done+batch*len(workers), len(e.states))
+	for done, level := 0, 1; done < len(e.states); {
+		until := min(done+batch*len(workers), level) // so that each path is the shortest
 		var all sync.WaitGroup
 		for i, x := range workers {
 			x.found = x.found[:0]
@@ -198,20 +201,36 @@ func (e *exploration) run() error {
 			})
 		}
 		all.Wait()
-		done = until
+		if err := e.broken(workers); err != nil {
+			return err
+		}
 		for _, x := range workers {
-			if x.broken != "" {
-				return fmt.Errorf("%s\n%s", x.broken, e.path(x.at, x.by))
-			}
 			for _, f := range x.found {
 				e.note(f.code, f.from, f.by)
 			}
+		}
+		if done = until; done == level {
+			level = len(e.states)
 		}
 	}
 	for _, x := range workers {
 		e.made += x.made
 	}
 	return nil
+}
+
+// broken returns how a rule was broken in the first state where one was.
+func (e *exploration) broken(workers []*explorer) error {
+	var first *explorer
+	for _, x := range workers {
+		if x.broken != "" && (first == nil || x.at < first.at) {
+			first = x
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	return fmt.Errorf("%s\n%s", first.broken, e.path(first.at, first.by))
 }
 
 // note adds a state, unless it is known, and returns its index.
@@ -230,7 +249,7 @@ func (e *exploration) path(index int32, last move) string {
 	lines := []string{"then " + last.String()}
 	var w world
 	for ; index >= 0; index = e.from[index] {
-		w.decode(e.states[index])
+		w.decode(e.states[index], e.limits)
 		lines = append(lines, fmt.Sprintf("%s\n    %s", e.by[index], &w))
 	}
 	slices.Reverse(lines)
@@ -260,7 +279,7 @@ func (e *exploration) settles() (most int, err error) {
 	next, left := make([]int32, 0, explored), make([]int, 0, explored)
 	for index := 0; index < len(e.states); index++ {
 		var w world
-		w.decode(e.states[index])
+		w.decode(e.states[index], e.limits)
 		behind := w.behind()
 		m := move{kind: look}
 		if !w.settle() {
@@ -278,7 +297,7 @@ func (e *exploration) settles() (most int, err error) {
 		for ; left[at] == unknown; at = next[at] {
 			if way = append(way, at); len(way) > 1000 {
 				var w world
-				w.decode(e.states[at])
+				w.decode(e.states[at], e.limits)
 				return 0, fmt.Errorf("without a fault it is for ever so: %s\n%s", w.behind(), e.path(at, move{kind: pass}))
 			}
 		}
@@ -293,9 +312,20 @@ func (e *exploration) settles() (most int, err error) {
 // TestExplore explores each state that a ring can be in, and each move from there. See
 // code for what makes two states the same.
 func TestExplore(t *testing.T) {
+	explore(t, limits{keys: *exploreKeys, gone: *exploreGone, refusals: *exploreRefusals})
+}
+
+// TestExploreFull does the same with a ring that is full of keys that nobody deletes.
+func TestExploreFull(t *testing.T) {
+	keys := min(*exploreKeys, 2)
+	explore(t, limits{keys: keys, kept: MaxKeys - keys, gone: *exploreGone, refusals: *exploreRefusals})
+}
+
+func explore(t *testing.T, l limits) {
+	t.Helper()
 	began := time.Now()
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
-	e := newExploration(limits{keys: *exploreKeys, gone: *exploreGone, refusals: *exploreRefusals})
+	e := newExploration(l)
 	err := e.run()
 	t.Logf("%d states, %d transitions in %v", len(e.states), e.made, time.Since(began).Round(time.Millisecond))
 	if err != nil {
@@ -325,7 +355,7 @@ func TestExploreNormal(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		w := newWorld()
 		for range 60 {
-			normal.decode(w.encode(l))
+			normal.decode(w.encode(l), l)
 			if got := normal.encode(l); got != w.encode(l) {
 				t.Fatalf("%s becomes %s", w, &normal)
 			}

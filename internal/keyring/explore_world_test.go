@@ -132,7 +132,7 @@ type code struct {
 
 // limits are those of an exploration.
 type limits struct {
-	keys, gone, refusals int
+	keys, kept, gone, refusals int
 }
 
 // age returns how many ticks ago t was, at most old.
@@ -184,8 +184,9 @@ func (w *world) encodeKey(k *Key, l limits) uint16 {
 
 // encode returns the world's code.
 func (w *world) encode(l limits) (c code) {
-	n := len(w.ring.Keys)
-	for i, k := range w.ring.Keys {
+	keys := w.ring.Keys[min(l.kept, len(w.ring.Keys)):]
+	n := len(keys)
+	for i, k := range keys {
 		c.keys[i] = w.encodeKey(k, l)
 	}
 	slices.Sort(c.keys[:n])
@@ -218,29 +219,17 @@ func (w *world) next(pause uint16) time.Time {
 var places = [...]string{"", here, elsewhere}
 
 // decode makes w the world with that code.
-func (w *world) decode(c code) {
-	n := int(c.world & 15)
+func (w *world) decode(c code, l limits) {
+	n := l.kept + int(c.world&15)
 	w.way, w.settings, w.where, w.now, w.made = int(c.world>>4&3), int(c.world>>6&3), here, start, n
 	w.ring.Keys = w.pointer[:0]
-	for i, bits := range c.keys[:n] {
+	for i := range n {
 		k := &w.keys[i]
-		*k = Key{ID: ID(names[i]), N: moduli[i], E: "AQAB", PKCS8: privates[i], CreatedAt: start.Add(-tick),
-			Accepted: places[bits>>9&3], Rotating: bits>>6&1 == 1}
-		age := bits >> 7 & 3
-		switch bits >> 11 {
-		case 0:
-			k.State, k.RetiredAt = Retiring, w.at(age)
-		case 1:
-			k.State, k.ActivatedAt = Active, w.at(age)
-		default:
-			k.State = Pending
-		}
-		if published := bits >> 4 & 3; published > 0 {
-			k.PublishedAt = w.at(published - 1)
-		}
-		k.Proofs = Attempts{NextAt: w.next(bits >> 2 & 3), Refusals: int(bits & 3)}
-		if k.Proofs.Refusals > 0 {
-			k.Proofs.LastAt, k.Proofs.Failure = w.now, "no"
+		*k = Key{ID: ID(names[i]), N: moduli[i], E: "AQAB", PKCS8: privates[i], CreatedAt: start.Add(-tick)}
+		if i < l.kept {
+			k.State, k.RetiredAt = Retiring, w.at(oldRetired)
+		} else {
+			w.decodeKey(k, c.keys[i-l.kept])
 		}
 		w.ring.Keys = append(w.ring.Keys, k)
 	}
@@ -263,6 +252,26 @@ func (w *world) decode(c code) {
 		case next != 0:
 			w.record.LastAt = w.now.Add(-recheckAgain)
 		}
+	}
+}
+
+func (w *world) decodeKey(k *Key, bits uint16) {
+	k.Accepted, k.Rotating = places[bits>>9&3], bits>>6&1 == 1
+	age := bits >> 7 & 3
+	switch bits >> 11 {
+	case 0:
+		k.State, k.RetiredAt = Retiring, w.at(age)
+	case 1:
+		k.State, k.ActivatedAt = Active, w.at(age)
+	default:
+		k.State = Pending
+	}
+	if published := bits >> 4 & 3; published > 0 {
+		k.PublishedAt = w.at(published - 1)
+	}
+	k.Proofs = Attempts{NextAt: w.next(bits >> 2 & 3), Refusals: int(bits & 3)}
+	if k.Proofs.Refusals > 0 {
+		k.Proofs.LastAt, k.Proofs.Failure = w.now, "no"
 	}
 }
 
