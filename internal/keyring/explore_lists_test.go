@@ -144,12 +144,15 @@ func checkListing(t *testing.T, keys, gone int, l *listing) {
 			t.Fatalf("in %s the pending key counts as published since %v", l.list, k.PublishedAt)
 		}
 	}
-	if err == nil {
-		r.Sent(added)
-		r.Listed(merged, start)
-		if p.Failure != "" || len(r.Gone) > 0 || len(added) > 0 && r.Pending() != nil && slices.Contains(added, r.Pending().ID) &&
-			!r.Pending().PublishedAt.Equal(start) {
-			t.Fatalf("of %s it says: %+v", merged, p)
-		}
+	if err != nil {
+		return
+	}
+	r.Sent(added)
+	r.Listed(merged, start)
+	if k := r.Pending(); k != nil && slices.Contains(added, k.ID) != k.PublishedAt.Equal(start) {
+		t.Fatalf("in %s the pending key counts as published since %v", merged, k.PublishedAt)
+	}
+	if p.Failure != "" || len(r.Gone) > 0 {
+		t.Fatalf("of %s it says: %+v, deleted keys %v", merged, p, r.Gone)
 	}
 }

@@ -9,12 +9,12 @@ import (
 type kind int
 
 const (
-	add        kind = iota // somebody generates or imports a key
-	addBack                // somebody imports a deleted key again
-	addInPlace             // somebody imports another key under the ID of a deleted one
-	activate               // somebody activates a key, which was proved
-	force                  // the same without a proof
-	remove                 // somebody deletes a key
+	add       kind = iota // somebody generates or imports a key
+	addBack               // somebody imports a deleted key again
+	importKey             // somebody imports a key of the ring again, or one that is like it
+	activate              // somebody activates a key, which was proved
+	force                 // the same without a proof
+	remove                // somebody deletes a key
 	removeForced
 	rotate     // somebody asks for a rotation
 	publishing // the config changes: how the keys are published
@@ -31,7 +31,7 @@ const (
 	kinds      // number of kinds
 )
 
-var kindNames = [kinds]string{"add", "import a deleted key", "activate",
+var kindNames = [kinds]string{"add", "import a deleted key", "import again", "activate",
 	"activate with force", "delete", "delete with force", "rotate", "publishing", "settings", "config leads elsewhere",
 	"accepted", "look", "recheck", "retry", "step", "time passes", "ten seconds pass", "the clock goes back"}
 
@@ -44,7 +44,7 @@ type move struct {
 
 func (m move) String() string {
 	switch m.kind {
-	case activate, force, remove, removeForced, accepted:
+	case importKey, activate, force, remove, removeForced, accepted:
 		return fmt.Sprint(kindNames[m.kind], " ", m.key, " ", m.how)
 	case publishing:
 		return fmt.Sprint("publishing becomes ", ways[m.key])
@@ -171,7 +171,7 @@ func (w *world) make(m move) (e event) {
 			k.ID, k.N = r.Gone[0].ID, r.Gone[0].N
 			w.add(k, &e)
 		}
-	case activate, force, remove, removeForced, accepted:
+	case importKey, activate, force, remove, removeForced, accepted:
 		if e.applies = m.key < len(r.Keys); e.applies {
 			w.touch(m, &e)
 		}
@@ -230,6 +230,22 @@ func (w *world) add(k *Key, e *event) {
 func (w *world) touch(m move, e *event) {
 	k := w.ring.Keys[m.key]
 	switch m.kind {
+	case importKey:
+		again := &Key{ID: k.ID, N: k.N, E: k.E}
+		switch {
+		case m.how == 0:
+		case m.key < len(w.ring.Keys)-1: // the last key shows that all are compared
+			e.applies = false
+			return
+		case m.how == 1:
+			again.ID = "another"
+		case m.how == 2:
+			again.N = "another"
+		}
+		in, isNew, err := w.ring.Add(again, w.now)
+		if e.err = err; err == nil && (isNew || in != k) {
+			e.bad = "the same key was added"
+		}
 	case activate, force:
 		was := k.State
 		if m.kind == activate && was != Active {

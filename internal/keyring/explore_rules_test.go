@@ -252,14 +252,17 @@ func (w *world) differs(want *world) string {
 func (w *world) refusal(m move) bool {
 	r := &w.ring
 	pending := r.only(Pending)
-	full := pending != nil || len(r.Keys) >= MaxKeys || r.Publication != nil && len(r.Gone) >= maxNoted && len(r.Keys) > 0
+	listFull := r.Publication != nil && len(r.Gone) >= maxNoted
+	full := pending != nil || len(r.Keys) >= MaxKeys || listFull && len(r.Keys) > 0
 	switch m.kind {
 	case add, addBack:
 		return full
 	case rotate:
 		return pending == nil && full || pending != nil && pending.Rotating
 	case remove, removeForced:
-		return r.Keys[m.key].State == Active && (len(r.Keys) > 1 || m.kind == remove)
+		return r.Keys[m.key].State == Active && (len(r.Keys) > 1 || m.kind == remove) || listFull
+	case importKey:
+		return m.how > 0
 	}
 	return false
 }
@@ -327,7 +330,7 @@ func (w *world) wrongStep(s Step) string {
 			return "a key would be lost"
 		}
 	case Add:
-		if !w.overdue() || r.only(Pending) != nil || len(r.Keys) >= MaxKeys {
+		if !w.overdue() || w.refusal(move{kind: add}) {
 			return "a key is added unasked"
 		}
 	case Prove:

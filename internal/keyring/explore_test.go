@@ -15,8 +15,8 @@ import (
 
 var (
 	exploreKeys     = flag.Int("explore.keys", 2, "TestExplore: the most keys of a ring")
-	exploreGone     = flag.Int("explore.gone", 2, "TestExplore: deleted keys from which on a further one makes no difference")
-	exploreRefusals = flag.Int("explore.refusals", 1, "TestExplore: refusals from which on a further one makes no difference")
+	exploreGone     = flag.Int("explore.gone", 2, "TestExplore: a ring with more deleted keys counts as one with these")
+	exploreRefusals = flag.Int("explore.refusals", 1, "TestExplore: more refusals count as this number")
 )
 
 // exploration is a search, breadth first, through all worlds.
@@ -37,6 +37,10 @@ func newExploration(l limits) *exploration {
 		case activate, force, remove, removeForced:
 			for i := range l.keys {
 				e.moves = append(e.moves, move{kind: kind, key: l.kept + i})
+			}
+		case importKey:
+			for i := range 3 * l.keys {
+				e.moves = append(e.moves, move{kind: kind, key: l.kept + i/3, how: i % 3})
 			}
 		case accepted:
 			for i := range 2 * l.keys {
@@ -182,14 +186,21 @@ func (e *exploration) run() error {
 	if e.kept > 0 {
 		first.world, first.keys[0] = first.world|1, 1<<11
 	}
-	e.states, e.from, e.by = []code{first}, []int32{-1}, []move{{}}
-	e.seen[first] = 0
+	e.note(first, -1, move{})
+	if e.fullList {
+		w := newWorld()
+		w.way = slices.Index(ways, PlatformAPI)
+		w.make(move{kind: add})
+		w.settle()
+		w.ring.Gone = append(w.ring.Gone, deleted[:almostFull]...)
+		e.note(w.encode(e.limits), -1, move{})
+	}
 	workers := make([]*explorer, runtime.GOMAXPROCS(0))
 	for i := range workers {
 		workers[i] = &explorer{e: e}
 	}
 	const batch = 4096
-	for done, level := 0, 1; done < len(e.states); {
+	for done, level := 0, len(e.states); done < len(e.states); {
 		until := min(done+batch*len(workers), level) // so that each path is the shortest
 		var all sync.WaitGroup
 		for i, x := range workers {
@@ -315,10 +326,15 @@ func TestExplore(t *testing.T) {
 	explore(t, limits{keys: *exploreKeys, gone: *exploreGone, refusals: *exploreRefusals})
 }
 
-// TestExploreFull does the same with a ring that is full of keys that nobody deletes.
+// TestExploreFull does the same with a ring that is full of keys that nobody deletes, and
+// with one that has almost as many deleted keys as it may.
 func TestExploreFull(t *testing.T) {
-	keys := min(*exploreKeys, 2)
-	explore(t, limits{keys: keys, kept: MaxKeys - keys, gone: *exploreGone, refusals: *exploreRefusals})
+	keys := max(1, *exploreKeys-2)
+	l := limits{keys: keys, gone: *exploreGone, refusals: *exploreRefusals}
+	l.fullList = true
+	explore(t, l)
+	l.fullList, l.kept = false, MaxKeys-keys
+	explore(t, l)
 }
 
 func explore(t *testing.T, l limits) {

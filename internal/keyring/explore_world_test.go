@@ -44,7 +44,7 @@ type world struct {
 	// The ring's parts are here, so that copying a world allocates nothing.
 	keys    [MaxKeys + 1]Key
 	pointer [MaxKeys + 1]*Key
-	gone    [8]Public
+	gone    [maxNoted + 8]Public
 	record  Publication
 }
 
@@ -132,8 +132,13 @@ type code struct {
 
 // limits are those of an exploration.
 type limits struct {
-	keys, kept, gone, refusals int
+	keys, gone, refusals int
+	kept                 int  // so many more keys retired long ago and stay
+	fullList             bool // one ring at the start has almost as many deleted keys as it may
 }
+
+// almostFull is the number of deleted keys of that ring.
+const almostFull = maxNoted - 1
 
 // age returns how many ticks ago t was, at most old.
 func (w *world) age(t time.Time, old uint16) uint16 {
@@ -204,6 +209,9 @@ func (w *world) encode(l limits) (c code) {
 		publication = 1 | next<<1 | failed<<3 | early<<4 | refusals<<5 | uint32(w.place(p.To))<<7
 	}
 	gone := uint32(min(len(w.ring.Gone), l.gone))
+	if many := len(w.ring.Gone) - almostFull; many >= 0 {
+		gone = uint32(4 + min(many, 2))
+	}
 	c.world = uint32(n) | uint32(w.way)<<4 | uint32(w.settings)<<6 | gone<<8 | publication<<11
 	return c
 }
@@ -234,7 +242,11 @@ func (w *world) decode(c code, l limits) {
 		w.ring.Keys = append(w.ring.Keys, k)
 	}
 	w.ring.Gone = w.gone[:0]
-	for i := range c.world >> 8 & 7 {
+	gone := c.world >> 8 & 7
+	if gone >= 4 {
+		gone += almostFull - 4
+	}
+	for i := range gone {
 		w.ring.Gone = append(w.ring.Gone, deleted[i])
 	}
 	w.ring.Publication = nil
@@ -278,7 +290,7 @@ func (w *world) decodeKey(k *Key, bits uint16) {
 var (
 	moduli   [MaxKeys]string
 	privates [MaxKeys][]byte
-	deleted  [4]Public
+	deleted  [maxNoted + 8]Public
 )
 
 func init() {

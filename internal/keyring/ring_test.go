@@ -2,8 +2,6 @@ package keyring_test
 
 import (
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -213,38 +211,5 @@ func TestRemove(t *testing.T) {
 				t.Errorf("the ring holds %q, want %q", states(r), test.want)
 			}
 		})
-	}
-}
-
-// After any operations in any order, a ring that is not empty has exactly one active
-// key, at most one pending key, and at most MaxKeys keys.
-func TestRandomWalk(t *testing.T) {
-	for seed := range uint64(200) {
-		random := rand.New(rand.NewPCG(seed, 0))
-		r := &keyring.Ring{}
-		for step := range 200 {
-			id := keyring.ID(fmt.Sprint(random.IntN(12)))
-			before := states(r)
-			var err error
-			what := ""
-			switch random.IntN(3) {
-			case 0:
-				what = "add"
-				_, _, err = r.Add(fake(id), noon)
-			case 1:
-				what = "activate"
-				err = r.Activate(id, noon)
-			case 2:
-				what = "remove"
-				err = r.Remove(id, random.IntN(4) == 0)
-			}
-			if err != nil && states(r) != before {
-				t.Fatalf("seed %d, step %d: %s %s failed and changed %q to %q", seed, step, what, id, before, states(r))
-			}
-			active, pending := len(r.In(keyring.Active)), len(r.In(keyring.Pending))
-			if active != min(1, len(r.Keys)) || pending > 1 || len(r.Keys) > keyring.MaxKeys {
-				t.Fatalf("seed %d, step %d: after %s %s the ring holds %s", seed, step, what, id, states(r))
-			}
-		}
 	}
 }
