@@ -95,10 +95,10 @@ func listedRing(keys, gone int) *Ring {
 	r := &Ring{Publication: &Publication{To: here}}
 	for i := range keys {
 		k := &Key{ID: ID(names[i]), State: Retiring, N: moduli[i], E: "AQAB"}
-		switch {
-		case i == 0:
+		switch i {
+		case 0:
 			k.State = Active
-		case i == keys-1:
+		case keys - 1:
 			k.State, k.PublishedAt = Pending, start.Add(-tick)
 		}
 		r.Keys = append(r.Keys, k)

@@ -315,6 +315,13 @@ func (w *world) overdue() bool {
 	return k != nil && period > 0 && w.now.Sub(k.ActivatedAt) >= period
 }
 
+// depends reports whether it depends on the acceptance of the active key what becomes of
+// others.
+func (w *world) depends() bool {
+	retires := func(k *Key) bool { return k.State == Retiring }
+	return w.policy().Period > 0 || slices.ContainsFunc(w.ring.Keys, retires)
+}
+
 // wrongStep says why the step may not be the next one of the settled world w, empty if
 // it may.
 func (w *world) wrongStep(s Step) string {
@@ -335,12 +342,13 @@ func (w *world) wrongStep(s Step) string {
 		}
 	case Prove:
 		published := p.Publishing == Manual || !k.PublishedAt.IsZero() && w.now.Sub(k.PublishedAt) >= p.Window
-		if k.State != Pending || !(k.Rotating || w.overdue()) || !published || !due(k.Proofs) {
+		asked := k.Rotating || w.overdue()
+		if k.State != Pending || !asked || !published || !due(k.Proofs) {
 			return "a key signs before its time"
 		}
 	case Accept:
-		depends := p.Period > 0 || slices.ContainsFunc(r.Keys, func(k *Key) bool { return k.State == Retiring })
-		if k.State != Active || k.Accepted != "" || !due(k.Proofs) || !(depends || !k.Proofs.NextAt.IsZero()) {
+		needed := !k.Proofs.NextAt.IsZero() || w.depends()
+		if k.State != Active || k.Accepted != "" || !due(k.Proofs) || !needed {
 			return "a token is requested that nobody needs"
 		}
 	case Publish:
@@ -420,6 +428,23 @@ func (w *world) wrongReport() string {
 	return ""
 }
 
+// wrongKeys does with a key what cannot be done with it. It says what was not refused.
+func (w *world) wrongKeys() string {
+	r := &w.ring
+	const none = ID("none")
+	if r.Get(none) != nil || r.Activate(none, w.now) == nil || r.Remove(none, true) == nil {
+		return "there is a key that nobody added"
+	}
+	r.Drop(none)
+	for _, k := range []*Key{r.only(Active), r.only(Pending)} {
+		if k != nil {
+			r.Drop(k.ID)
+		}
+	}
+	r.Sent([]ID{none})
+	return ""
+}
+
 // sameUpdate reports whether two rings need the same update of the same list.
 func sameUpdate(a, b *Ring) bool {
 	public := func(k, other *Key) bool { return k.ID == other.ID && k.N == other.N }
@@ -451,7 +476,6 @@ func (w *world) behind() string {
 		return ""
 	}
 	pending, record := r.only(Pending), r.Publication
-	depends := p.Period > 0 || slices.ContainsFunc(r.Keys, func(k *Key) bool { return k.State == Retiring })
 	switch {
 	case slices.ContainsFunc(r.Keys, w.replaced):
 		return "a key is past its time"
@@ -459,7 +483,7 @@ func (w *world) behind() string {
 		return "a rotation is overdue"
 	case pending != nil && pending.Rotating:
 		return "a rotation is under way"
-	case r.only(Active).Accepted == "" && depends:
+	case r.only(Active).Accepted == "" && w.depends():
 		return "nobody knows whether Redox accepts the active key"
 	case pending != nil && p.Publishing != Manual && pending.PublishedAt.IsZero():
 		return "the pending key is not published"

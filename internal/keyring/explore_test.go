@@ -87,6 +87,11 @@ type explorer struct {
 // expand makes all moves from the state with that index.
 func (x *explorer) expand(index int32) {
 	x.at, x.by = index, move{kind: look}
+	defer func() {
+		if p := recover(); p != nil {
+			x.broken = fmt.Sprint("panic: ", p)
+		}
+	}()
 	x.before.decode(x.e.states[index], x.e.limits)
 	if x.before.ring.Publication != nil {
 		x.before.ring.Publication.Proved = true // to see that it is forgotten when the list becomes another
@@ -97,8 +102,12 @@ func (x *explorer) expand(index int32) {
 	var next Step
 	if len(x.before.ring.Keys) > 0 {
 		next = x.settled.ring.Next(x.settled.policy(), x.settled.now)
+		x.broken = x.settled.wrongKeys()
+		if x.broken != "" {
+			return
+		}
 		if !sameRing(&x.settled.ring, &x.want.ring) {
-			x.broken = "asking for the next step changes the ring"
+			x.broken = "asking, or what is refused, changes the ring"
 		} else if x.broken = x.settled.wrongStep(next); x.broken == "" {
 			x.broken = x.settled.wrongReport()
 		}
@@ -267,7 +276,9 @@ func (e *exploration) path(index int32, last move) string {
 	return strings.Join(lines, "\n")
 }
 
-// well returns the move that comes next while nothing fails and nobody interferes.
+// well returns the move that comes next while nothing fails and nobody interferes. Redox's
+// list is as the engine believes. If it is not, the first read leads to another state of
+// the exploration, and from there on it is.
 func (w *world) well() move {
 	if len(w.ring.Keys) == 0 {
 		return move{kind: pass}

@@ -106,25 +106,25 @@ func (w *world) settle() (changed bool) {
 	return w.ring.PublishTo(w.where) || changed
 }
 
-// code is a normalised world.
+// code is a normalised world. Two worlds have the same code if they differ only in what
+// decides nothing:
 //
-// Two worlds have the same code if they differ only in what decides nothing:
+//   - Times. An age counts in whole ticks, up to the one above from which on it makes no
+//     difference. A pause that has not ended counts as one tick, as no pause is longer. A
+//     time that nothing compares with the clock is left out: CreatedAt, ReadAt, LastAt of
+//     Proofs, ActivatedAt of a key that is not active, and RetiredAt of one that is not
+//     retiring. LastAt of the publication counts while a recheck would come too early.
+//   - Names. A key's ID is its place in the ring. The config leads "here", and what is
+//     accepted or published with other settings is "elsewhere".
+//   - Order. The retiring keys come first, then the active one and the pending one. Keys
+//     of one state are sorted by their codes.
+//   - Numbers. More refusals or deleted keys than the limits count as that many, unless
+//     there are so many deleted keys that no more may come.
+//   - Texts, which keys of others are on Redox's list, and whether the active key was
+//     proved to publish.
 //
-//   - The time. All times of a ring count as ages in whole ticks, up to the one above; a
-//     pause that has not ended counts as one tick, as no pause is longer. A time that
-//     stays zero, or that nothing compares with the clock, is left out: CreatedAt, the
-//     ActivatedAt of a key that is not active, the RetiredAt of one that is not
-//     retiring, LastAt and ReadAt. The publication's LastAt counts while it decides
-//     whether a recheck comes too early.
-//   - The names. A key's ID is its place in the ring, and the config leads "here";
-//     what is accepted or published elsewhere is so elsewhere.
-//   - The order. The retiring keys come first, the active one and the pending one
-//     follow. Keys of one state are sorted by their code.
-//   - Numbers that have passed a limit: the refusals, and the deleted keys.
-//   - Texts, which keys of others are on Redox's list, and whether the ring's active
-//     key was proved to publish: what the ring does does not depend on them.
-//
-// What is left out is compared in each move, before the move's outcome is normalised.
+// TestExploreNormal shows that a world and its normal form go on in the same way. What
+// is left out is compared in each move, before its outcome is normalised.
 type code struct {
 	keys  [MaxKeys]uint16
 	world uint32
