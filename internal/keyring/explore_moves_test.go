@@ -214,12 +214,12 @@ func (w *world) make(m move) (e event) {
 
 func (w *world) add(k *Key, e *event) {
 	e.first = len(w.ring.Keys) == 0
-	var isNew bool
-	if _, isNew, e.err = w.ring.Add(k, w.now); e.err != nil {
-		return
+	in, isNew, err := w.ring.Add(k, w.now)
+	if isNew != (err == nil) || isNew != (in == k) {
+		e.bad = fmt.Sprint("the ring has the new key already, and ", err)
 	}
-	if !isNew {
-		e.bad = "the ring has the new key already"
+	if e.err = err; err != nil {
+		return
 	}
 	if e.added = k.ID; e.first {
 		e.activated = k.ID
@@ -243,7 +243,7 @@ func (w *world) touch(m move, e *event) {
 			again.N = "another"
 		}
 		in, isNew, err := w.ring.Add(again, w.now)
-		if e.err = err; err == nil && (isNew || in != k) {
+		if e.err = err; isNew || (err == nil) != (in == k) {
 			e.bad = "the same key was added"
 		}
 	case activate, force:

@@ -201,8 +201,10 @@ func (e *exploration) run() error {
 		w.way = slices.Index(ways, PlatformAPI)
 		w.make(move{kind: add})
 		w.settle()
-		w.ring.Gone = append(w.ring.Gone, deleted[:almostFull]...)
-		e.note(w.encode(e.limits), -1, move{})
+		for _, gone := range []int{almostFull, maxNoted} {
+			w.ring.Gone = append(w.gone[:0], deleted[:gone]...)
+			e.note(w.encode(e.limits), -1, move{})
+		}
 	}
 	workers := make([]*explorer, runtime.GOMAXPROCS(0))
 	for i := range workers {
@@ -338,7 +340,7 @@ func TestExplore(t *testing.T) {
 }
 
 // TestExploreFull does the same with a ring that is full of keys that nobody deletes, and
-// with one that has almost as many deleted keys as it may.
+// with one that has as many deleted keys as it may.
 func TestExploreFull(t *testing.T) {
 	keys := max(1, *exploreKeys-2)
 	l := limits{keys: keys, gone: *exploreGone, refusals: *exploreRefusals}

@@ -134,10 +134,10 @@ type code struct {
 type limits struct {
 	keys, gone, refusals int
 	kept                 int  // so many more keys retired long ago and stay
-	fullList             bool // one ring at the start has almost as many deleted keys as it may
+	fullList             bool // it starts with rings that have as many deleted keys as they may, or one less
 }
 
-// almostFull is the number of deleted keys of that ring.
+// almostFull is the lesser number of deleted keys.
 const almostFull = maxNoted - 1
 
 // age returns how many ticks ago t was, at most old.
