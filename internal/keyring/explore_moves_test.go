@@ -199,7 +199,7 @@ func (w *world) make(m move) (e event) {
 		w.now = w.now.Add(tick)
 	case moment:
 		p := r.Publication
-		if e.applies = p != nil && w.pause(&p.Attempts) == 2; e.applies {
+		if e.applies = p != nil && w.pause(&p.Attempts) > 1; e.applies {
 			p.LastAt = p.LastAt.Add(-recheckAgain)
 		}
 	case clockBack:

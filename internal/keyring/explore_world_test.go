@@ -9,21 +9,21 @@ import (
 	"time"
 )
 
-// tick is the unit of time of the exploration. No pause between two attempts is
-// longer, so an attempt that failed is due again at the next tick.
-const tick = time.Hour
+// tick is the unit of time of the exploration. The list is read again after two. The
+// pauses after up to five refusals are shorter than one.
+const tick = lookAgain / 2
 
 // The settings that an exploration changes between. Times are in ticks.
 var explored = []Policy{
-	{Period: 2 * tick, Window: tick, RetireAfter: tick},
-	{Period: 0, Window: 0, RetireAfter: tick},
+	{Period: 2 * tick, Window: tick, RetireAfter: 2 * tick},
+	{Period: 0, Window: 0, RetireAfter: 2 * tick},
 }
 
 // The ages in ticks from which on each comparison with an age has the same result: no
 // setting above is longer.
 const (
 	oldActive    = 2
-	oldRetired   = 1
+	oldRetired   = 2
 	oldPublished = 1
 )
 
@@ -110,8 +110,7 @@ func (w *world) settle() (changed bool) {
 // decides nothing:
 //
 //   - Times. An age counts in whole ticks, up to the one above from which on it makes no
-//     difference. A pause that has not ended counts as one tick, as no pause is longer. A
-//     time that nothing compares with the clock is left out: CreatedAt, ReadAt, LastAt of
+//     difference. A pause that has not ended counts as one tick or two. A time that nothing compares with the clock is left out: CreatedAt, ReadAt, LastAt of
 //     Proofs, ActivatedAt of a key that is not active, and RetiredAt of one that is not
 //     retiring. LastAt of the publication counts while a recheck would come too early.
 //   - Names. A key's ID is its place in the ring. The config leads "here", and what is
@@ -145,15 +144,18 @@ func (w *world) age(t time.Time, old uint16) uint16 {
 	return min(uint16(max(w.now.Sub(t), 0)/tick), old)
 }
 
-// pause returns 0 if a has no next attempt, 1 if it is due, and 2 if it is not.
+// pause returns 0 if a has no next attempt, 1 if it is due, and 2 or 3 if it is in one
+// tick or two.
 func (w *world) pause(a *Attempts) uint16 {
 	switch {
 	case a.NextAt.IsZero():
 		return 0
 	case !w.now.Before(a.NextAt):
 		return 1
+	case !w.now.Add(tick).Before(a.NextAt):
+		return 2
 	}
-	return 2
+	return 3
 }
 
 // place returns 0 for nowhere, 1 for where the config leads, and 2 for elsewhere.
@@ -202,7 +204,7 @@ func (w *world) encode(l limits) (c code) {
 		if next != 0 && p.Failure != "" {
 			failed = 1
 		}
-		if next == 2 && failed == 0 && w.now.Before(p.LastAt.Add(recheckAgain)) {
+		if next > 1 && failed == 0 && w.now.Before(p.LastAt.Add(recheckAgain)) {
 			early = 1
 		}
 		refusals := uint32(min(p.Refusals, l.refusals))
@@ -221,7 +223,7 @@ func (w *world) at(age uint16) time.Time { return w.now.Add(-time.Duration(age) 
 
 // next returns the time for what pause returned.
 func (w *world) next(pause uint16) time.Time {
-	return [...]time.Time{{}, w.now, w.now.Add(tick)}[pause]
+	return [...]time.Time{{}, w.now, w.now.Add(tick), w.now.Add(2 * tick)}[pause]
 }
 
 var places = [...]string{"", here, elsewhere}
