@@ -123,7 +123,7 @@ func checkListing(t *testing.T, keys, gone int, l *listing) {
 	switch {
 	case !sameRing(r, listedRing(keys, gone)):
 		t.Fatalf("merging into %s changes the ring", l.list)
-	case l.conflict != (err != nil):
+	case l.conflict != (err != nil), err != nil && (changed || merged != nil || added != nil):
 		t.Fatalf("merging into %s: %v", l.list, err)
 	case err == nil && (fmt.Sprintf("%s", merged) != fmt.Sprintf("%s", l.merged) || !slices.Equal(added, l.added) ||
 		changed != (len(l.added)+len(l.unwanted) > 0)):
@@ -152,7 +152,7 @@ func checkListing(t *testing.T, keys, gone int, l *listing) {
 	if k := r.Pending(); k != nil && slices.Contains(added, k.ID) != k.PublishedAt.Equal(start) {
 		t.Fatalf("in %s the pending key counts as published since %v", merged, k.PublishedAt)
 	}
-	if p.Failure != "" || len(r.Gone) > 0 {
+	if p.Failure != "" || len(r.Gone) > 0 || !slices.Equal(p.Foreign, l.foreign) {
 		t.Fatalf("of %s it says: %+v, deleted keys %v", merged, p, r.Gone)
 	}
 }

@@ -185,14 +185,8 @@ func (w *world) make(m move) (e event) {
 	case lead:
 		w.where = other(w.where)
 	case look:
-	case recheck:
-		if e.applies = r.Publication != nil; e.applies {
-			r.Recheck(w.now)
-		}
-	case retry:
-		if e.applies = r.Publication != nil; e.applies {
-			r.Retry()
-		}
+	case recheck, retry:
+		w.again(m.kind, &e)
 	case step:
 		w.step(m.how, &e)
 	case pass:
@@ -203,8 +197,7 @@ func (w *world) make(m move) (e event) {
 			p.LastAt = p.LastAt.Add(-recheckAgain)
 		}
 	case clockBack:
-		w.now = w.now.Add(-1000 * tick)
-		w.settle()
+		w.setBack(&e)
 	}
 	if len(r.Keys) == 0 {
 		w.ring = Ring{} // the engine deletes the stored entry
@@ -323,6 +316,33 @@ func (w *world) step(how int, e *event) {
 		w.publish(&replies[how], e)
 	}
 	r.Settle(w.policy(), w.now)
+}
+
+// again has the list be read again.
+func (w *world) again(why kind, e *event) {
+	p := w.ring.Publication
+	if e.applies = p != nil; !e.applies {
+		return
+	}
+	planned, changed := !p.NextAt.IsZero(), false
+	if why == recheck {
+		changed = w.ring.Recheck(w.now)
+	} else {
+		changed = w.ring.Retry()
+	}
+	if changed != (planned && p.NextAt.IsZero()) {
+		e.bad = fmt.Sprint(kindNames[why], " says that it changed the ring: ", changed)
+	}
+}
+
+// setBack sets the clock to a time before all stored ones.
+func (w *world) setBack(e *event) {
+	w.now = w.now.Add(-1000 * tick)
+	before := newWorld()
+	w.copyTo(before)
+	if changed := w.settle(); changed == sameRing(&before.ring, &w.ring) {
+		e.bad = fmt.Sprint("setting the clock right says that it changed the ring: ", changed)
+	}
 }
 
 func (w *world) prove(how int, e *event) {

@@ -442,6 +442,9 @@ func (w *world) wrongKeys() string {
 		}
 	}
 	r.Sent([]ID{none})
+	if r.Publication == nil && (r.Recheck(w.now) || r.Retry()) {
+		return "a list is read that nobody keeps"
+	}
 	return ""
 }
 

@@ -110,13 +110,14 @@ func (w *world) settle() (changed bool) {
 // decides nothing:
 //
 //   - Times. An age counts in whole ticks, up to the one above from which on it makes no
-//     difference. A pause that has not ended counts as one tick or two. A time that nothing compares with the clock is left out: CreatedAt, ReadAt, LastAt of
-//     Proofs, ActivatedAt of a key that is not active, and RetiredAt of one that is not
-//     retiring. LastAt of the publication counts while a recheck would come too early.
+//     difference. A pause that has not ended counts as one tick or two. A time that
+//     nothing compares with the clock is left out: CreatedAt, ReadAt, LastAt of Proofs,
+//     ActivatedAt of a key that is not active, and RetiredAt of one that is not retiring.
+//     LastAt of the publication counts while a recheck would come too early.
 //   - Names. A key's ID is its place in the ring. The config leads "here", and what is
 //     accepted or published with other settings is "elsewhere".
-//   - Order. The retiring keys come first, then the active one and the pending one. Keys
-//     of one state are sorted by their codes.
+//   - Order. The retiring keys come first, then the active one and the pending one. The
+//     retiring keys are sorted by where they were accepted, and then by age.
 //   - Numbers. More refusals or deleted keys than the limits count as that many, unless
 //     there are so many deleted keys that no more may come.
 //   - Texts, which keys of others are on Redox's list, and whether the active key was
@@ -133,7 +134,7 @@ type code struct {
 type limits struct {
 	keys, gone, refusals int
 	kept                 int  // so many more keys retired long ago and stay
-	fullList             bool // it starts with rings that have as many deleted keys as they may, or one less
+	fullList             bool // the first rings have as many deleted keys as they may, or one less
 }
 
 // almostFull is the lesser number of deleted keys.
@@ -177,7 +178,7 @@ func (w *world) encodeKey(k *Key, l limits) uint16 {
 	case Pending:
 		state = 2
 	default:
-		age = w.age(k.RetiredAt, oldRetired)
+		age = oldRetired - w.age(k.RetiredAt, oldRetired) // so that the oldest comes first
 	}
 	if !k.PublishedAt.IsZero() {
 		published = 1 + w.age(k.PublishedAt, oldPublished)
@@ -274,7 +275,7 @@ func (w *world) decodeKey(k *Key, bits uint16) {
 	age := bits >> 7 & 3
 	switch bits >> 11 {
 	case 0:
-		k.State, k.RetiredAt = Retiring, w.at(age)
+		k.State, k.RetiredAt = Retiring, w.at(oldRetired-age)
 	case 1:
 		k.State, k.ActivatedAt = Active, w.at(age)
 	default:
