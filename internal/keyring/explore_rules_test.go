@@ -322,43 +322,48 @@ func (w *world) depends() bool {
 	return w.policy().Period > 0 || slices.ContainsFunc(w.ring.Keys, retires)
 }
 
+// due says which steps may be made in the settled world w, and with which key.
+func (w *world) due() map[Action]*Key {
+	r, p := &w.ring, w.policy()
+	steps := map[Action]*Key{}
+	come := func(t time.Time) bool { return !w.now.Before(t) }
+	if r.Publication != nil && come(r.Publication.NextAt) {
+		steps[Publish] = nil
+	}
+	active, pending := r.only(Active), r.only(Pending)
+	needed := !active.Proofs.NextAt.IsZero() || w.depends()
+	if active.Accepted == "" && needed && come(active.Proofs.NextAt) {
+		steps[Accept] = active
+	}
+	switch {
+	case pending == nil && w.overdue() && !w.refusal(move{kind: add}):
+		steps[Add] = nil
+	case pending != nil && (pending.Rotating || w.overdue()) && come(pending.Proofs.NextAt):
+		published := !pending.PublishedAt.IsZero() && come(pending.PublishedAt.Add(p.Window))
+		if published || p.Publishing == Manual {
+			steps[Prove] = pending
+		}
+	}
+	return steps
+}
+
 // wrongStep says why the step may not be the next one of the settled world w, empty if
 // it may.
 func (w *world) wrongStep(s Step) string {
-	r, p := &w.ring, w.policy()
-	if s.Action != Drop && slices.ContainsFunc(r.Keys, w.replaced) {
-		return "a key past its time waits for something else"
+	if slices.ContainsFunc(w.ring.Keys, w.replaced) != (s.Action == Drop) {
+		return "a key past its time waits for something else, or another would be lost"
 	}
-	k := s.Key
-	due := func(a Attempts) bool { return !w.now.Before(a.NextAt) }
-	switch s.Action {
-	case Drop:
-		if !w.replaced(k) {
-			return "a key would be lost"
-		}
-	case Add:
-		if !w.overdue() || w.refusal(move{kind: add}) {
-			return "a key is added unasked"
-		}
-	case Prove:
-		published := p.Publishing == Manual || !k.PublishedAt.IsZero() && w.now.Sub(k.PublishedAt) >= p.Window
-		asked := k.Rotating || w.overdue()
-		if k.State != Pending || !asked || !published || !due(k.Proofs) {
-			return "a key signs before its time"
-		}
-	case Accept:
-		needed := !k.Proofs.NextAt.IsZero() || w.depends()
-		if k.State != Active || k.Accepted != "" || !due(k.Proofs) || !needed {
-			return "a token is requested that nobody needs"
-		}
-	case Publish:
-		if p.Publishing != PlatformAPI || !due(r.Publication.Attempts) {
-			return "the list is read too early"
-		}
-	case Wait:
+	due := w.due()
+	key, may := due[s.Action]
+	switch {
+	case s.Action == Drop && w.replaced(s.Key):
+		return ""
+	case s.Action == Wait && len(due) == 0:
 		return w.wrongWait(s.At)
-	default:
-		return "there is no such step"
+	case s.Action == Wait:
+		return fmt.Sprintf("the worker waits until %v, and there is %v to do", s.At.Sub(w.now), due)
+	case !may || key != s.Key:
+		return fmt.Sprintf("it is too early for step %s, or it is with another key", s.Action)
 	}
 	return ""
 }
