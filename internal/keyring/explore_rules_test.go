@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -361,7 +362,7 @@ func (w *world) wrongStep(s Step) string {
 	case s.Action == Wait && len(due) == 0:
 		return w.wrongWait(s.At)
 	case s.Action == Wait:
-		return fmt.Sprintf("the worker waits until %v, and there is %v to do", s.At.Sub(w.now), due)
+		return fmt.Sprintf("the worker waits, and may %v", slices.Sorted(maps.Keys(due)))
 	case !may || key != s.Key:
 		return fmt.Sprintf("it is too early for step %s, or it is with another key", s.Action)
 	}
