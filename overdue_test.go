@@ -104,3 +104,21 @@ func TestFailuresForget(t *testing.T) {
 		t.Errorf("of a deleted client: %v", f)
 	}
 }
+
+// check warns of refused proofs while a rotation is under way: asked for, or due. A
+// pending key whose rotation was called off by a longer period waits for a person.
+func TestRotationCalledOff(t *testing.T) {
+	next := &keyring.Key{ID: "next", State: keyring.Pending, Proofs: keyring.Attempts{Failure: "no", Refusals: 1}}
+	ring := &keyring.Ring{Keys: []*keyring.Key{{ID: "old", State: keyring.Active, ActivatedAt: noon}, next}}
+	warns := func(rotating bool, period int64) bool {
+		next.Rotating = rotating
+		s := status{config: &config{RotationPeriod: period}, ring: ring, now: noon.Add(24 * time.Hour)}
+		return len(s.warnings()) > 0
+	}
+	if !warns(true, 0) || !warns(false, 24*hour) {
+		t.Error("it does not warn of a rotation that is under way")
+	}
+	if warns(false, 0) || warns(false, 24*hour+1) {
+		t.Error("it warns of a rotation that is not under way")
+	}
+}

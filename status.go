@@ -121,7 +121,7 @@ func (s status) movedFrom(before *config) string {
 // issued: a rotation or a publication that makes no progress, and retiring keys that
 // only a person may delete.
 func (s status) warnings() (list []string) {
-	if next := s.ring.Pending(); next != nil && next.Proofs.Refusals > 0 {
+	if next := s.ring.Pending(); next != nil && next.Proofs.Refusals > 0 && s.rotatesTo(next) {
 		list = append(list, "the rotation to key "+string(next.ID)+" makes no progress: "+waitsFor(s.paths, s.config, next))
 	}
 	if text := s.overdue(); text != "" {
@@ -136,6 +136,12 @@ func (s status) warnings() (list []string) {
 		list = append(list, "the public keys at Redox are "+s.publication())
 	}
 	return list
+}
+
+// rotatesTo reports whether a rotation to the pending key k is under way.
+func (s status) rotatesTo(k *keyring.Key) bool {
+	due := s.ring.Due(s.config.policy())
+	return k.Rotating || !due.IsZero() && !s.now.Before(due)
 }
 
 func (s status) nextRotation() string {
