@@ -1,6 +1,7 @@
 package redox
 
 import (
+	"net/http"
 	"sync"
 	"time"
 
@@ -12,7 +13,8 @@ import (
 // client's config and compared on use, so a stale one cannot be used; forget
 // only frees it early.
 type connections struct {
-	now func() time.Time
+	now       func() time.Time
+	transport http.RoundTripper // makes all requests; nil: each client has one of its own
 
 	mu      sync.Mutex // guards clients; nothing waits or connects under it
 	clients map[string]*connection
@@ -41,6 +43,7 @@ func (c *connections) of(client, caPEM string) (*connection, error) {
 	}
 	api, err := redoxapi.New(redoxapi.Options{
 		CAPEM: caPEM, Version: Version, MaxConns: maxRequestsToHost, MaxIdleConns: maxReads, Now: c.now,
+		Transport: c.transport,
 	})
 	if err != nil {
 		return nil, err

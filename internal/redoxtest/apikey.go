@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -15,12 +16,21 @@ type apiKey struct {
 	name   string
 	set    []json.RawMessage          // the JWK Set, as it was given
 	keys   map[string]jose.JSONWebKey // the keys of set, by kid
-	before map[string]jose.JSONWebKey // what the last change replaced
+	before []version                  // what the last changes replaced, the newest last
 	url    *jwksURL                   // has precedence over set
 	user   bool                       // a user-level key, which the Platform API asks for
 	manage bool                       // whether its user may manage OAuth API keys
 	hidden bool                       // whether it belongs to another organization
 }
+
+// version is what an API key's keys were until some time.
+type version struct {
+	keys  map[string]jose.JSONWebKey
+	until time.Time
+}
+
+// maxVersions is how many changes an API key remembers.
+const maxVersions = 32
 
 // apiKeyLocked returns the API key clientID, and creates it if it does not exist.
 func (s *Sandbox) apiKeyLocked(clientID string) *apiKey {
@@ -42,13 +52,26 @@ func (s *Sandbox) Register(clientID string, jwks []byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.apiKeyLocked(clientID).save(set, keys)
+	s.apiKeyLocked(clientID).save(set, keys, s.nowLocked())
 	return nil
 }
 
-func (k *apiKey) save(set []json.RawMessage, keys map[string]jose.JSONWebKey) {
-	k.before = k.keys
+func (k *apiKey) save(set []json.RawMessage, keys map[string]jose.JSONWebKey, now time.Time) {
+	if len(k.before) == maxVersions {
+		k.before = slices.Delete(k.before, 0, 1)
+	}
+	k.before = append(k.before, version{k.keys, now})
 	k.set, k.keys = set, keys
+}
+
+// known returns the keys that a machine knows now that learns of a change after lag.
+func (k *apiKey) known(now time.Time, lag time.Duration) map[string]jose.JSONWebKey {
+	for _, old := range k.before {
+		if lag > 0 && old.until.After(now.Add(-lag)) {
+			return old.keys
+		}
+	}
+	return k.keys
 }
 
 // RegisterURL sets the JWKS URL of the API key clientID, as the other field of the
@@ -132,12 +155,29 @@ func (s *Sandbox) lookup(clientID, kid string) (key jose.JSONWebKey, known bool)
 	if k == nil {
 		return key, false
 	}
-	keys = k.keys
-	if s.stale && s.requests%2 == 1 {
-		keys = k.before
+	keys = k.known(s.nowLocked(), s.options.Lag())
+	if s.stale && s.requests%2 == 1 && len(k.before) > 0 {
+		keys = k.before[len(k.before)-1].keys
 	}
 	key, known = keys[kid]
 	return key, known
+}
+
+// Knows reports whether a machine that learns of a change after lag knows the key of
+// the API key clientID that has that ID. Of a JWKS URL it tells what was fetched last.
+func (s *Sandbox) Knows(clientID, kid string, lag time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.apiKeys[clientID]
+	if k == nil {
+		return false
+	}
+	keys := k.known(s.nowLocked(), lag)
+	if k.url != nil {
+		keys = k.url.keys
+	}
+	_, known := keys[kid]
+	return known
 }
 
 // parseKeys reads a JWK Set or a single JWK of public RSA keys that have a kid.

@@ -33,7 +33,7 @@ func (s *Sandbox) fetched(clientID string) (keys map[string]jose.JSONWebKey, has
 		return k.url.keys, true
 	}
 	// The lock is held during the fetch, so that each set is fetched once.
-	keys, maxAge, err := fetch(k.url.url)
+	keys, maxAge, err := s.fetch(k.url.url)
 	if err != nil {
 		s.logLocked("fetching the JWKS of %s failed: %v", clientID, err)
 		return k.url.keys, true
@@ -45,7 +45,7 @@ func (s *Sandbox) fetched(clientID string) (keys map[string]jose.JSONWebKey, has
 
 var maxAgeDirective = regexp.MustCompile(`max-age=(\d+)`)
 
-func fetch(url string) (keys map[string]jose.JSONWebKey, maxAge time.Duration, err error) {
+func (s *Sandbox) fetch(url string) (keys map[string]jose.JSONWebKey, maxAge time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -53,7 +53,7 @@ func fetch(url string) (keys map[string]jose.JSONWebKey, maxAge time.Duration, e
 		return nil, 0, err
 	}
 	req.Header.Set("Accept", "application/json")
-	resp, err := new(http.Client).Do(req)
+	resp, err := (&http.Client{Transport: s.options.Transport}).Do(req)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -126,7 +127,7 @@ func readChange(r *http.Request) (c change, err error) {
 	return c, err
 }
 
-func (k *apiKey) change(c change, q Quirk) {
+func (k *apiKey) change(c change, q Quirk, now time.Time) {
 	if q == QuirkForgets {
 		return
 	}
@@ -150,7 +151,7 @@ func (k *apiKey) change(c change, q Quirk) {
 			}
 		}
 	}
-	k.save(c.set, c.keys)
+	k.save(c.set, c.keys, now)
 }
 
 func (s *Sandbox) createAPIKey(w http.ResponseWriter, r *http.Request) {
@@ -166,7 +167,7 @@ func (s *Sandbox) createAPIKey(w http.ResponseWriter, r *http.Request) {
 	id := rand.Text()
 	s.mu.Lock()
 	k := s.apiKeyLocked(id)
-	k.change(c, "")
+	k.change(c, "", s.nowLocked())
 	shown := k.show(id)
 	s.mu.Unlock()
 	s.payload(w, r, map[string]any{"apikey": shown}, "API key created")
@@ -180,7 +181,7 @@ func (s *Sandbox) updateAPIKey(w http.ResponseWriter, r *http.Request) {
 		s.platformError(w, r, http.StatusBadRequest, "the body cannot be read: "+err.Error())
 		return
 	}
-	s.withAPIKey(w, r, func(k *apiKey) { k.change(c, s.quirk) })
+	s.withAPIKey(w, r, func(k *apiKey) { k.change(c, s.quirk, s.nowLocked()) })
 }
 
 // withAPIKey calls do with the API key that the path names, under the lock, and

@@ -15,7 +15,8 @@ var patient = map[string]any{
 	"birthDate":    "1995-08-26",
 }
 
-func (s *Sandbox) routes() http.Handler {
+// Handler returns the handler of all requests.
+func (s *Sandbox) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v2/auth/token", s.token)
 	mux.HandleFunc("POST /redirected", func(w http.ResponseWriter, _ *http.Request) {

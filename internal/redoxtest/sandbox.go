@@ -26,9 +26,16 @@ type Options struct {
 	TokenTTL time.Duration    // life of a token, in whole seconds; 5m when zero
 	Now      func() time.Time // the sandbox's clock; time.Now when nil
 	Log      io.Writer        // gets a line per request, never a credential; nil for none
+
+	// Transport fetches the JWK Sets of JWKS URLs; nil for http.DefaultTransport.
+	Transport http.RoundTripper
+
+	// Lag returns how old the keys are that the machine knows which answers the next
+	// token request: Redox consists of many machines. nil: all know the newest ones.
+	Lag func() time.Duration
 }
 
-// Sandbox is a running server. Its methods are safe for concurrent use.
+// Sandbox is a server. Its methods are safe for concurrent use.
 type Sandbox struct {
 	options  Options
 	url      string
@@ -57,28 +64,20 @@ type Sandbox struct {
 	userAgent    string // of the last token request
 }
 
-// Start listens and serves. The error is from the listener.
-func Start(o Options) (*Sandbox, error) {
-	if o.Listen == "" {
-		o.Listen = "127.0.0.1:0"
-	}
+// New returns a sandbox that does not listen: its caller passes requests to Handler.
+func New(o Options) *Sandbox {
 	if o.TokenTTL == 0 {
 		o.TokenTTL = 5 * time.Minute
 	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", o.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("starting the sandbox: %w", err)
+	if o.Lag == nil {
+		o.Lag = func() time.Duration { return 0 }
 	}
-	if o.URL == "" {
-		o.URL = "http://" + listener.Addr().String()
-	}
-	s := &Sandbox{
+	return &Sandbox{
 		options:  o,
 		url:      o.URL,
-		address:  listener.Addr().String(),
 		stopping: make(chan struct{}),
 		apiKeys:  map[string]*apiKey{},
 		seen:     map[string]time.Time{},
@@ -87,8 +86,24 @@ func Start(o Options) (*Sandbox, error) {
 		idle:     map[net.Conn]bool{},
 		tokenTTL: o.TokenTTL,
 	}
+}
+
+// Start listens and serves. The error is from the listener.
+func Start(o Options) (*Sandbox, error) {
+	if o.Listen == "" {
+		o.Listen = "127.0.0.1:0"
+	}
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", o.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("starting the sandbox: %w", err)
+	}
+	if o.URL == "" {
+		o.URL = "http://" + listener.Addr().String()
+	}
+	s := New(o)
+	s.address = listener.Addr().String()
 	s.server = &http.Server{
-		Handler:           s.routes(),
+		Handler:           s.Handler(),
 		ReadHeaderTimeout: 10 * time.Second,
 		ConnState:         s.countConnections,
 	}
@@ -214,8 +229,10 @@ func (s *Sandbox) SetTokenTTL(d time.Duration) {
 func (s *Sandbox) now() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.options.Now().Add(s.offset)
+	return s.nowLocked()
 }
+
+func (s *Sandbox) nowLocked() time.Time { return s.options.Now().Add(s.offset) }
 
 func (s *Sandbox) countConnections(c net.Conn, state http.ConnState) {
 	s.mu.Lock()

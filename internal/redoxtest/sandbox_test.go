@@ -292,3 +292,25 @@ func refuses(t *testing.T, tests map[string]badRequest) {
 		})
 	}
 }
+
+// A machine that learns of keys late knows those of before the change until then.
+func TestLag(t *testing.T) {
+	now := time.Now()
+	s := redoxtest.New(redoxtest.Options{Now: func() time.Time { return now }})
+	for _, kid := range []string{"old", "next"} {
+		now = now.Add(time.Hour)
+		if err := s.Register("c", []byte(publicJWK(t, &key(t).PublicKey, kid))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now = now.Add(time.Minute)
+	for lag, knows := range map[time.Duration]string{
+		0: "next", time.Minute: "next", time.Minute + 1: "old", time.Hour + time.Minute + 1: "neither",
+	} {
+		for _, kid := range []string{"old", "next"} {
+			if known := s.Knows("c", kid, lag); known != (kid == knows) {
+				t.Errorf("after %v it knows %s: %v", lag, kid, known)
+			}
+		}
+	}
+}
