@@ -1,0 +1,312 @@
+package redox
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+)
+
+// laws are what must hold at every moment, whatever happens. They judge what is
+// stored, sent and answered, with no code of the rooms that they judge.
+type laws struct {
+	mu      sync.Mutex
+	clock   func() time.Time // true time
+	failure string           // the first law that was broken, and how
+	seen    map[string]int   // of everything that is worth counting
+	said    strings.Builder  // answers and errors, to be searched for secrets
+	clients map[string]*lawClient
+	jtis    map[string]bool
+	tokens  map[string]issuedTo
+	hosts   []hostVersion
+	unsane  time.Time // until when a clock was wrong at last
+	retired map[string]time.Time
+}
+
+// lawClient is what the laws know of a client.
+type lawClient struct {
+	name, id string
+	config   *config // as stored, nil for none
+	ring     keyring.Ring
+	changed  time.Time // of the config, at last
+	own      map[string]bool
+	accepted map[string]time.Time // by key ID and where: when a token was issued for it at last
+	since    map[string]time.Time // by way and key ID: since when Redox may know it, as far as the engine can see
+	way      string               // the way to publish of the stored config
+	taken    time.Time            // until when Redox may know another key under the ID of one of the ring
+	excuse   string               // why reads may fail, empty for no reason
+	excused  time.Time
+}
+
+// issuedTo is what the laws know of a token.
+type issuedTo struct {
+	client string
+	id     string
+	kid    string
+	at     time.Time
+}
+
+// hostVersion is the list of hosts from a time on, written on a node.
+type hostVersion struct {
+	at      time.Time
+	by      *process
+	allowed []string
+}
+
+func newLaws(clock func() time.Time) *laws {
+	return &laws{
+		clock: clock, seen: map[string]int{}, clients: map[string]*lawClient{}, jtis: map[string]bool{},
+		tokens: map[string]issuedTo{}, hosts: []hostVersion{{}}, retired: map[string]time.Time{},
+	}
+}
+
+// know adds a client.
+func (l *laws) know(name, id string) {
+	l.clients[name] = &lawClient{
+		name: name, id: id, own: map[string]bool{}, accepted: map[string]time.Time{}, since: map[string]time.Time{},
+		excuse: "Redox does not know its first key yet",
+	}
+}
+
+func (l *laws) violated(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.violatedLocked(format, args...)
+}
+
+func (l *laws) violatedLocked(format string, args ...any) {
+	if l.failure == "" {
+		l.failure = fmt.Sprintf(format, args...)
+	}
+}
+
+// excuseReads notes why reads of a client may fail, until Redox knows its key again.
+func (l *laws) excuseReads(name, why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.clients {
+		if name == "" || c.name == name {
+			c.excuse, c.excused = why, l.clock()
+		}
+	}
+}
+
+func (l *laws) hasNumber(n string) bool {
+	for _, c := range l.clients {
+		for _, k := range c.ring.Keys {
+			if k.N == n {
+				return true
+			}
+		}
+		for _, gone := range c.ring.Gone {
+			if gone.N == n {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// wrote judges a write to storage. clock is that of the node.
+func (l *laws) wrote(o *op, clock time.Time, key string, before, after []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var stored struct{ Data json.RawMessage }
+	if after != nil {
+		if err := json.Unmarshal(after, &stored); err != nil {
+			l.violatedLocked("%s is not JSON: %v", key, err)
+			return
+		}
+	}
+	if key == hostsKey {
+		var list hostList
+		if after != nil {
+			_ = json.Unmarshal(stored.Data, &list) // golden files show the form
+		}
+		l.hosts = append(l.hosts, hostVersion{l.clock(), o.on, list.Allowed})
+		return
+	}
+	name, entry, _ := strings.Cut(strings.TrimPrefix(key, clientsPrefix), "/")
+	c := l.clients[name]
+	if c == nil || o.client == nil || o.client.name != name {
+		l.violatedLocked("%s of another client writes %s", o.what, key)
+		return
+	}
+	if entry == configEntry {
+		l.configWrote(o, c, stored.Data)
+		return
+	}
+	o.wrote = true
+	old := c.ring
+	c.ring = keyring.Ring{}
+	if after != nil {
+		if err := json.Unmarshal(stored.Data, &c.ring); err != nil {
+			l.violatedLocked("%s cannot be read: %v", key, err)
+		}
+	}
+	l.ringShape(o, c)
+	l.ringChange(o, c, &old, clock)
+	l.published(c)
+}
+
+func (l *laws) configWrote(o *op, c *lawClient, data []byte) {
+	if !slices.Contains([]string{"config", "delete config", "delete client"}, o.what) {
+		l.violatedLocked("%s writes the config of %s", o.what, c.name)
+	}
+	c.config, c.changed = nil, l.clock()
+	if data != nil {
+		c.config = &config{}
+		if err := json.Unmarshal(data, c.config); err != nil {
+			l.violatedLocked("the config of %s cannot be read: %v", c.name, err)
+		}
+	}
+	l.published(c)
+}
+
+// published keeps since up to date for a ring that Redox fetches.
+func (l *laws) published(c *lawClient) {
+	way := "pasted"
+	switch {
+	case c.config == nil:
+		way = c.way // nobody looks at the ring until there is one
+	case c.config.PublicJWKS:
+		way = "fetched"
+	case c.config.PlatformClient != "":
+		way = "pushed"
+	}
+	c.way = way
+	if way != "fetched" {
+		return
+	}
+	for _, k := range c.ring.Keys {
+		if _, known := c.since["fetched "+string(k.ID)]; !known {
+			c.since["fetched "+string(k.ID)] = l.clock()
+		}
+	}
+}
+
+// ringShape judges a ring by itself.
+func (l *laws) ringShape(o *op, c *lawClient) {
+	states, ids := map[keyring.State]int{}, map[keyring.ID]bool{}
+	for _, k := range c.ring.Keys {
+		states[k.State]++
+		ids[k.ID] = true
+		c.own[string(k.ID)+" "+k.N] = true
+		if private, err := k.Private(); err != nil || private.N.BitLen() != k.Bits {
+			l.violatedLocked("after %s the private half of %s cannot be read: %v", o.what, k.ID, err)
+		}
+	}
+	n := len(c.ring.Keys)
+	if n > 0 && states[keyring.Active] != 1 || states[keyring.Pending] > 1 || n > 8 || len(ids) != n ||
+		states[keyring.Active]+states[keyring.Pending]+states[keyring.Retiring] != n {
+		l.violatedLocked("after %s the ring of %s holds %v", o.what, c.name, states)
+	}
+}
+
+// ringChange judges what an operation made of a ring. clock is that of the node.
+func (l *laws) ringChange(o *op, c *lawClient, old *keyring.Ring, clock time.Time) {
+	active := c.ring.Active()
+	for _, k := range old.Keys {
+		now := c.ring.Get(k.ID)
+		switch {
+		case now == nil:
+			l.lost(o, c, old, k, clock)
+		case now.N != k.N || string(now.PKCS8) != string(k.PKCS8):
+			l.violatedLocked("%s changes key %s", o.what, k.ID)
+		case k.Accepted != "" && now.Accepted != k.Accepted:
+			l.violatedLocked("%s changes where %s was accepted", o.what, k.ID)
+		case now.State == keyring.Retiring && k.State == keyring.Active:
+			l.retired[c.name+string(k.ID)] = l.clock()
+		case now.State == keyring.Pending && k.State != keyring.Pending:
+			l.violatedLocked("%s makes key %s pending again", o.what, k.ID)
+		}
+	}
+	for _, k := range c.ring.Keys {
+		was := old.Get(k.ID)
+		if was == nil && !slices.Contains([]string{"generate", "rotate", "import", "step"}, o.what) {
+			l.violatedLocked("%s adds key %s", o.what, k.ID)
+		}
+		if k.Accepted != "" && (was == nil || was.Accepted == "") && !l.acceptedAnywhere(c, k) {
+			l.violatedLocked("%s stores that Redox accepted %s, which it never did", o.what, k.ID)
+		}
+	}
+	before := old.Active()
+	if active == nil || before == nil || before.ID == active.ID {
+		return
+	}
+	l.seen["the active key changed by "+o.what]++
+	switch {
+	case o.what != "step" && o.what != "activate":
+		l.violatedLocked("%s makes key %s of %s active", o.what, active.ID, c.name)
+	case o.force:
+	case c.config == nil || c.accepted[string(active.ID)+" "+c.config.fingerprint()].Before(o.began):
+		l.violatedLocked("%s makes key %s of %s active, which was not proved with this config", o.what, active.ID, c.name)
+	case o.what == "step":
+		if late := l.early(c, string(active.ID)); late > 0 {
+			l.violatedLocked("a step makes key %s of %s active %v too early", active.ID, c.name, late)
+		}
+	}
+}
+
+// fingerprint is where of this package's product code, in words.
+func (c *config) fingerprint() string { return c.ClientID + " " + c.tokenURL() + " " + c.audience() }
+
+func (l *laws) acceptedAnywhere(c *lawClient, k *keyring.Key) bool {
+	for what := range c.accepted {
+		if strings.HasPrefix(what, string(k.ID)+" ") {
+			return true
+		}
+	}
+	return false
+}
+
+// lost judges that a key is not in the ring any more.
+func (l *laws) lost(o *op, c *lawClient, old *keyring.Ring, k *keyring.Key, clock time.Time) {
+	l.seen["key lost by "+o.what]++
+	switch {
+	case o.what == "delete client" || o.what == "delete key" && o.key == string(k.ID):
+		return
+	case o.what != "step":
+		l.violatedLocked("%s loses key %s of %s", o.what, k.ID, c.name)
+		return
+	}
+	active := old.Active()
+	var tooEarly time.Duration
+	if c.config != nil {
+		tooEarly = seconds(c.config.RetireAfter) - clock.Sub(k.RetiredAt)
+		if at, known := l.retired[c.name+string(k.ID)]; known && at.After(l.unsane) {
+			tooEarly = max(tooEarly, seconds(c.config.RetireAfter)-l.clock().Sub(at))
+		}
+	}
+	both := false
+	for what := range c.accepted {
+		where, is := strings.CutPrefix(what, string(k.ID)+" ")
+		_, too := c.accepted[string(active.ID)+" "+where]
+		both = both || is && too
+	}
+	if k.State != keyring.Retiring || c.config == nil || tooEarly > 0 || k.Accepted == "" ||
+		k.Accepted != active.Accepted || !both {
+		l.violatedLocked("a step deletes key %s of %s, which is %s, %v too early, accepted at %q; key %s, which signs, was "+
+			"accepted at %q; both at one place: %v", k.ID, c.name, k.State, max(0, tooEarly), k.Accepted, active.ID,
+			active.Accepted, both)
+	}
+}
+
+// early returns how much too early it is to prove the pending key kid; zero if its
+// window is over, or cannot be judged.
+func (l *laws) early(c *lawClient, kid string) time.Duration {
+	since, known := c.since[c.way+" "+kid]
+	switch {
+	case c.config == nil || c.way == "pasted":
+		return 0
+	case !known:
+		return 1000 * time.Hour // Redox cannot know it
+	case !since.After(l.unsane):
+		return 0 // the times in the ring may be of a clock that was wrong
+	}
+	return max(0, seconds(c.config.PublishWindow)-l.clock().Sub(since))
+}

@@ -1,0 +1,105 @@
+package redox
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/schedule"
+)
+
+// answer is what a request came to. The status is 0 if the process was killed.
+type answer struct {
+	*op
+	resp    *logical.Response
+	status  int
+	message string
+}
+
+// begin puts an operation on a node; its end is to be called when it has ended.
+func (s *simulation) begin(what string, n *node, c *simClient) (o *op, end func()) {
+	o = &op{what: what, client: c, on: n.process, active: n.active, began: s.now}
+	s.ops = append(s.ops, o)
+	return o, func() {
+		if what != "fetch" { // which a call of the token cache may wait for
+			o.on.b.tokens.Wait()
+		}
+		s.ops = s.ops[:len(s.ops)-1]
+		s.ended(o)
+	}
+}
+
+// request sends a request to a node, and one that writes to the active node.
+func (s *simulation) request(
+	what string, n *node, operation logical.Operation, c *simClient, path string, data map[string]any,
+) (got answer) {
+	if n.process.dead {
+		return answer{op: &op{what: what, on: n.process, faults: 1}}
+	}
+	o, end := s.begin(what, n, c)
+	o.pausing = what == "check" || what == "activate"
+	o.key, _ = data["for key"].(string)
+	o.force, _ = data[fieldForce].(bool)
+	delete(data, "for key")
+	resp, err := o.on.b.HandleRequest(s.ctx, &logical.Request{
+		ID: "request-1", Operation: operation, Path: path, MountPoint: "redox/", Storage: o.on, Data: data,
+	})
+	end()
+	got = answer{op: o, resp: resp}
+	if !o.on.dead {
+		got.status, got.message = outcome(operation, resp, err)
+		s.said.WriteString(got.message + "\n")
+		if resp != nil {
+			s.said.WriteString(fmt.Sprintln(resp.Warnings))
+		}
+	}
+	s.note("%s %s on %s: %d %.300s", what, path, n.name, got.status, got.message)
+	return got
+}
+
+// operate sends a request that writes. The client's worker is woken by it, or looks
+// soon.
+func (s *simulation) operate(
+	what string, op logical.Operation, c *simClient, path string, data map[string]any,
+) answer {
+	got := s.request(what, s.active(), op, c, c.prefix()+path, data)
+	if soon := s.now.Add(oneOf(&s.draws, c.name, "wake", 0, 0, 0, time.Minute)); c.due.IsZero() || soon.Before(c.due) {
+		c.due = soon
+	}
+	return got
+}
+
+// work takes a step of a client on the active node.
+func (s *simulation) work(c *simClient) {
+	n := s.active()
+	if n.process.dead || slices.ContainsFunc(s.ops, func(o *op) bool {
+		return o.what == "step" && o.client == c && o.on == n.process
+	}) {
+		return
+	}
+	o, end := s.begin("step", n, c)
+	o.pausing = true
+	next, err := n.process.b.work(n.process).Step(s.ctx, c.name)
+	end()
+	o.on.failed[c.name] = err != nil
+	switch {
+	case err != nil:
+		c.due = s.now.Add(schedule.LookAgain)
+	case next.IsZero() || next.After(n.clock().Add(time.Hour)) && s.oneIn(c.name, "look again", 4):
+		c.due = s.now.Add(time.Hour)
+	default:
+		c.due = next.Add(-n.skew)
+	}
+	s.note("step of %s on %s: next at %s, %v", c.name, n.name, c.due.UTC().Format("06-01-02T15:04:05"), err)
+}
+
+// meanwhile lets something else happen while an operation waits for Redox.
+func (s *simulation) meanwhile() {
+	if s.calm || len(s.ops) > 2 || !s.op().pausing || !s.oneIn("", "meanwhile", 8) {
+		return
+	}
+	s.happen(s.draw(func(e event) bool { return e.nests }))
+	s.advance(s.upTo("", "while it waits", 3*time.Second))
+}

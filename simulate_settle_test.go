@@ -1,0 +1,349 @@
+package redox
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+)
+
+var importedPEM = sync.OnceValue(func() string {
+	raw, err := os.ReadFile("internal/keyring/testdata/pkcs8.pem")
+	if err != nil {
+		return err.Error()
+	}
+	return string(raw)
+})
+
+// readToken reads a token on a node. A standby may have the active node answer.
+func (s *simulation) readToken() { s.readTokenOn(s.anyNode("read"), s.anyClient("read")) }
+
+func (s *simulation) readTokenOn(n *node, c *simClient) {
+	got := s.request("read token", n, logical.ReadOperation, c, c.prefix()+"token", nil)
+	if got.message == logical.ErrReadOnly.Error() && got.faults == 0 {
+		if got.active {
+			s.violated("the active node would have Vault send a read back to it for ever")
+		}
+		got = s.request("read token", s.active(), logical.ReadOperation, c, c.prefix()+"token", nil)
+	}
+	s.judgeRead(got, c)
+}
+
+// judgeRead fails the run unless a read got its token, or had a reason not to.
+func (s *simulation) judgeRead(got answer, c *simClient) {
+	lc := s.laws.clients[c.name]
+	why := ""
+	switch {
+	case got.status == 200:
+		s.seen["read"]++
+		s.tokenRead(got.op, lc, got.resp.Data)
+		return
+	case got.status == 0, got.faults > 0:
+		why = "a fault meanwhile"
+	case got.status >= 429:
+		s.violated("a read of %s fails though nothing failed: %d %s", c.name, got.status, got.message)
+	default:
+		why = s.reasonToFail(got, lc)
+	}
+	s.seen["read failed: "+why]++
+	if why == "" {
+		s.violated("a read of %s on %s fails for no reason: %s\nexchanges: %+v\nring: %s", c.name, got.on.node.name,
+			got.message, got.sent, s.describe(lc))
+	}
+}
+
+func (s *simulation) describe(c *lawClient) string {
+	text := ""
+	for _, k := range c.ring.Keys {
+		text += fmt.Sprintf("%s %s accepted %.6q since %s retired %s; ", k.ID, k.State, k.Accepted,
+			k.ActivatedAt.Format(time.DateTime), k.RetiredAt.Format(time.DateTime))
+	}
+	return text
+}
+
+// reasonToFail returns why a read may fail to which nothing happened.
+func (s *simulation) reasonToFail(got answer, c *lawClient) string {
+	changed := s.now.Sub(c.changed) < memory+maxReplication
+	right := c.config != nil && c.config.ClientID == c.id && c.config.tokenURL() == "https://"+simHost+"/v2/auth/token"
+	for _, x := range got.sent {
+		if right && !changed && x.knew && x.status >= 400 && s.now.After(s.unsane) && s.now.After(c.taken) {
+			s.violated("Redox knew key %s of %s and refused it: %s", x.kid, c.name, x.reason)
+		}
+	}
+	if right && !changed && s.now.After(s.unsane) && len(got.sent) == 1 && c.excuse == "" {
+		for _, k := range c.ring.Keys {
+			if k.State == keyring.Retiring && k.Accepted != "" && k.Accepted == c.ring.Active().Accepted {
+				s.violated("a read of %s does not try key %s, which Redox accepted", c.name, k.ID)
+			}
+		}
+	}
+	switch active := c.ring.Active(); {
+	case c.config == nil:
+		return "no config"
+	case active == nil:
+		return "no key"
+	case len(got.sent) == 0 && !right:
+		return "a host that is not allowed"
+	case c.excuse != "":
+		return c.excuse
+	case s.unsane.After(s.now):
+		return "a clock is wrong"
+	case s.now.Sub(active.ActivatedAt) < usualLag &&
+		(c.way == "pasted" || seconds(c.config.PublishWindow) < usualLag):
+		return "Redox learns of a key later than publish_window allows"
+	}
+	return ""
+}
+
+// recover ends the excuses of the clients whose active key all machines of Redox know
+// again.
+func (s *simulation) recover() {
+	for _, c := range s.clients {
+		lc := s.laws.clients[c.name]
+		active := lc.ring.Active()
+		if lc.excuse == "" || s.now.Sub(lc.excused) < memory+maxReplication || active == nil || lc.config == nil ||
+			s.unsane.After(s.now) || lc.config.ClientID != c.id || lc.config.TokenURL != "" || s.redox.late {
+			continue
+		}
+		s.noteTaken(c)
+		known := true
+		for _, lag := range s.redox.lags {
+			known = known && lag <= usualLag && s.redox.sandbox.Knows(c.id, string(active.ID), lag)
+		}
+		if known && s.now.After(lc.taken) {
+			lc.excuse = ""
+		}
+	}
+}
+
+// check reads check, and fails the run if it hides a rotation that is overdue, or a
+// step that failed.
+func (s *simulation) check(n *node, c *simClient) answer {
+	got := s.request("check", n, logical.ReadOperation, c, c.prefix()+"check", nil)
+	lc := s.laws.clients[c.name]
+	if got.status != 200 || !n.active {
+		return got
+	}
+	text := strings.Join(got.resp.Warnings, "\n")
+	says := func(parts ...string) bool {
+		return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
+	}
+	if lc.overdueNow(n.clock()) && !says("the rotation is overdue since") {
+		s.violated("check of %s hides that its rotation is overdue: %s", c.name, text)
+	}
+	if got.on.failed[c.name] && !says("makes no progress", "overdue") {
+		s.violated("check of %s hides that the last step failed: %s", c.name, text)
+	}
+	if p := lc.ring.Publication; p != nil && p.Failure != "" && !says("the public keys at Redox are not up to date") {
+		s.violated("check of %s hides that its keys are not published: %s", c.name, text)
+	}
+	return got
+}
+
+// settleAll ends all disturbances, has operators mend what they may have broken, and
+// fails the run unless everything is in order some hours later.
+func (s *simulation) settleAll() {
+	s.note("all disturbances end")
+	s.calm = true
+	defer func() { s.calm = false }()
+	s.redox.calm()
+	s.clocksRight()
+	for _, n := range s.nodes {
+		n.down, n.plan = false, disturbance{}
+		n.replicate(s.now)
+		n.invalidate(s.now)
+	}
+	for _, c := range s.clients {
+		s.tidy(c)
+	}
+	for round := range 8 {
+		s.passWorking(oneOf(&s.draws, "", "quiet", time.Hour, 61*time.Minute, 70*time.Minute), 400)
+		for _, c := range s.clients {
+			if c.way == "pasted" {
+				s.paste(c)
+			}
+			if round < 6 {
+				s.deleteKept(c)
+			}
+		}
+		s.recover()
+	}
+	for _, c := range s.clients {
+		s.inOrder(c)
+	}
+}
+
+// tidy has operators mend what they, or others, have broken for a client.
+func (s *simulation) tidy(c *simClient) {
+	lc := s.laws.clients[c.name]
+	s.mend(c)
+	if lc.config != nil && lc.config.PublishWindow > hour { // it is to be settled within hours
+		s.writeConfig(c, map[string]any{"publish_window": "1h"})
+	}
+	if len(lc.ring.Keys) == 0 {
+		s.operate("generate", logical.UpdateOperation, c, "keys/generate", nil)
+	}
+	var list []json.RawMessage
+	for _, raw := range s.redox.raw(c) {
+		var k listedKey
+		_ = json.Unmarshal(raw, &k)
+		if lc.ring.Get(keyring.ID(k.ID)) == nil || s.isOwn(c, raw) {
+			list = append(list, raw)
+		}
+	}
+	s.redox.edit(c, list)
+	s.paste(c)
+}
+
+// deleteKept deletes the keys that only a person may delete, as keys tells him.
+func (s *simulation) deleteKept(c *simClient) {
+	got := s.request("look", s.active(), logical.ReadOperation, c, c.prefix()+"keys", nil)
+	if got.status != 200 {
+		s.violated("keys of %s cannot be read: %s", c.name, got.message)
+		return
+	}
+	kept, _ := got.resp.Data["kept"].([]string)
+	for _, key := range kept {
+		s.operate("delete key", logical.DeleteOperation, c, "keys/"+key, map[string]any{"for key": key})
+	}
+}
+
+// inOrder fails the run unless all is in order with a client.
+func (s *simulation) inOrder(c *simClient) {
+	lc, now := s.laws.clients[c.name], s.now
+	bad := func(format string, args ...any) {
+		s.violated("hours after all disturbances %s of %s: %s", fmt.Sprintf(format, args...), c.name, s.describe(lc))
+	}
+	if lc.config == nil || lc.ring.Active() == nil {
+		bad("there is no config or no key")
+		return
+	}
+	active := lc.ring.Active()
+	for _, k := range lc.ring.Keys {
+		over := now.Sub(k.RetiredAt.Add(seconds(lc.config.RetireAfter)))
+		switch {
+		case k.State == keyring.Retiring && over > time.Minute && k.Accepted != "" && k.Accepted == active.Accepted:
+			bad("the private half of %s is there %v after its time", k.ID, over)
+		case k.State == keyring.Pending && k.Rotating && now.Sub(k.CreatedAt) > 7*time.Hour:
+			bad("the rotation to %s does not end", k.ID)
+		}
+	}
+	if lc.overdueNow(now) {
+		bad("the rotation is overdue")
+	}
+	if active.Accepted == "" && (lc.config.RotationPeriod > 0 || len(lc.ring.In(keyring.Retiring)) > 0) {
+		bad("it is not stored that Redox accepted %s", active.ID)
+	}
+	s.listInOrder(c, lc, bad)
+	for range 2 { // the first read may have Redox fetch the keys
+		for _, n := range s.nodes {
+			s.readTokenOn(n, c)
+		}
+		s.recover()
+	}
+	if lc.excuse != "" {
+		bad("reads are excused still (%s)", lc.excuse)
+	}
+	got := s.check(s.active(), c)
+	pending := lc.ring.Pending()
+	for _, warning := range got.warnings() {
+		young := pending != nil && now.Sub(pending.CreatedAt) < 3*time.Hour // nobody has pasted it yet
+		if !strings.Contains(warning, "is kept, as") && !(young && strings.Contains(warning, string(pending.ID))) {
+			bad("check warns: %s", warning)
+		}
+	}
+	if got.status != 200 {
+		bad("check says %s", got.message)
+	}
+}
+
+func (a answer) warnings() []string {
+	if a.resp == nil {
+		return nil
+	}
+	return a.resp.Warnings
+}
+
+// listInOrder judges Redox's list of a client's keys that the engine keeps.
+func (s *simulation) listInOrder(c *simClient, lc *lawClient, bad func(string, ...any)) {
+	if c.way != "pushed" {
+		return
+	}
+	if p := lc.ring.Publication; p == nil || p.Failure != "" {
+		bad("the publication is %+v", p)
+	}
+	list := s.redox.list(c.id)
+	for _, k := range lc.ring.Keys {
+		if !slices.Contains(list, listedKey{string(k.ID), k.N}) {
+			bad("Redox does not list %s", k.ID)
+		}
+	}
+	for _, k := range list {
+		if k2 := lc.ring.Get(keyring.ID(k.ID)); lc.own[k.ID+" "+k.N] && k2 == nil &&
+			slices.ContainsFunc(lc.ring.Gone, func(g keyring.Public) bool { return string(g.ID) == k.ID }) {
+			bad("Redox lists the deleted key %s still", k.ID)
+		}
+	}
+}
+
+// setUp gives each client its first key and its config.
+func (s *simulation) setUp() {
+	for _, c := range s.clients {
+		s.operate("generate", logical.UpdateOperation, c, "keys/generate", nil)
+		settings := oneOf(&s.draws, c.name, "begin",
+			map[string]any{"rotation_period": "720h"}, map[string]any{"rotation_period": "24h", "retire_after": "1h"},
+			map[string]any{"rotation_period": "2160h", "reuse_tokens": true}, map[string]any{})
+		settings["client_id"] = c.id
+		s.writeConfig(c, settings)
+		s.mend(c)
+		s.paste(c)
+	}
+}
+
+// simulated sums up all runs.
+var simulated sums
+
+type sums struct {
+	mu     sync.Mutex
+	runs   int
+	events int
+	passed time.Duration
+	failed []string
+	counts map[string]int
+}
+
+func (s *sums) add(seed uint64, got outcomeOfRun) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.runs++
+	s.events += got.events
+	s.passed += got.passed / 1000 // in a sum a duration would overflow
+	if got.failure != "" {
+		s.failed = append(s.failed, fmt.Sprint(seed))
+	}
+	if s.counts == nil {
+		s.counts = map[string]int{}
+	}
+	for what, n := range got.counts {
+		s.counts[what] += n
+	}
+}
+
+func (s *sums) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text := fmt.Sprintf("%d seeds, %d events, %.0f simulated years; failing seeds: %v", s.runs, s.events,
+		s.passed.Hours()*1000/24/365.25, s.failed)
+	for _, what := range slices.Sorted(maps.Keys(s.counts)) {
+		text += fmt.Sprintf("\n%9d %s", s.counts[what], what)
+	}
+	return text
+}
