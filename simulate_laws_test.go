@@ -24,7 +24,6 @@ type laws struct {
 	tokens  map[string]issuedTo
 	hosts   []hostVersion
 	unsane  time.Time // until when a clock was wrong at last
-	retired map[string]time.Time
 }
 
 // lawClient is what the laws know of a client.
@@ -34,11 +33,14 @@ type lawClient struct {
 	ring     keyring.Ring
 	changed  time.Time // of the config, at last
 	own      map[string]bool
-	accepted map[string]time.Time // by key ID and where: when a token was issued for it at last
-	since    map[string]time.Time // by way and key ID: since when Redox may know it, as far as the engine can see
-	way      string               // the way to publish of the stored config
-	taken    time.Time            // until when Redox may know another key under the ID of one of the ring
-	excuse   string               // why reads may fail, empty for no reason
+	accepted map[string]time.Time     // by key ID and where: when a token was issued for it at last
+	since    map[string]time.Time     // by way and key ID: since when Redox may know it, as far as the engine can see
+	way      string                   // the way to publish of the stored config
+	retired  map[keyring.ID]time.Time // since when, by the true time
+	signs    time.Time                // since when the active key does, by the true time
+	listed   map[listedKey]bool       // deleted keys that the engine has to take off Redox's list
+	taken    time.Time                // until when Redox may know another key under the ID of one of the ring
+	excuse   string                   // why reads may fail, empty for no reason
 	excused  time.Time
 }
 
@@ -60,7 +62,7 @@ type hostVersion struct {
 func newLaws(clock func() time.Time) *laws {
 	return &laws{
 		clock: clock, seen: map[string]int{}, clients: map[string]*lawClient{}, jtis: map[string]bool{},
-		tokens: map[string]issuedTo{}, hosts: []hostVersion{{}}, retired: map[string]time.Time{},
+		tokens: map[string]issuedTo{}, hosts: []hostVersion{{}},
 	}
 }
 
@@ -68,6 +70,7 @@ func newLaws(clock func() time.Time) *laws {
 func (l *laws) know(name, id string) {
 	l.clients[name] = &lawClient{
 		name: name, id: id, own: map[string]bool{}, accepted: map[string]time.Time{}, since: map[string]time.Time{},
+		retired: map[keyring.ID]time.Time{}, listed: map[listedKey]bool{},
 		excuse: "Redox does not know its first key yet",
 	}
 }
@@ -220,12 +223,16 @@ func (l *laws) ringChange(o *op, c *lawClient, old *keyring.Ring, clock time.Tim
 		case k.Accepted != "" && now.Accepted != k.Accepted:
 			l.violatedLocked("%s changes where %s was accepted", o.what, k.ID)
 		case now.State == keyring.Retiring && k.State == keyring.Active:
-			l.retired[c.name+string(k.ID)] = l.clock()
+			c.retired[k.ID] = l.clock()
 		case now.State == keyring.Pending && k.State != keyring.Pending:
 			l.violatedLocked("%s makes key %s pending again", o.what, k.ID)
 		}
 	}
+	if len(c.ring.Keys) == 0 {
+		c.listed = map[listedKey]bool{} // what was noted went with the ring
+	}
 	for _, k := range c.ring.Keys {
+		delete(c.listed, listedKey{string(k.ID), k.N})
 		was := old.Get(k.ID)
 		if was == nil && !slices.Contains([]string{"generate", "rotate", "import", "step"}, o.what) {
 			l.violatedLocked("%s adds key %s", o.what, k.ID)
@@ -235,6 +242,9 @@ func (l *laws) ringChange(o *op, c *lawClient, old *keyring.Ring, clock time.Tim
 		}
 	}
 	before := old.Active()
+	if active != nil && (before == nil || before.ID != active.ID) {
+		c.signs = l.clock()
+	}
 	if active == nil || before == nil || before.ID == active.ID {
 		return
 	}
@@ -267,6 +277,9 @@ func (l *laws) acceptedAnywhere(c *lawClient, k *keyring.Key) bool {
 // lost judges that a key is not in the ring any more.
 func (l *laws) lost(o *op, c *lawClient, old *keyring.Ring, k *keyring.Key, clock time.Time) {
 	l.seen["key lost by "+o.what]++
+	if old.Publication != nil {
+		c.listed[listedKey{string(k.ID), k.N}] = true
+	}
 	switch {
 	case o.what == "delete client" || o.what == "delete key" && o.key == string(k.ID):
 		return
@@ -278,7 +291,7 @@ func (l *laws) lost(o *op, c *lawClient, old *keyring.Ring, k *keyring.Key, cloc
 	var tooEarly time.Duration
 	if c.config != nil {
 		tooEarly = seconds(c.config.RetireAfter) - clock.Sub(k.RetiredAt)
-		if at, known := l.retired[c.name+string(k.ID)]; known && at.After(l.unsane) {
+		if at, known := c.retired[k.ID]; known && at.After(l.unsane) {
 			tooEarly = max(tooEarly, seconds(c.config.RetireAfter)-l.clock().Sub(at))
 		}
 	}
