@@ -47,6 +47,7 @@ func allEvents() []event {
 		{"publish otherwise", 2, false, true, (*simulation).publishOtherwise},
 		{"lead elsewhere", 2, false, true, (*simulation).leadElsewhere},
 		{"delete config", 1, false, true, (*simulation).deleteConfig},
+		{"misdirect", 2, false, false, (*simulation).misdirect},
 		{"hosts", 3, false, true, (*simulation).writeHosts},
 
 		{"storage fails", 8, false, false, func(s *simulation) { s.disturb(false) }},
@@ -59,7 +60,7 @@ func allEvents() []event {
 		{"mood", 3, false, true, (*simulation).changeMood},
 		{"good mood", 6, false, true, func(s *simulation) { s.redox.mood = "" }},
 		{"lag", 1, false, true, (*simulation).lagMore},
-		{"quirk", 1, false, true, (*simulation).quirk},
+		{"quirk", 3, false, true, (*simulation).quirk},
 		{"others edit", 6, false, true, (*simulation).othersEdit},
 	}
 }
@@ -227,6 +228,27 @@ func (s *simulation) leadElsewhere() {
 		map[string]any{"platform_client": "acme", "public_jwks": false}))
 }
 
+// misdirect has a client accepted by another server, as somebody may who may only write
+// config, and has a key activated there.
+func (s *simulation) misdirect() {
+	c := s.anyClient("misdirect")
+	s.excuseReads("", "somebody wrote the hosts")
+	s.operate("hosts", logical.UpdateOperation, s.named(defaultClient), "hosts", map[string]any{"allowed": elsewhere})
+	s.excuseReads("", "somebody wrote the hosts")
+	s.writeConfig(c, map[string]any{
+		"token_url": "https://" + elsewhere + "/v2/auth/token", "public_jwks": false, "platform_client": "",
+	})
+	if s.oneIn(c.name, "activate there", 3) {
+		key := s.anyKey(c)
+		s.operate("activate", logical.UpdateOperation, c, "keys/"+key+"/activate", map[string]any{"for key": key})
+	} else {
+		s.operate("rotate", logical.UpdateOperation, c, "keys/rotate", nil)
+	}
+	for range 3 {
+		s.work(c)
+	}
+}
+
 func (s *simulation) writeHosts() {
 	c := s.named(defaultClient)
 	s.excuseReads("", "somebody wrote the hosts")
@@ -285,6 +307,11 @@ func (s *simulation) jump() {
 	}
 	s.unsane = s.now.AddDate(1000, 0, 0)
 	s.note("the clock of %s is off by %v", n.name, n.skew)
+	if len(s.ops) == 0 && s.oneIn("", "work by the wrong clock", 2) {
+		for range 4 {
+			s.work(s.anyClient("work by the wrong clock"))
+		}
+	}
 }
 
 func (s *simulation) clocksRight() {

@@ -27,7 +27,7 @@ func (l *laws) sends(o *op, n *node, x *exchange, jti string) {
 	if !o.active && o.what == "step" {
 		l.violatedLocked("a step asks Redox on a standby")
 	}
-	if o.what != "step" && o.what != "read token" {
+	if o.client == nil || o.what != "step" && o.what != "read token" {
 		return // a person asks for the key that he names, or check for the active one
 	}
 	c := l.clients[o.client.name]
@@ -43,8 +43,11 @@ func (l *laws) sends(o *op, n *node, x *exchange, jti string) {
 		if late > 0 && c.changed.Before(o.began) {
 			l.violatedLocked("a step proves key %s of %s %v too early", x.kid, c.name, late)
 		}
-		due := c.config.RotationPeriod > 0 && n != nil &&
-			!n.clock().Before(c.ring.Active().ActivatedAt.Add(seconds(c.config.RotationPeriod)))
+		clock := l.clock()
+		if n != nil {
+			clock = n.clock()
+		}
+		due := c.config.RotationPeriod > 0 && !clock.Before(c.ring.Active().ActivatedAt.Add(seconds(c.config.RotationPeriod)))
 		if !k.Rotating && !due {
 			l.violatedLocked("a step proves key %s of %s, to which nobody rotates", x.kid, c.name)
 		}

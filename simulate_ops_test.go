@@ -71,9 +71,12 @@ func (s *simulation) operate(
 	return got
 }
 
-// work takes a step of a client on the active node.
+// work takes a step of a client, mostly on the active node.
 func (s *simulation) work(c *simClient) {
 	n := s.active()
+	if !s.calm && s.oneIn(c.name, "step on the standby", 12) {
+		n = s.standby()
+	}
 	if n.process.dead || slices.ContainsFunc(s.ops, func(o *op) bool {
 		return o.what == "step" && o.client == c && o.on == n.process
 	}) {
@@ -93,11 +96,27 @@ func (s *simulation) work(c *simClient) {
 		c.due = next.Add(-n.skew)
 	}
 	s.note("step of %s on %s: next at %s, %v", c.name, n.name, c.due.UTC().Format("06-01-02T15:04:05"), err)
+	s.sample(c, n, err)
+}
+
+// sample looks what readers and operators get after a step that failed, or changed
+// which key signs.
+func (s *simulation) sample(c *simClient, n *node, err error) {
+	lc := s.laws.clients[c.name]
+	switch {
+	case s.calm || len(s.ops) > 0:
+	case err != nil && s.oneIn(c.name, "check after a failure", 2):
+		s.check(n, c)
+	case lc.signs.Equal(s.now) && s.oneIn(c.name, "read after a change", 2):
+		for range 3 {
+			s.readTokenOn(s.anyNode("read"), c)
+		}
+	}
 }
 
 // meanwhile lets something else happen while an operation waits for Redox.
 func (s *simulation) meanwhile() {
-	if s.calm || len(s.ops) > 2 || !s.op().pausing || !s.oneIn("", "meanwhile", 8) {
+	if s.calm || len(s.ops) > 2 || !s.op().pausing || !s.oneIn("", "meanwhile", 5) {
 		return
 	}
 	s.happen(s.draw(func(e event) bool { return e.nests }))

@@ -165,7 +165,10 @@ func (s *simulation) settleAll() {
 		s.tidy(c)
 	}
 	for round := range 8 {
-		s.passWorking(oneOf(&s.draws, "", "quiet", time.Hour, 61*time.Minute, 70*time.Minute), 400)
+		const many = 200 // an hour takes a few for each client
+		if s.passWorking(oneOf(&s.draws, "", "quiet", time.Hour, 61*time.Minute, 70*time.Minute), many) {
+			s.violated("%d steps in an hour without disturbances", many)
+		}
 		for _, c := range s.clients {
 			if c.way == "pasted" {
 				s.paste(c)

@@ -260,12 +260,14 @@ func (s *simulation) pass() {
 }
 
 // passWorking lets time pass and takes the steps that are due meanwhile, at most so
-// many.
-func (s *simulation) passWorking(d time.Duration, most int) {
+// many. It reports whether it took that many.
+func (s *simulation) passWorking(d time.Duration, most int) (all bool) {
 	end := s.now.Add(d)
+	all = true
 	for range most {
 		next := s.nextDue()
 		if next == nil || next.due.After(end) || s.failure != "" {
+			all = false
 			break
 		}
 		s.advance(max(0, next.due.Sub(s.now)))
@@ -276,6 +278,7 @@ func (s *simulation) passWorking(d time.Duration, most int) {
 		s.recover()
 	}
 	s.advance(end.Sub(s.now))
+	return all
 }
 
 // nextDue returns the client whose step is due next, nil for none.
