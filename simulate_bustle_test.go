@@ -94,7 +94,8 @@ func (u *bustle) operates(ctx context.Context) {
 		case 3:
 			u.request("delete key", logical.DeleteOperation, c, "keys/"+key, map[string]any{"for key": key})
 		case 4:
-			u.write("config", c, "config", map[string]any{"reuse_tokens": c.name != "zeta" && rand.N(2) == 0, "retire_after": "5m"})
+			reuse := c.name != "zeta" && rand.N(2) == 0
+			u.write("config", c, "config", map[string]any{"reuse_tokens": reuse, "retire_after": "5m"})
 		case 5:
 			u.request("check", logical.ReadOperation, c, "check", nil)
 		case 6:
@@ -122,7 +123,8 @@ func (u *bustle) anyKey(c *simClient) string {
 
 func (u *bustle) mend(c *simClient) {
 	settings := map[string]any{
-		"client_id": c.id, "rotation_period": "35m", "publish_window": "2m", "retire_after": "6m", "public_jwks": c.way == "fetched",
+		"client_id": c.id, "rotation_period": "35m", "publish_window": "2m", "retire_after": "6m",
+		"public_jwks": c.way == "fetched",
 	}
 	switch {
 	case c.platform:

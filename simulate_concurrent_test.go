@@ -234,12 +234,14 @@ func (u *bustle) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 
 func newBustle(t *testing.T) *bustle {
 	u := &bustle{
-		laws: newLaws(time.Now), t: t, log: &syncBuffer{}, dials: make(chan net.Conn), changes: map[string]int{}, read: map[string]int{},
+		laws: newLaws(time.Now), t: t, log: &syncBuffer{}, dials: make(chan net.Conn),
+		changes: map[string]int{}, read: map[string]int{},
 		workers: map[string]int{},
 	}
 	u.sandbox = redoxtest.New(redoxtest.Options{URL: "https://" + simHost, Transport: u.fetcher()})
 	for i, name := range []string{"platform", defaultClient, "acme", "zeta"} {
-		c := &simClient{name: name, id: "id-of-" + name, platform: i == 0, way: []string{"pasted", "fetched", "pushed", "pushed"}[i]}
+		way := []string{"pasted", "fetched", "pushed", "pushed"}[i]
+		c := &simClient{name: name, id: "id-of-" + name, platform: i == 0, way: way}
 		u.clients = append(u.clients, c)
 		u.know(c.name, c.id)
 	}
@@ -253,7 +255,8 @@ func newBustle(t *testing.T) *bustle {
 	}
 	u.b = made.(*backend)
 	transport := &bustleTransport{u: u}
-	transport.DialTLSContext, transport.MaxConnsPerHost, transport.IdleConnTimeout = u.dial, maxRequestsToHost, 90*time.Second
+	transport.DialTLSContext, transport.MaxConnsPerHost = u.dial, maxRequestsToHost
+	transport.IdleConnTimeout = 90 * time.Second
 	u.b.connections.transport = transport
 	u.b.newKey = func(_ int, now time.Time) (*keyring.Key, error) { // never two at a time
 		time.Sleep(100 * time.Millisecond)

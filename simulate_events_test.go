@@ -80,7 +80,8 @@ func (s *simulation) standby() *node {
 // look reads an endpoint that changes nothing.
 func (s *simulation) look() {
 	c, n := s.anyClient("look"), s.anyNode("look")
-	switch path := oneOf(&s.draws, "", "look at", "config", "keys", "jwks", "list", "clients", "metrics", "hosts", "key"); path {
+	path := oneOf(&s.draws, "", "look at", "config", "keys", "jwks", "list", "clients", "metrics", "hosts", "key")
+	switch path {
 	case "list":
 		s.request("look", n, logical.ListOperation, c, c.prefix()+"keys", nil)
 	case "clients", "metrics", "hosts":
@@ -136,7 +137,8 @@ func (s *simulation) activate(force bool) {
 	c := s.anyClient("activate")
 	s.excuseReads(c.name, "somebody activated a key")
 	key := s.anyKey(c)
-	s.operate("activate", logical.UpdateOperation, c, "keys/"+key+"/activate", map[string]any{"force": force, "for key": key})
+	data := map[string]any{"force": force, "for key": key}
+	s.operate("activate", logical.UpdateOperation, c, "keys/"+key+"/activate", data)
 	s.excuseReads(c.name, "somebody activated a key")
 }
 
@@ -184,7 +186,8 @@ func (s *simulation) configure() {
 	all := map[string][]any{
 		"rotation_period": {0.0, "1h", "24h", "720h", "2160h", "26h"}, "publish_window": {0.0, "15m", "1h", "24h"},
 		"retire_after": {"1m", "5m", "1h", "24h", "168h"}, "assertion_ttl": {"30s", "5m"},
-		"clock_leeway": {0.0, "5s", "10s"}, "reuse_tokens": {true, false}, "max_retries": {0.0, 1.0, 3.0}, "scope": {"", "a b"},
+		"clock_leeway": {0.0, "5s", "10s"}, "reuse_tokens": {true, false}, "max_retries": {0.0, 1.0, 3.0},
+		"scope": {"", "a b"},
 	}
 	given := map[string]any{}
 	for range 1 + s.below(c.name, "settings", 4) {
@@ -204,7 +207,9 @@ func (s *simulation) publishOtherwise() {
 
 // mend makes the config of a client lead to Redox, and Redox get its keys that way.
 func (s *simulation) mend(c *simClient) {
-	settings := map[string]any{"client_id": c.id, "token_url": "", "public_jwks": c.way == "fetched", "platform_client": ""}
+	settings := map[string]any{
+		"client_id": c.id, "token_url": "", "public_jwks": c.way == "fetched", "platform_client": "",
+	}
 	url := ""
 	switch {
 	case c.platform:
@@ -343,7 +348,8 @@ func (s *simulation) quirk() {
 func (s *simulation) othersEdit() {
 	c := s.anyClient("edit")
 	list := s.redox.raw(c)
-	what := oneOf(&s.draws, c.name, "edit", "add", "add", "remove", "remove", "add under a taken ID", "empty", "give a URL")
+	what := oneOf(&s.draws, c.name, "edit", "add", "add", "remove", "remove", "add under a taken ID", "empty",
+		"give a URL")
 	switch what {
 	case "add":
 		list = append(list, s.foreign(fmt.Sprint("x", s.trace.n)))

@@ -31,7 +31,8 @@ type lawClient struct {
 	name, id string
 	config   *config // as stored, nil for none
 	ring     keyring.Ring
-	changed  time.Time // of the config, at last
+	changed  time.Time // when the config was written at last
+	stored   time.Time // when the ring was
 	own      map[string]bool
 	accepted map[string]time.Time     // by key ID and where: when a token was issued for it at last
 	since    map[string]time.Time     // by way and key ID: since when Redox may know it, as far as the engine can see
@@ -143,7 +144,7 @@ func (l *laws) wrote(o *op, clock time.Time, key string, before, after []byte) {
 		l.configWrote(o, c, stored.Data)
 		return
 	}
-	o.wrote = true
+	o.wrote, c.stored = true, l.clock()
 	old := c.ring
 	c.ring = keyring.Ring{}
 	if after != nil {

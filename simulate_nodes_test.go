@@ -103,7 +103,7 @@ func (n *node) setRole(active bool) {
 }
 
 // replicate carries the writes out that are not newer than until, and tells the
-// process of those that are half a minute old.
+// process of those that are two minutes old.
 func (n *node) replicate(until time.Time) {
 	for ; n.applied < len(n.s.writes) && !n.s.writes[n.applied].at.After(until); n.applied++ {
 		w := n.s.writes[n.applied]
@@ -113,7 +113,7 @@ func (n *node) replicate(until time.Time) {
 		n.apply(w)
 		n.late = append(n.late, w)
 	}
-	n.invalidate(n.s.now.Add(-30 * time.Second))
+	n.invalidate(n.s.now.Add(-2 * time.Minute))
 }
 
 func (n *node) apply(w replicated) {

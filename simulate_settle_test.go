@@ -35,7 +35,44 @@ func (s *simulation) readTokenOn(n *node, c *simClient) {
 		got = s.request("read token", s.active(), logical.ReadOperation, c, c.prefix()+"token", nil)
 	}
 	s.judgeRead(got, c)
+	s.judgeHeld(got, c)
+	if got.status >= 429 && !s.calm && len(s.ops) == 0 && s.oneIn(c.name, "read again", 2) {
+		s.advance(time.Second)
+		s.readTokenOn(got.on.node, c)
+	}
 }
+
+// held is a token that a node may hand out again.
+type held struct {
+	on    *process
+	until time.Time
+	since time.Time
+}
+
+// judgeHeld fails the run if a read fails as Redox cannot be had, and the node held a
+// good token.
+func (s *simulation) judgeHeld(got answer, c *simClient) {
+	lc := s.laws.clients[c.name]
+	if lc.config == nil || !lc.config.ReuseTokens {
+		return
+	}
+	if got.status == 200 {
+		left, _ := got.resp.Data["expires_in"].(int64)
+		s.held[c.name+got.on.node.name] = held{got.on, s.now.Add(seconds(left)), s.now}
+		return
+	}
+	has := s.held[c.name+got.on.node.name]
+	old := has.since.Add(-memory - maxReplication)
+	unchanged := has.since.After(s.unsane) && has.since.After(s.lastHosts()) && old.After(lc.changed) &&
+		old.After(lc.excused) && old.After(lc.signs)
+	good := has.on == got.on && s.now.Add(2*time.Second).Before(has.until)
+	if got.status > 400 && got.status != 500 && unchanged && good {
+		s.violated("a read of %s fails, and the node has a token that is good until %v: %s", c.name, has.until,
+			got.message)
+	}
+}
+
+func (s *simulation) lastHosts() time.Time { return s.laws.hosts[len(s.laws.hosts)-1].at }
 
 // judgeRead fails the run unless a read got its token, or had a reason not to.
 func (s *simulation) judgeRead(got answer, c *simClient) {
@@ -78,9 +115,10 @@ func (s *simulation) reasonToFail(got answer, c *lawClient) string {
 			s.violated("Redox knew key %s of %s and refused it: %s", x.kid, c.name, x.reason)
 		}
 	}
-	if right && !changed && s.now.After(s.unsane) && len(got.sent) == 1 && c.excuse == "" {
+	if right && !changed && s.now.Sub(c.stored) > memory+maxReplication && s.now.After(s.unsane) && len(got.sent) == 1 &&
+		strings.Contains(got.sent[0].reason, "Public key not found") {
 		for _, k := range c.ring.Keys {
-			if k.State == keyring.Retiring && k.Accepted != "" && k.Accepted == c.ring.Active().Accepted {
+			if k.State == keyring.Retiring && k.Accepted == c.config.where() {
 				s.violated("a read of %s does not try key %s, which Redox accepted", c.name, k.ID)
 			}
 		}
@@ -240,7 +278,8 @@ func (s *simulation) inOrder(c *simClient) {
 		}
 	}
 	due := later(lc.signs, s.unsane).Add(seconds(lc.config.RotationPeriod))
-	if lc.overdueNow(now) || lc.config.RotationPeriod > 0 && lc.ring.Pending() == nil && now.Sub(due) > 2*time.Hour {
+	forgotten := lc.config.RotationPeriod > 0 && lc.ring.Pending() == nil && now.Sub(due) > 2*time.Hour
+	if lc.overdueNow(now) || forgotten {
 		bad("the rotation is overdue")
 	}
 	if active.Accepted == "" && (lc.config.RotationPeriod > 0 || len(lc.ring.In(keyring.Retiring)) > 0) {

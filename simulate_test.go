@@ -38,8 +38,9 @@ type simulation struct {
 	weights int
 	made    int // keys so far
 	trace   trace
-	ops     []*op // under way, the innermost last
-	calm    bool  // nothing disturbs
+	ops     []*op           // under way, the innermost last
+	calm    bool            // nothing disturbs
+	held    map[string]held // by client and node
 }
 
 // simClient is one client of the mount.
@@ -176,7 +177,9 @@ func simulate(t *testing.T, seed uint64, events int) (got outcomeOfRun) {
 }
 
 func newSimulation(ctx context.Context, seed uint64) *simulation {
-	s := &simulation{draws: draws{seed, map[string]uint64{}}, ctx: ctx, now: noon, began: noon, log: &syncBuffer{}}
+	s := &simulation{
+		draws: draws{seed, map[string]uint64{}}, ctx: ctx, now: noon, began: noon, log: &syncBuffer{}, held: map[string]held{},
+	}
 	s.laws = newLaws(s.trueNow)
 	s.redox = newSimRedox(s)
 	for i := range s.nodes {
