@@ -172,6 +172,11 @@ func (u *bustle) alone(c *simClient) (end func()) {
 
 // ServeHTTP is Redox: slow, and in a storm often in trouble.
 func (u *bustle) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body) // the server sees only then that the engine gives up
+	if err != nil {
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	time.Sleep(rand.N(300 * time.Millisecond))
 	if u.storm.Load() {
 		switch rand.N(12) {

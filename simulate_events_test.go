@@ -33,7 +33,7 @@ func allEvents() []event {
 		{"replicate", 10, true, true, func(s *simulation) { s.standby().replicate(s.now) }},
 		{"invalidate", 8, true, true, func(s *simulation) { s.standby().invalidate(s.now) }},
 		{"all is well", 1, true, false, (*simulation).settleAll},
-		{"paste", 10, true, true, func(s *simulation) { s.paste(s.anyClient("paste")) }},
+		{"paste", 10, true, true, (*simulation).pasteAny},
 		{"mend", 8, true, true, func(s *simulation) { s.mend(s.anyClient("mend")) }},
 
 		{"rotate", 4, false, true, func(s *simulation) { s.addKey("rotate") }},
@@ -265,6 +265,13 @@ func (s *simulation) writeHosts() {
 	s.excuseReads("", "somebody wrote the hosts")
 }
 
+func (s *simulation) pasteAny() {
+	c := s.anyClient("paste")
+	if c.way != "pushed" || s.oneIn(c.name, "paste all the same", 4) {
+		s.paste(c)
+	}
+}
+
 // paste gives Redox the keys that the mount shows, besides those of others.
 func (s *simulation) paste(c *simClient) {
 	got := s.request("look", s.active(), logical.ReadOperation, c, c.prefix()+"keys", nil)
@@ -312,10 +319,18 @@ func (s *simulation) jump() {
 	}
 	s.unsane = s.now.AddDate(1000, 0, 0)
 	s.note("the clock of %s is off by %v", n.name, n.skew)
-	if len(s.ops) == 0 && s.oneIn("", "work by the wrong clock", 2) {
-		for range 4 {
-			s.work(s.anyClient("work by the wrong clock"))
+	if len(s.ops) > 0 || s.oneIn("", "mended at once", 2) {
+		return
+	}
+	for range 3 { // what is due by that clock is done
+		for _, c := range s.clients {
+			if c.way == "pasted" {
+				s.paste(c)
+			}
+			s.work(c)
+			s.work(c)
 		}
+		s.advance(16 * time.Minute)
 	}
 }
 
@@ -323,6 +338,9 @@ func (s *simulation) clocksRight() {
 	if s.nodes[0].skew != 0 || s.nodes[1].skew != 0 {
 		s.nodes[0].skew, s.nodes[1].skew, s.unsane = 0, 0, s.now
 		s.note("the clocks are right")
+		for _, c := range s.clients { // the safety net looks within a minute
+			c.due = s.now.Add(s.upTo(c.name, "safety net", time.Minute))
+		}
 	}
 }
 

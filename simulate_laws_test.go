@@ -47,10 +47,9 @@ type lawClient struct {
 
 // issuedTo is what the laws know of a token.
 type issuedTo struct {
-	client string
-	id     string
-	kid    string
-	at     time.Time
+	id  string // client ID
+	kid string
+	at  time.Time
 }
 
 // hostVersion is the list of hosts from a time on, written on a node.

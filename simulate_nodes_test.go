@@ -262,7 +262,7 @@ func (p *process) RoundTrip(req *http.Request) (resp *http.Response, err error) 
 		s.op().faults++
 		return nil, errKilled
 	}
-	failed := p.at(false, func() { resp = s.redox.serve(p, x, req, body) })
+	failed := p.at(false, func() { resp = s.redox.serve(p, x, req, body) }) //nolint:bodyclose // the caller does
 	if failed != nil {
 		return nil, failed
 	}

@@ -52,7 +52,7 @@ func (s *simulation) request(
 		got.status, got.message = outcome(operation, resp, err)
 		s.said.WriteString(got.message + "\n")
 		if resp != nil {
-			s.said.WriteString(fmt.Sprintln(resp.Warnings))
+			fmt.Fprintln(&s.said, resp.Warnings)
 		}
 	}
 	s.note("%s %s on %s: %d %.300s", what, path, n.name, got.status, got.message)

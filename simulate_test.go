@@ -178,7 +178,8 @@ func simulate(t *testing.T, seed uint64, events int) (got outcomeOfRun) {
 
 func newSimulation(ctx context.Context, seed uint64) *simulation {
 	s := &simulation{
-		draws: draws{seed, map[string]uint64{}}, ctx: ctx, now: noon, began: noon, log: &syncBuffer{}, held: map[string]held{},
+		draws: draws{seed, map[string]uint64{}}, ctx: ctx, now: noon, began: noon, log: &syncBuffer{},
+		held: map[string]held{},
 	}
 	s.laws = newLaws(s.trueNow)
 	s.redox = newSimRedox(s)
@@ -195,7 +196,7 @@ func newSimulation(ctx context.Context, seed uint64) *simulation {
 			c.way = oneOf(&s.draws, name, "way", "pasted", "fetched", "pushed", "pushed")
 		}
 		s.clients = append(s.clients, c)
-		s.laws.know(c.name, c.id)
+		s.know(c.name, c.id)
 	}
 	for _, e := range allEvents() {
 		if e.always || s.below("", "with "+e.what, 3) > 0 { // each seed has some kinds of events
