@@ -197,13 +197,12 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 
 	"download": downloadCmd, "steps": stepsCmd, "useragent": userAgentCmd, "schema": schemaCmd, "crontab": crontabCmd,
 
-	"kubernetes":      kubernetesCmd,
-	"operator":        operatorCmd,
-	"externalsecrets": externalSecretsCmd,
-	"edit":            editCmd,
-	"rights":          rightsCmd,
-	"neighbour":       neighbourCmd,
-	"consultemplate":  consulTemplateCmd,
+	"kubernetes":     kubernetesCmd,
+	"pod":            podCmd,
+	"edit":           editCmd,
+	"rights":         rightsCmd,
+	"neighbour":      neighbourCmd,
+	"consultemplate": consulTemplateCmd,
 
 	"example":  exampleCmd,
 	"programs": programsCmd, "stub": stubCmd,

@@ -34,15 +34,21 @@ func (s serviceAccount) token(audiences []string) (string, error) {
 	return encode([]byte(`{"alg":"RS256","kid":"1"}`)) + "." + encode(claims) + "." + encode(make([]byte, 256)), err
 }
 
-// kubernetesCmd starts the API that Vault asks about tokens of service accounts,
-// and stores its address in KUBERNETES and an authority in ca.pem: kubernetes.
+// kubernetesCmd starts a stub of the API that Vault asks about tokens of service
+// accounts. It stores its address in KUBERNETES, an authority in kubernetes-ca.crt, and
+// a token for Vault in reviewer.jwt: kubernetes. The stub believes each token. So it
+// cannot see whether Kubernetes would, nor whether Vault may ask: scripts/kubernetes has
+// the real API.
 func kubernetesCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	server := httptest.NewServer(http.HandlerFunc(tokenReview))
 	ts.Defer(server.Close)
 	ts.Setenv("KUBERNETES", server.URL)
 	_, authority, err := certify([]string{"kubernetes"}) // OpenBao requires one
 	ts.Check(err)
-	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), authority, 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs("kubernetes-ca.crt"), authority, 0o600))
+	token, err := serviceAccount{"kube-system", "vault-reviewer"}.token(nil)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("reviewer.jwt"), []byte(token+"\n"), 0o600))
 }
 
 // tokenReview answers as the TokenReview API of Kubernetes does.
@@ -80,34 +86,44 @@ func tokenReview(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// asPod reads a path as an operator does for a Pod: it logs in at the auth method
-// mount, and reads with the resulting token.
-func (w *world) asPod(account serviceAccount, mount, role string, audiences []string,
-	path string) (answer []byte, err error) {
-	token, err := account.token(audiences)
+// podCmd reads a path as a Pod does: it logs in with the token of a service account,
+// and reads with the resulting token: pod <namespace> <account> <role> <audience>
+// <path>. It prints the type of that token.
+func podCmd(ts *testscript.TestScript, neg bool, args []string) {
+	kind, err := worldOf(ts).asPod(serviceAccount{args[0], args[1]}, args[2], args[3], args[4])
+	if neg == (err == nil) {
+		ts.Fatalf("%v", err)
+	}
+	_, _ = fmt.Fprintln(ts.Stdout(), kind)
+	_, _ = fmt.Fprintln(ts.Stderr(), err)
+}
+
+func (w *world) asPod(account serviceAccount, role, audience, path string) (kind string, err error) {
+	token, err := account.token([]string{audience})
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	body, err := json.Marshal(map[string]string{"role": role, "jwt": token})
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	status, answer, err := w.call(http.MethodPut, "auth/"+mount+"/login", string(body))
+	status, answer, err := w.call(http.MethodPut, "auth/kubernetes/login", string(body))
 	if err != nil || status != http.StatusOK {
-		return nil, fmt.Errorf("logging in: HTTP %d, %s %w", status, answer, err)
+		return "", fmt.Errorf("logging in: HTTP %d, %s %w", status, answer, err)
 	}
 	var login struct {
 		Auth struct {
 			ClientToken string `json:"client_token"`
+			TokenType   string `json:"token_type"`
 		}
 	}
 	if err := json.Unmarshal(answer, &login); err != nil {
-		return nil, err
+		return "", err
 	}
 	status, answer, err = w.callAs(login.Auth.ClientToken, http.MethodGet, path, "")
 	w.record(path, string(answer))
 	if err != nil || status != http.StatusOK {
-		return nil, fmt.Errorf("reading %s: HTTP %d, %s %w", path, status, answer, err)
+		return "", fmt.Errorf("reading %s: HTTP %d, %s %w", path, status, answer, err)
 	}
-	return answer, nil
+	return login.Auth.TokenType, nil
 }
