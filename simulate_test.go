@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	simulations     = flag.Int("simulations", 16, "how many seeds TestSimulate runs")
+	simulations     = flag.Int("simulations", 8, "how many seeds TestSimulate runs")
 	firstSimulation = flag.Uint64("simulation", 1, "the first seed of TestSimulate")
 	simulatedEvents = flag.Int("events", 1000, "how many events TestSimulate draws for each seed")
 )
