@@ -137,7 +137,7 @@ var settings = []setting{{
 }, {
 	name: "retire_after", kind: framework.TypeDurationSecond, initial: int64(24 * hour),
 	stored: func(c *config) any { return &c.RetireAfter },
-	help:   "How long a replaced key stays published before it is deleted, assertion_ttl to 8760h.",
+	help:   "How long a replaced key stays published before it is deleted, from assertion_ttl to 8760h.",
 	answer: "Seconds a replaced key stays published",
 	rule:   func(c *config) error { return checkRetireAfter(c.RetireAfter, c.AssertionTTL) },
 }, {

@@ -242,7 +242,7 @@ var gauges = []struct {
 	},
 	{
 		"redox_key_kept",
-		"1 for a replaced key past its time that the engine does not delete by itself (keys says why), 0 for all others.",
+		"1 for a replaced key past retire_after that the engine does not delete by itself (keys says why), else 0.",
 		ofKeys(func(c *gauged, k *keyring.Key, add addSample) {
 			if c.configured {
 				add(one(slices.Contains(c.kept, k)), "key_id", string(k.ID))

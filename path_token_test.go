@@ -495,8 +495,8 @@ func TestReuseGoesOn(t *testing.T) {
 	}
 }
 
-// While Redox is down, readers get the token until its last second. In its last minute,
-// its margin, they get a warning as well. The log has one line about the outage.
+// While Redox is down, readers get the old token until its last second. In its last minute
+// (the margin) they also get a warning. The log has one line about the outage.
 func TestReuseRidesOutAnOutage(t *testing.T) {
 	m := reusing(t)
 	first := m.read("token")["access_token"]

@@ -80,7 +80,7 @@ func (l *laws) hostAllowed(o *op, host string) bool {
 	return false
 }
 
-// answered notes an answer of the token endpoint. token is empty if it has none.
+// answered notes an answer of the token endpoint. token is empty if the answer has none.
 func (l *laws) answered(o *op, x *exchange, token string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -45,7 +45,7 @@ type lawClient struct {
 	excused  time.Time
 }
 
-// issuedTo is what the laws know of a token.
+// issuedTo says to whom a token was issued, and when.
 type issuedTo struct {
 	id  string // client ID
 	kid string

@@ -104,7 +104,7 @@ func (p *prometheus) dashboard(ts *testscript.TestScript) {
 	}
 }
 
-// Each panel says what it shows, in what unit, and what to do.
+// Each panel has a title of its own, a short description, a unit and queries.
 func TestDashboard(t *testing.T) {
 	d, err := readDashboard()
 	if err != nil {

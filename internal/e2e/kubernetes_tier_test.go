@@ -205,8 +205,9 @@ func (k *tier) reviews() {
 	k.run(fmt.Sprintf(config, k.kube.url, "$(kubectl create token vault-reviewer --namespace=kube-system)"))
 }
 
-// edit writes a manifest to the folder of the test: with what all say, and with each
-// second text in place of the first. These must be there.
+// edit reads a manifest in examples, applies all to it, replaces the first text of each
+// pair with the second, and writes it to the folder of the test. Each first text must be
+// there.
 func (k *tier) edit(path string, all *strings.Replacer, pairs ...string) {
 	raw, err := os.ReadFile(filepath.Join(repository, "examples", path))
 	if err != nil {

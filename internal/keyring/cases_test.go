@@ -12,9 +12,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// Each file in testdata/cases is accepted, or refused with the words in expected.tsv.
-// A refused text is also tried as it is after JSON, which replaces each byte that is
-// not UTF-8 with U+FFFD: the message must be the same.
+// Each file in testdata/cases is accepted, or refused with the words in expected.tsv. JSON
+// replaces each byte that is not UTF-8 with U+FFFD: a refused text must also be refused
+// after that, with the same message.
 func TestCases(t *testing.T) {
 	accepted, refused := 0, 0
 	for line := range strings.Lines(file(t, "cases/expected.tsv")) {

@@ -37,7 +37,7 @@ func (k numbers) complete() (*rsa.PrivateKey, error) {
 		err = rsa.VerifyPKCS1v15(&public, crypto.SHA384, digest[:], signature)
 	}
 	if err != nil {
-		return nil, ruleError("its own public half does not verify its signature: copy it again, or generate another")
+		return nil, ruleError("a test signature made with it is not valid: copy it again, or generate another key")
 	}
 	return private, nil
 }

@@ -90,7 +90,8 @@ func (r *Ring) CanAdd() error {
 // nobody may delete another, nor add one that would have to be deleted some day.
 func (r *Ring) manyGone() error {
 	if r.Publication != nil && len(r.Gone) >= maxNoted {
-		return ruleError("%d deleted keys are on Redox's list still: mend first what publication says", len(r.Gone))
+		return ruleError("%d deleted keys are still on Redox's list: first fix the problem that publication in keys shows",
+			len(r.Gone))
 	}
 	return nil
 }

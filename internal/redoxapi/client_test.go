@@ -174,8 +174,8 @@ func TestServersThatRecover(t *testing.T) {
 	}
 }
 
-// fewBytes is more than the kernel buffers of unread data, and less than the 10 MiB
-// of headers that net/http reads by default.
+// fewBytes bounds what a client may take. It is more than the kernel can buffer, and less
+// than the 10 MiB of headers that net/http reads by default.
 const fewBytes = 8 << 20
 
 // If a server sends without end, the client stops reading after 1 MiB.

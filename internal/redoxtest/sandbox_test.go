@@ -293,7 +293,7 @@ func refuses(t *testing.T, tests map[string]badRequest) {
 	}
 }
 
-// A machine that learns of keys late knows those of before the change until then.
+// Until a slow machine learns of a change, it knows the keys from before the change.
 func TestLag(t *testing.T) {
 	now := time.Now()
 	s := redoxtest.New(redoxtest.Options{Now: func() time.Time { return now }})

@@ -14,7 +14,8 @@ import (
 
 // The next token is fetched a fraction of the margin before the margin begins, so
 // that readers need not wait for it. After a failed call, the cache waits a fraction
-// of the margin before the next call, as long as the old token is valid.
+// of the margin before the next one, unless the token has ended, or is in its margin and
+// the error is permanent.
 const (
 	aheadPart = 4  // a quarter: 15 s of a minute
 	restPart  = 12 // a twelfth: 5 s of a minute

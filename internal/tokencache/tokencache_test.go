@@ -99,7 +99,7 @@ func TestRefreshAhead(t *testing.T) {
 			t.Errorf("%+v", ahead)
 		}
 		w.after(0, 2, 2)
-		// If the first read is in the margin, the reader waits.
+		// If nobody reads the token before its margin, the first reader waits.
 		w.takes = time.Second
 		start := time.Now()
 		if late := w.after(240*time.Second, 3, 3); !late.Fetched || time.Since(start) != 241*time.Second {
