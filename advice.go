@@ -43,14 +43,37 @@ func (e *tokenError) advice() string {
 		return "Redox allows 10,000 requests in a rolling window of 5 minutes per source address, and fewer of some kinds; " +
 			"all reads through this Vault share one address: wait, for up to 5 minutes, and read tokens less often"
 	case redoxapi.TimedOut:
-		return fmt.Sprintf("each of %d attempts had %s, its share of request_timeout: raise that in %sconfig, or lower "+
-			"max_retries", e.config.MaxRetries+1, e.config.attemptTimeout(), e.paths)
+		return e.timeoutAdvice(up.Dropped)
 	case redoxapi.Unavailable, redoxapi.Unusable:
 		return "Redox may be in trouble (https://status.redoxengine.com): try again"
 	case redoxapi.NotRedox:
 		return fmt.Sprintf("check token_url in %sconfig and any proxy or firewall between Vault and Redox", e.paths)
 	}
 	return ""
+}
+
+// timeoutAdvice tells how long the attempts waited, and what helps: more time does not
+// where packets are dropped, nor where it is the most already.
+func (e *tokenError) timeoutAdvice(dropped bool) string {
+	attempts := "the one attempt had "
+	if n := e.config.MaxRetries + 1; n > 1 {
+		attempts = fmt.Sprintf("each of %d attempts had ", n)
+	}
+	attempts += e.config.attemptTimeout().Round(100*time.Millisecond).String() + " of request_timeout: "
+	var more []string
+	if e.config.RequestTimeout < maxRequestTimeout {
+		more = append(more, "raise that in "+e.paths+"config")
+	}
+	if e.config.MaxRetries > 0 {
+		more = append(more, "lower max_retries in "+e.paths+"config")
+	}
+	switch {
+	case dropped:
+		return attempts + "a firewall drops the packets, or nobody is at that address (curl -v on the Vault server shows it)"
+	case len(more) == 0:
+		return attempts + "there is no longer time to give; look why Redox, or what is before it, is so slow"
+	}
+	return attempts + strings.Join(more, ", or ")
 }
 
 // refusalAdvice tells what was sent, how far the clocks differ, and what to do next,
@@ -82,7 +105,7 @@ func (e *tokenError) nextStep(refused *redoxapi.Error) string {
 	words := strings.ToLower(refused.Description)
 	switch {
 	case e.config.isOff(refused.Skew):
-		return "fix the clock of this Vault server"
+		return "fix the clock of this Vault server; if that one is right, the clock of the token URL's host is wrong"
 	case strings.Contains(words, "audience") || strings.Contains(words, "aud claim"):
 		return "set region, token_url or audience in " + e.paths + "config so that the audience is the one Redox expects"
 	}

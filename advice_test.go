@@ -77,7 +77,34 @@ func TestRefusalAsks(t *testing.T) {
 		t.Error(text)
 	}
 	c.AssertionTTL = 30
-	if text := refused.advice(); !strings.HasSuffix(text, ": fix the clock of this Vault server") {
+	const fix = ": fix the clock of this Vault server; if that one is right, the clock of the token URL's host is wrong"
+	if text := refused.advice(); !strings.HasSuffix(text, fix) {
 		t.Error(text)
+	}
+}
+
+// What a timeout is told to do is possible: more time only where there is more, and not
+// where packets are dropped.
+func TestTimeoutAdvice(t *testing.T) {
+	const wait, raise, lower = " of request_timeout: ", "raise that in redox/config", "lower max_retries in redox/config"
+	for want, test := range map[string]struct {
+		timeout, retries int64
+		dropped          bool
+	}{
+		"each of 3 attempts had 3.3s" + wait + raise + ", or " + lower: {10, 2, false},
+		"the one attempt had 10s" + wait + raise:                       {10, 0, false},
+		"each of 2 attempts had 15s" + wait + lower:                    {30, 1, false},
+		"the one attempt had 30s" + wait + "there is no longer time to give; look why Redox, or what is before it, is so " +
+			"slow": {30, 0, false},
+		"each of 3 attempts had 3.3s" + wait + "a firewall drops the packets, or nobody is at that address (curl -v on the " +
+			"Vault server shows it)": {10, 2, true},
+	} {
+		e := &tokenError{
+			err:    &redoxapi.UpstreamError{Kind: redoxapi.TimedOut, Dropped: test.dropped},
+			config: &config{RequestTimeout: test.timeout, MaxRetries: test.retries}, paths: "redox/",
+		}
+		if got := e.advice(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }

@@ -107,7 +107,7 @@ var settings = []setting{{
 	help: "Time that a read may spend on Redox, all attempts together, 1s to 30s. One attempt may take " +
 		"request_timeout / (max_retries + 1), but at least 2s.",
 	answer: "Seconds a read may spend on Redox",
-	stored: func(c *config) any { return &c.RequestTimeout }, least: 1, most: 30, bounds: "1s to 30s",
+	stored: func(c *config) any { return &c.RequestTimeout }, least: 1, most: maxRequestTimeout, bounds: "1s to 30s",
 }, {
 	name: "max_retries", kind: framework.TypeInt, initial: int64(2), stored: func(c *config) any { return &c.MaxRetries },
 	help:   "Further attempts after a temporary failure, 0 to 5. Each signs a new assertion. None after a refusal.",
@@ -263,6 +263,9 @@ func (c *config) show() map[string]any {
 	}
 	return data
 }
+
+// maxRequestTimeout is the most that request_timeout may be, in seconds.
+const maxRequestTimeout = 30
 
 // attemptTimeout returns how much of request_timeout one attempt may use. An attempt
 // on a dead connection must leave time for another one.

@@ -41,7 +41,7 @@ func TestTokenErrors(t *testing.T) {
 		{redoxtest.FaultReset, 502, 3, "the connection to HOST broke before there was an answer" + directly},
 		{redoxtest.FaultTruncate, 502, 3, "the connection to HOST broke before there was an answer" + directly},
 		{redoxtest.FaultStall, 504, 1, "no answer from HOST in time" + directly +
-			": each of 1 attempts had 1s, its share of request_timeout: raise that in redox/config, or lower max_retries"},
+			": the one attempt had 1s of request_timeout: raise that in redox/config"},
 		{redoxtest.FaultEcho, 400, 1, "Unexpected value: [removed][removed].[removed]\", error_uri " +
 			"https://docs.redoxengine.com/permalink/7sEi7MTFssZ1JuHpUYLeYJ): " + facts},
 		{redoxtest.FaultBlank, 400, 1, "): Redox gives no reason when a claim is wrong: " + facts},

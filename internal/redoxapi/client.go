@@ -15,6 +15,7 @@ import (
 	"net/http/httptrace"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -121,8 +122,22 @@ func (c *Client) send(req *http.Request) (*httpAnswer, error) {
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.userAgent)
 	connected := false
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = true }}
+	var dialing atomic.Int64 // net/http dials in goroutines
+	trace := &httptrace.ClientTrace{
+		GotConn:      func(httptrace.GotConnInfo) { connected = true },
+		ConnectStart: func(string, string) { dialing.Add(1) },
+		ConnectDone: func(_, _ string, err error) {
+			if err == nil {
+				dialing.Store(0)
+			}
+		},
+	}
 	got, err := c.receive(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	var up *UpstreamError
+	if errors.As(err, &up) && up.Kind == TimedOut && !connected && dialing.Load() > 0 {
+		up.Dropped = true
+		up.What = "no connection to " + c.firstHop(req) + " in time" + c.route(req)
+	}
 	if err != nil && !connected {
 		// When a request is given up, net/http still goes on connecting, and counts
 		// that as a connection towards MaxConnsPerHost. A host that drops packets

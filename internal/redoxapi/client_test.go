@@ -146,7 +146,11 @@ func TestServersThatDoNotAccept(t *testing.T) {
 	}
 	for _, scheme := range []string{"http://", "https://"} {
 		_, err := withstand(t, newClient(t, ""), nil, scheme+address, impatient)
-		checkError(t, err, TimedOut, "no answer from "+address+" in time")
+		checkError(t, err, TimedOut, "no connection to "+address+" in time; directly: ")
+		var up *UpstreamError
+		if !errors.As(err, &up) || !up.Dropped {
+			t.Errorf("%#v", err)
+		}
 	}
 }
 

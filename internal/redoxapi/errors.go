@@ -55,6 +55,7 @@ type UpstreamError struct {
 	Status     int           // HTTP status of the token endpoint; 0 if What says everything
 	What       string        // what was seen
 	RetryAfter time.Duration // the pause that the server asks for, zero if it does not
+	Dropped    bool          // TimedOut while it connected: nobody answered the first packets
 }
 
 func (e *UpstreamError) Error() string {
