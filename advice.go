@@ -111,6 +111,9 @@ func (e *tokenError) nextStep(refused *redoxapi.Error) string {
 	}
 	text := "do client ID and key belong together? Compare the JWK Set (" + e.readKeys() + ") with the public keys of " +
 		"this API key in Redox's dashboard"
+	if !e.config.PublicJWKS && e.config.PlatformClient == "" {
+		text += ", or paste it again: one lost character is enough"
+	}
 	if e.config.TokenURL != "" || e.config.Audience != "" {
 		text += "; is the audience, which " + e.paths + "config sets, the one that Redox expects?"
 	}

@@ -73,7 +73,7 @@ func TestRefusalAsks(t *testing.T) {
 	refused := tokenError{err: &redoxapi.Error{Skew: redoxapi.Skew{Known: true, Ahead: -20 * time.Second}}, config: &c,
 		origin: keyring.Generated, paths: "redox/"}
 	if text := refused.advice(); !strings.Contains(text, "(generated in Vault)") ||
-		!strings.HasSuffix(text, "public keys of this API key in Redox's dashboard") {
+		!strings.HasSuffix(text, "in Redox's dashboard, or paste it again: one lost character is enough") {
 		t.Error(text)
 	}
 	c.AssertionTTL = 30
