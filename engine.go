@@ -13,8 +13,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/tokencache"
 )
 
-// engine is what the endpoints and the rotation of one mount share. Copies of stored
-// data are kept only in entries, and tokens only in tokens.
+// engine is what the endpoints and the rotation of one mount share. Tokens are kept in
+// tokens alone. Copies of what is stored are in entries (config and ring), hosts,
+// overviews (what metrics shows) and connections (ca_pem).
 type engine struct {
 	newKey func(bits int, now time.Time) (*keyring.Key, error) // generates one
 
@@ -39,8 +40,8 @@ type engine struct {
 	// keys.
 	writeSafe func() bool
 
-	// unread returns how many clients this node has not looked at yet since it began to
-	// rotate keys, and whether it has looked at all of them.
+	// unread returns how many listed clients this node has not looked at since it began to
+	// rotate keys. complete is true when the list was read and n is 0.
 	unread func() (n int, complete bool)
 }
 
