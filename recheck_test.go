@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A client is rechecked once in ten seconds at most, also after the clock was set
+// A client is rechecked once in ten seconds at most, and at once if the clock was set
 // back.
 func TestRecheckAsks(t *testing.T) {
 	r := newRechecks()

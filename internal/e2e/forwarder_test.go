@@ -27,7 +27,7 @@ func newForwarder(target string) (*forwarder, error) {
 	return f, f.open()
 }
 
-// open listens, on the same address as before.
+// open listens: first on a free port, and after a close on the same port again.
 func (f *forwarder) open() error {
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", f.addr)
 	if err != nil {
