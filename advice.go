@@ -69,9 +69,9 @@ func (e *tokenError) timeoutAdvice(dropped bool) string {
 	}
 	switch {
 	case dropped:
-		return attempts + "a firewall drops the packets, or nobody is at that address (curl -v on the Vault server shows it)"
+		return attempts + "look, with curl -v on the Vault server, whether a firewall drops the packets or the host is down"
 	case len(more) == 0:
-		return attempts + "there is no longer time to give; look why Redox, or what is before it, is so slow"
+		return attempts + "request_timeout is at its most: look why Redox, or a proxy before it, is so slow"
 	}
 	return attempts + strings.Join(more, ", or ")
 }

@@ -94,10 +94,10 @@ func TestTimeoutAdvice(t *testing.T) {
 		"each of 3 attempts had 3.3s" + wait + raise + ", or " + lower: {10, 2, false},
 		"the one attempt had 10s" + wait + raise:                       {10, 0, false},
 		"each of 2 attempts had 15s" + wait + lower:                    {30, 1, false},
-		"the one attempt had 30s" + wait + "there is no longer time to give; look why Redox, or what is before it, is so " +
-			"slow": {30, 0, false},
-		"each of 3 attempts had 3.3s" + wait + "a firewall drops the packets, or nobody is at that address (curl -v on the " +
-			"Vault server shows it)": {10, 2, true},
+		"the one attempt had 30s" + wait + "request_timeout is at its most: look why Redox, or a proxy before it, is " +
+			"so slow": {30, 0, false},
+		"each of 3 attempts had 3.3s" + wait + "look, with curl -v on the Vault server, whether a firewall drops the " +
+			"packets or the host is down": {10, 2, true},
 	} {
 		e := &tokenError{
 			err:    &redoxapi.UpstreamError{Kind: redoxapi.TimedOut, Dropped: test.dropped},
