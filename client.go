@@ -179,7 +179,9 @@ func (c *client) attempt(
 	now := c.now()
 	c.metrics.answered(c.name, now.Sub(sent), t, err)
 	if err == nil && t.Left(now) < time.Second {
-		return nil, &redoxapi.UpstreamError{Kind: redoxapi.Unusable, What: "the token had expired before it arrived"}
+		return nil, &redoxapi.UpstreamError{
+			Kind: redoxapi.Unusable, What: "the token had less than a second left when it arrived",
+		}
 	}
 	return t, err
 }

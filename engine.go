@@ -13,9 +13,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/tokencache"
 )
 
-// engine is what the endpoints and the rotation of one mount share. Tokens are kept in
-// tokens alone. Copies of what is stored are in entries (config and ring), hosts,
-// overviews (what metrics shows) and connections (ca_pem).
+// engine is what the endpoints and the rotation of one mount share. Only its field
+// tokens keeps tokens. Four fields keep copies of what is stored: entries (config and
+// ring), hosts, overviews (for metrics) and connections (ca_pem).
 type engine struct {
 	newKey func(bits int, now time.Time) (*keyring.Key, error) // generates one
 

@@ -180,7 +180,7 @@ func hostileKeys(t *testing.T) []hostile {
 		case !is:
 			want = "must be a string"
 		case text == "generate" || text == "import" || text == "rotate":
-			want = "it is the name of an endpoint"
+			want = "is reserved and cannot be a key ID"
 		case text == "." || text == "..":
 			want = "cannot be a key ID"
 		}

@@ -72,7 +72,7 @@ func (s *crowdStorage) count() (reads, writes int) {
 	return reads, writes
 }
 
-// crowd is an engine in a bubble, with clients that each have a rotation_period.
+// crowd is an engine in a bubble of synctest. Each of its clients has a rotation_period.
 type crowd struct {
 	t       *testing.T
 	b       *backend

@@ -76,7 +76,7 @@ func TestOverdueDuringSetup(t *testing.T) {
 	}
 }
 
-// If the ring is full, the rotation stops, and check says so.
+// If the ring is full, no rotation begins, and check says so.
 func TestOverdueFullRing(t *testing.T) {
 	ring := &keyring.Ring{Keys: []*keyring.Key{{State: keyring.Active, ActivatedAt: noon}}}
 	for range 7 {

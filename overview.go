@@ -8,7 +8,8 @@ import (
 )
 
 // overviews keeps what metrics shows of each client, so that a scrape reads no
-// storage. A write of this node sets it, and so does each look of a worker.
+// storage. An update on this node renews a client's overview, and so does its worker
+// each time it reads the client.
 type overviews struct {
 	mu sync.Mutex // guards of; nothing waits under it
 	of map[string]overview

@@ -27,8 +27,8 @@ func (e *engine) pathCheck() []*framework.Path {
 		"rotation": shown(framework.TypeString, "What a rotation waits for, or when the next one begins, and when "+
 			"replaced keys are deleted"),
 
-		"publication": shown(framework.TypeString, "How Redox gets to know the keys, and with platform_client whether "+
-			"it lists them all"),
+		"publication": shown(framework.TypeString, "How Redox learns the keys, and with platform_client whether "+
+			"Redox lists them all"),
 		"foreign_keys": {Type: framework.TypeStringSlice, Description: "With platform_client: keys that Redox lists for " +
 			"this API key and that are not of the ring. Remove in the dashboard those that nobody uses."},
 	})

@@ -314,12 +314,14 @@ func TestConfigOfTerraform(t *testing.T) {
 	}
 }
 
-// What is shown of ca_pem is what was given, unless that may hold anything else.
+// A read shows ca_pem as it was given. If that held more than certificates, blanks and
+// comments, it shows the certificates alone.
 func TestShownCA(t *testing.T) {
 	ca := testdata(t, "certificate.pem")
 	m := newMount(t)
 	for given, shown := range map[string]string{
 		"# ours\r\n" + ca + " \n": "# ours\r\n" + ca + " \n", " \n": "", "": "", "subject=CN=x\n" + ca: ca, ca + canary: ca,
+		strings.TrimSpace(ca) + canary: ca, strings.Replace(ca, "\n", "\nname: "+canary+"\n", 1): ca,
 		"ca.crt: |\n  " + strings.ReplaceAll(ca, "\n", "\n  "): ca,
 	} {
 		m.write("config", map[string]any{"client_id": clientID, "ca_pem": given})

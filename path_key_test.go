@@ -70,8 +70,8 @@ func TestActivateKey(t *testing.T) {
 	})
 }
 
-// The active key is activated again without a proof. If another key becomes active
-// before the write, a proof is needed.
+// The active key needs no proof to be activated again. If another key becomes active
+// before the write, the request is refused.
 func TestActivateOfAKeyThatWasActive(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))

@@ -556,7 +556,7 @@ func TestTokenThatEndsAtOnce(t *testing.T) {
 		m.backend.now = func() time.Time {
 			return clock.Add(time.Duration(len(m.sandbox.Assertions())) * 1500 * time.Millisecond)
 		}
-		m.fails(502, logical.ReadOperation, "token", nil, "the token had expired before it arrived")
+		m.fails(502, logical.ReadOperation, "token", nil, "the token had less than a second left when it arrived")
 	}
 }
 

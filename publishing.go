@@ -166,7 +166,8 @@ func (p *platformAPI) Update(ctx context.Context, clientID string, keys []json.R
 	return p.Platform.Update(ctx, clientID, keys)
 }
 
-// platform returns the Platform API with a fresh token of the platform client.
+// platform returns the Platform API with a fresh token of the platform client, which is
+// called name.
 func (e *engine) platform(ctx context.Context, r *request, name string) (*platformAPI, error) {
 	v, err := e.entries.view(ctx, r.Storage, name)
 	if err != nil {
@@ -187,10 +188,10 @@ func (e *engine) platform(ctx context.Context, r *request, name string) (*platfo
 	return &platformAPI{api, c.allow}, err
 }
 
-// noteFailure notes in a why Redox refused a request, why it was not reached, or
-// what is wrong in the settings, and returns nil. It returns any other error. A host
-// that is not allowed counts as not reached: once it is allowed, work goes on within
-// a minute.
+// noteFailure stores the reason of err in a, and returns nil, if Redox refused, if it
+// was not reached, or if somebody has to change the settings or Redox's list. It returns
+// any other err. A host that is not allowed counts as not reached: once it is allowed,
+// work goes on within a minute.
 func noteFailure(a *keyring.Attempts, err error, now time.Time) error {
 	var (
 		rule     keyring.Rule

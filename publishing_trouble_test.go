@@ -77,12 +77,12 @@ var publishTroubles = map[string]struct {
 	},
 	"it is no user's key": {
 		func(m *mount) { m.sandbox.RegisterUser(userID, false) },
-		"the Platform API answered HTTP 403: the user to whom the platform client's API key belongs needs a role",
+		"the Platform API answered HTTP 403: the user who owns the platform client's API key needs a role",
 		func(m *mount) { m.sandbox.RegisterUser(userID, true) }, 0,
 	},
 	"the API key is not to be seen": {
 		func(m *mount) { m.sandbox.Hide(clientID, true) },
-		"the Platform API answered HTTP 404: the user to whom the platform client's API key belongs sees no OAuth API " +
+		"the Platform API answered HTTP 404: the user who owns the platform client's API key sees no OAuth API " +
 			"key with client ID " + clientID,
 		func(m *mount) { m.sandbox.Hide(clientID, false) }, 0,
 	},
@@ -329,7 +329,7 @@ func TestPublishDamaged(t *testing.T) {
 	}
 }
 
-// Without a key there is nothing to publish, and nothing is written.
+// Without a key there is nothing to publish, and storage stays as it is.
 func TestPublishNothing(t *testing.T) {
 	m := newMount(t)
 	m.write("config", map[string]any{"client_id": clientID, "platform_client": "platform"})

@@ -14,7 +14,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// The reader does not notice a temporary failure.
+// The reader does not notice a temporary failure, unless max_retries is 0.
 func TestTokenRetries(t *testing.T) {
 	for _, f := range []redoxtest.Fault{redoxtest.FaultReset, redoxtest.FaultUnavailable, redoxtest.FaultTruncate,
 		redoxtest.FaultNoToken} {

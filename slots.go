@@ -36,7 +36,8 @@ type slots struct {
 	clients map[string]*clientSlots
 }
 
-// clientSlots are those of one client, while somebody has one or waits for one.
+// clientSlots are the slots of one client. They exist while somebody has one or waits
+// for one.
 type clientSlots struct {
 	taken chan struct{}
 	users int

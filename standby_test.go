@@ -70,7 +70,8 @@ func TestStandbyForwards(t *testing.T) {
 	standby.signs(active)
 }
 
-// A standby forwards nothing that the active node would answer alike.
+// A standby forwards a refusal only if the active node may repair Redox's list, and
+// never the error of a call that many readers share.
 func TestStandbyKeeps(t *testing.T) {
 	for name, test := range map[string]struct {
 		settings map[string]any

@@ -105,9 +105,9 @@ func loadClients(ctx context.Context, s logical.Storage) ([]string, error) {
 	return names, err
 }
 
-// update changes a client: it loads the client, calls change, and writes the entry
-// that change has changed. That can be at most one of the two. If change returns an
-// error, update writes nothing and returns that error.
+// update loads the config and the ring of a client, calls change, and writes the one
+// that has changed. It returns an error if both have. If change returns an error,
+// update writes nothing and returns that error.
 func (e *entries) update(ctx context.Context, s logical.Storage, client string, change func(*state) error) error {
 	defer e.lock(client)()
 	st, err := loadState(ctx, s, client)

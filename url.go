@@ -155,8 +155,9 @@ func (c *config) audience() string {
 	return c.tokenURL()
 }
 
-// unpin makes a token URL and an audience that are what would be in effect without
-// them follow the region: what a read shows can be written back and means the same.
+// unpin clears a token URL and an audience that equal their defaults: the token URL
+// then follows the region, and the audience the token URL. So what a read shows can be
+// written back, and means the same.
 func (c *config) unpin() {
 	if c.TokenURL == tokenURLs[c.Region] {
 		c.TokenURL = ""

@@ -141,28 +141,23 @@ func normalCA(text string) (string, error) {
 func (c *config) normalizeCA() error {
 	normal, err := normalCA(c.CAPEM)
 	if err == nil && normal != c.CAPEM {
-		c.CAPEM, c.CAPEMGiven = normal, shownCA(c.CAPEM)
+		c.CAPEM, c.CAPEMGiven = normal, shownCA(c.CAPEM, normal)
 	}
 	return err
 }
 
-// shownCA returns the text of certificates as it was given, so that a read shows what
-// was written. It is empty when the text holds anything but PEM blocks, blank lines
-// and comments that begin with #: that may be what nobody should see.
-func shownCA(text string) string {
-	within := false
+// shownCA returns text, so that a read shows ca_pem as it was given. It returns nothing
+// if text has more than the certificates in normal, blanks, and lines that begin with #:
+// that may be what nobody should see.
+func shownCA(text, normal string) string {
+	var rest strings.Builder
 	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		switch {
-		case line == "-----BEGIN CERTIFICATE-----":
-			within = true
-		case line == "-----END CERTIFICATE-----":
-			within = false
-		case !within && line != "" && !strings.HasPrefix(line, "#"):
-			return ""
+		if !strings.HasPrefix(strings.TrimSpace(line), "#") {
+			rest.WriteString(line)
 		}
 	}
-	if strings.TrimSpace(text) == "" {
+	withoutBlanks := func(s string) string { return strings.Join(strings.Fields(s), "") }
+	if normal == "" || withoutBlanks(rest.String()) != withoutBlanks(normal) {
 		return ""
 	}
 	return text

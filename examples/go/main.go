@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// redox is for one goroutine. For several, protect accessToken with a mutex.
+// redox is for one goroutine. Several need one each, or a mutex around each call.
 type redox struct {
 	http       http.Client
 	token      string

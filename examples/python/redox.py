@@ -27,7 +27,7 @@ class Failure(Exception):
 
 
 class Redox:
-    """For one thread; for several, put a lock around access_token."""
+    """For one thread: several need one object each, or a lock around each call."""
 
     token = ""
     renew_at = ends_at = 0.0  # when to read the next token, and when Redox refuses this one

@@ -109,7 +109,8 @@ func (w *world) watch(ts *testscript.TestScript, name string, cmd *exec.Cmd) {
 	w.agents = append(w.agents, a)
 }
 
-// look does what a program does before it sends a request.
+// look reads the token file as a program does, and notes whether its mode is right and
+// Redox accepts the token.
 func (a *agent) look(w *world, path string) {
 	info, err := os.Stat(path)
 	raw, readErr := os.ReadFile(path)

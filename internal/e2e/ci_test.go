@@ -31,8 +31,8 @@ func decodeExample(ts *testscript.TestScript, name string, into any) {
 	}
 }
 
-// runJob runs the script of a job as a file. It sets the variables that the example
-// names; those that hold addresses get the test's addresses.
+// runJob writes the script of a job to a file and runs it with the variables that the
+// example sets. Those in addresses get the test's values instead.
 func runJob(ts *testscript.TestScript, shell []string, script string, variables, addresses map[string]string) error {
 	variables = maps.Clone(variables)
 	for name, address := range addresses {

@@ -126,7 +126,7 @@ func (k *tier) openDoor() {
 	k.t.Cleanup(func() { _ = k.door.close() })
 }
 
-// engine mounts the engine, with one client that can read tokens.
+// engine mounts the engine. Redox knows the key of its default client.
 func (k *tier) engine() {
 	policy, err := filepath.Abs(repository + "/examples/policies/redox-reader.hcl")
 	if err != nil {

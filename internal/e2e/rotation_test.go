@@ -58,7 +58,7 @@ func anonymousCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// readers read tokens without pause and use each one at Redox.
+// readers read tokens without pause, and ask the sandbox whether it accepts each one.
 type readers struct {
 	stop                   context.CancelFunc
 	all                    sync.WaitGroup

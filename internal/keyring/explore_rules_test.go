@@ -478,7 +478,7 @@ func (w *world) wrongSame(decided Step, now *world) string {
 	return ""
 }
 
-// behind says what is still to be done in the world w, empty if nothing is.
+// behind says what the engine has still to do in w. It is empty if that is nothing.
 func (w *world) behind() string {
 	r, p := &w.ring, w.policy()
 	if len(r.Keys) == 0 {

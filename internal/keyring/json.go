@@ -46,8 +46,8 @@ func readJSON(text string) (found, error) {
 	return readJWK(private[0])
 }
 
-// oneValue returns the JSON value in text. It returns an error if there is no value,
-// or more than one.
+// oneValue returns the first JSON value in text. What follows is ignored if it is words
+// or numbers, and is an error if it may be JSON: if it has a brace, a quote or a slash.
 func oneValue(text string) (json.RawMessage, error) {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	var raw json.RawMessage

@@ -20,7 +20,8 @@ type ID string
 
 var validID = regexp.MustCompile(`^[A-Za-z0-9_.:@~=+-]{1,128}$`)
 
-// reserved are the names of endpoints below keys/, which cannot be key IDs.
+// reserved cannot be key IDs: endpoints below keys/ have these names, and . and .. mean
+// another path.
 var reserved = map[ID]bool{"generate": true, "import": true, "rotate": true, ".": true, "..": true}
 
 // ParseID returns s as a key ID, or an error if it cannot be one.
@@ -30,7 +31,7 @@ func ParseID(s string) (ID, error) {
 	case !validID.MatchString(s):
 		return "", fmt.Errorf("a key ID has 1 to 128 of the characters A-Z a-z 0-9 _ . : @ ~ = + -%s", badCharacter(s))
 	case reserved[id]:
-		return "", fmt.Errorf("%q cannot be a key ID: it is the name of an endpoint", s)
+		return "", fmt.Errorf("%q is reserved and cannot be a key ID", s)
 	}
 	return id, nil
 }

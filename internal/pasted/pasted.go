@@ -68,7 +68,8 @@ func unfence(text string) string { return fence.ReplaceAllString(text, "$1") }
 var assignment = regexp.MustCompile(`^(?:export\s+|set\s+|const\s+|\$env:)?` +
 	`(?:"[A-Za-z_][\w.-]{0,63}"|'[A-Za-z_][\w.-]{0,63}'|[A-Za-z_][\w.-]{0,63})\s*[:=]\s*(?:[|>][+-]?\s*\n\s*)?`)
 
-// unassign removes NAME= or name: from before a quote, JSON or base64.
+// unassign removes NAME= or name: at the beginning, if a quote, JSON, or base64 of 64
+// characters or more follows.
 func unassign(text string) string {
 	rest := text[len(assignment.FindString(text)):]
 	if _, isBase64 := Base64(rest); isBase64 && len(rest) >= 64 || strings.IndexAny(rest, "\"'`{[") == 0 {

@@ -48,8 +48,8 @@ const (
 	Abandoned               // who asked has hung up, or Vault ended the request: nobody waits for an answer
 )
 
-// UpstreamError means that Redox did not answer a request, or that the answer was not
-// usable. It never quotes the answer.
+// UpstreamError means that there is no usable answer of Redox: none came, it was not
+// usable, or the request was not made. It never quotes an answer.
 type UpstreamError struct {
 	Kind       Kind
 	Status     int           // HTTP status of the token endpoint; 0 if What says everything

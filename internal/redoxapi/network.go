@@ -162,8 +162,8 @@ func certificateFault(failed *tls.CertificateVerificationError, ownCA bool) stri
 		return "the certificate that signed it is not one of an authority (its basic constraints lack CA:TRUE)" + replace
 	case errors.As(failed.Err, &unknown):
 		if sent := failed.UnverifiedCertificates; len(sent) == 1 && !bytes.Equal(sent[0].RawIssuer, sent[0].RawSubject) {
-			return "signed by an unknown authority, and the server sent no intermediate certificate: it has to, if there is " +
-				"one" + trust
+			return "signed by an unknown authority, and the server sent no intermediate certificate: if there is one, the " +
+				"server has to send it" + trust
 		}
 		return "signed by an unknown authority" + trust
 	case errors.As(failed.Err, &name):
@@ -173,7 +173,8 @@ func certificateFault(failed *tls.CertificateVerificationError, ownCA bool) stri
 		return "it is for another host; check token_url, and what stands between Vault and it"
 	case errors.As(failed.Err, &invalid) && invalid.Reason == x509.Expired:
 		return "it is valid from " + invalid.Cert.NotBefore.Format(time.RFC3339) + " to " +
-			invalid.Cert.NotAfter.Format(time.RFC3339) + "; check the clock of the Vault server" + replace
+			invalid.Cert.NotAfter.Format(time.RFC3339) + "; if the clock of the Vault server is right, the certificate's " +
+			"owner has to replace it"
 	case errors.As(failed.Err, &invalid) && invalid.Reason == x509.IncompatibleUsage:
 		return "it may not be used for a server (extended key usage)" + replace
 	case errors.As(failed.Err, &invalid) && invalid.Reason == x509.NotAuthorizedToSign:

@@ -61,7 +61,8 @@ func TestServersWithBadTLS(t *testing.T) {
 	const unknown = untrusted + "signed by an unknown authority"
 	const set, private = "; ca_pem replaces the system's authorities: add the certificate of the authority that signed " +
 		"this one to it", "; if a private authority signed it, set ca_pem to that one's certificate"
-	const valid, clock = untrusted + "it is valid from ", "; check the clock of the Vault server; its owner has to replace"
+	const valid = untrusted + "it is valid from "
+	const clock = "; if the clock of the Vault server is right, the certificate's owner has to replace"
 	const most = "HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n" + `{"access_token":"t"}`
 	for name, test := range map[string]struct {
 		ca       string
@@ -86,7 +87,8 @@ func TestServersWithBadTLS(t *testing.T) {
 		"a signer that is no authority": {notOneCA, with(notOne, 0, 0),
 			Unreachable, "is not one of an authority (its basic constraints lack CA:TRUE)" + replace, 0},
 		"no intermediate": {noIntermediateCA, with(noIntermediate, 0, 0),
-			Unreachable, unknown + ", and the server sent no intermediate certificate: it has to, if there is one" + set, 0},
+			Unreachable, unknown + ", and the server sent no intermediate certificate: if there is one, the server has to " +
+				"send it" + set, 0},
 		"unknown authority": {"", sound(), Unreachable, unknown + private, 0},
 		"another authority": {otherCA, sound(), Unreachable, unknown + set, 0},
 		"TLS 1.0": {ca, with(certificate, tls.VersionTLS10, tls.VersionTLS10),
@@ -232,8 +234,8 @@ func TestConnectionErrors(t *testing.T) {
 	}
 }
 
-// issue makes a chain of certificates, the authority first and the server's last,
-// and returns what the server sends, and the authority's.
+// issue makes a chain of certificates, from the authority's to the server's. It returns
+// what the server sends, and the authority's certificate as PEM.
 func issue(t *testing.T, chain ...x509.Certificate) (sent tls.Certificate, caPEM string) {
 	t.Helper()
 	var parent *x509.Certificate

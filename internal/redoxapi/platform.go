@@ -139,10 +139,10 @@ func (e *PlatformError) Error() string {
 	case e.Status == http.StatusUnauthorized:
 		text += ": it does not accept the platform client's token, whose client_id must be that of a user-level API key"
 	case e.Status == http.StatusForbidden:
-		text += ": the user to whom the platform client's API key belongs needs a role that may manage OAuth API keys " +
+		text += ": the user who owns the platform client's API key needs a role that may manage OAuth API keys " +
 			"(engineer) in this environment"
 	case e.Status == http.StatusNotFound:
-		text += ": the user to whom the platform client's API key belongs sees no OAuth API key with client ID " + e.ClientID
+		text += ": the user who owns the platform client's API key sees no OAuth API key with client ID " + e.ClientID
 	default:
 		text += ": see in Redox's dashboard whether that user can change the public keys of client ID " + e.ClientID
 	}

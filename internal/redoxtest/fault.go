@@ -86,7 +86,7 @@ func (s *Sandbox) setFault(at endpoint, f Fault, after, times int) {
 	*s.faults[at] = scheduledFault{f, after, times}
 }
 
-// FaultsLeft returns how many more token requests will fail.
+// FaultsLeft returns how many more token requests get the fault. Negative means all.
 func (s *Sandbox) FaultsLeft() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

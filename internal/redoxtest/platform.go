@@ -23,7 +23,8 @@ const (
 	QuirkMerges  Quirk = "merges"  // adds keys, and never removes one
 )
 
-// SetQuirk sets the result of updates from now on.
+// SetQuirk makes each update by the Platform API end with q from now on. The empty quirk
+// ends that.
 func (s *Sandbox) SetQuirk(q Quirk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// literals calls see with each string in a Go file: once with an empty to, and again with
-// each field and plain function that it is an argument of.
+// literals calls see with each string in a Go file: once with an empty to, and again for
+// each field of a struct and each function of the package that it is given to.
 func literals(t *testing.T, path string, see func(to, text string)) {
 	t.Helper()
 	parsed, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
