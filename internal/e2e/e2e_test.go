@@ -25,7 +25,8 @@ import (
 const module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 
 var (
-	long     = flag.Bool("long", false, "also run what takes minutes")
+	long     = flag.Bool("long", false, "also run what takes a minute or two")
+	nightly  = flag.Bool("nightly", false, "also run what takes longest")
 	promtool = flag.Bool("promtool", false, "also check what is for Prometheus with promtool and with a Prometheus, "+
 		"both on PATH")
 )
@@ -132,6 +133,8 @@ func condition(name string) (bool, error) {
 		return *long || err == nil, nil
 	case "long":
 		return *long, nil
+	case "nightly":
+		return *nightly, nil
 	case "promtool":
 		return *promtool, nil
 	case "dist":
