@@ -76,8 +76,8 @@ func (e *tokenError) timeoutAdvice(dropped bool) string {
 	return attempts + strings.Join(more, ", or ")
 }
 
-// refusalAdvice tells what was sent, how far the clocks differ, and what to do next,
-// which depends on Redox's words.
+// refusalAdvice tells what was sent, how far the clocks differ if that matters, and what
+// to do next. That depends on the clocks and on Redox's words.
 func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 	origin := "generated in Vault"
 	if e.origin == keyring.Imported {
@@ -99,8 +99,8 @@ func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 	return text + ": " + e.nextStep(refused)
 }
 
-// nextStep says what to do about a refusal of a key that Redox knows. It asks, where
-// the engine cannot know.
+// nextStep says what to do if Redox knows the key's ID and refuses the request. If the
+// engine cannot know the cause, the text asks a question.
 func (e *tokenError) nextStep(refused *redoxapi.Error) string {
 	words := strings.ToLower(refused.Description)
 	switch {

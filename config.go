@@ -131,8 +131,9 @@ var settings = []setting{{
 	answer: "Whether a token is handed out more than once",
 }, {
 	name: "publish_window", kind: framework.TypeDurationSecond, initial: int64(900),
-	help:   "With public_jwks or platform_client: how long a new key is published before it may sign, 0s to 168h.",
-	answer: "Seconds a new key is published before it may sign",
+	help: "With public_jwks or platform_client: how long a rotation waits, once the new key is published, before the " +
+		"key may sign, 0s to 168h.",
+	answer: "Seconds a rotation waits after it published a key; of no effect if keys are pasted",
 	stored: func(c *config) any { return &c.PublishWindow }, most: 168 * hour, bounds: "0s to 168h",
 }, {
 	name: "retire_after", kind: framework.TypeDurationSecond, initial: int64(24 * hour),

@@ -10,7 +10,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// For each kind of error: the message that a reader of a token gets, with its advice,
+// For many faults: the message that a reader of a token gets, with its advice,
 // and how many assertions were sent. Nothing is stored, and the next read succeeds.
 func TestTokenErrors(t *testing.T) {
 	const (

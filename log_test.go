@@ -168,7 +168,7 @@ func TestLogOfManyClients(t *testing.T) {
 	}
 }
 
-// A request that finds all slots taken did not ask Redox.
+// If all slots are taken, the log says so, and does not blame Redox.
 func TestLogOfOverload(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

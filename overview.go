@@ -25,7 +25,7 @@ type overview struct {
 
 func newOverviews() *overviews { return &overviews{of: map[string]overview{}} }
 
-// note sets the overview of a client that was read or written.
+// note sets a client's overview to what its worker read or an update wrote.
 func (o *overviews) note(client string, s *state) {
 	if s.Config == nil && len(s.Ring.Keys) == 0 {
 		o.forget(client)

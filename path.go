@@ -14,8 +14,8 @@ const (
 	fieldKeyID  = "key_id"
 )
 
-// checkClientName rejects default as a name: the default client must have only one
-// path, so that a policy on that path cannot be bypassed.
+// checkClientName rejects names that are not valid, and the name default: the default
+// client must have the bare paths alone, so that a policy on these cannot be bypassed.
 func checkClientName(name, mount string) error {
 	switch {
 	case name == defaultClient:

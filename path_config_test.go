@@ -175,7 +175,8 @@ func TestDeleteConfigKeepsKeys(t *testing.T) {
 	m.must(logical.DeleteOperation, "config", nil)
 }
 
-// The lowest and the highest value that each rule allows.
+// Config takes the lowest and the highest value of each rule, except of those that
+// TestConfigTakesPeriods has.
 func TestConfigTakesLimits(t *testing.T) {
 	m := newMount(t)
 	m.allow("redox.example", "redox.example:1", "redox.example:65535", "127.0.0.1:80")

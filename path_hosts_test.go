@@ -250,8 +250,8 @@ func TestHostsDuringAChange(t *testing.T) {
 	m.fails(400, logical.ReadOperation, "token", nil, "a host that this mount may not talk to")
 }
 
-// A rotation waits like a read, sends nothing, says why, and goes on by itself within
-// a minute once the host is allowed.
+// While the host is not allowed, a rotation waits: it sends nothing, and keys says why.
+// Once the host is allowed, it goes on by itself within a minute.
 func TestHostsGuardRotation(t *testing.T) {
 	m := newMount(t)
 	active := m.platformReady(map[string]any{"publish_window": "1m"})

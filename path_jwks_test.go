@@ -48,8 +48,8 @@ func TestJWKS(t *testing.T) {
 	}
 }
 
-// anonymous returns all that a reader without a token gets of a client's jwks, and
-// the lines that he leaves in the log above the level debug.
+// anonymous reads a client's jwks without a token. It returns all that the reader gets,
+// and the lines of that read in the log, without those of the level debug.
 func (m *mount) anonymous(ctx context.Context, op logical.Operation, path string) string {
 	m.t.Helper()
 	var said string

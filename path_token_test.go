@@ -299,7 +299,8 @@ func TestReuse(t *testing.T) {
 	}
 }
 
-// If a reader gives up, the others who wait for the same token still get it.
+// If the reader who started a request gives up, the request goes on, and the next reader
+// gets its token.
 func TestReuseReaderGivesUp(t *testing.T) {
 	m := reusing(t)
 	m.sandbox.SetFault(redoxtest.FaultSlow, 1)

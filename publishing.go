@@ -82,9 +82,9 @@ func (e *engine) publish(ctx context.Context, r *request, s *state) change {
 	}
 }
 
-// proveOwner requests a token with the client's active key, at the token endpoint of
-// its platform client, whose config is p. Only someone who can sign for an API key
-// may change the keys of that API key.
+// proveOwner proves that the API key is the client's: it requests a token with the
+// client's ID and active key, where the config p of the platform client says. Without
+// that proof the engine must not change the keys of that API key.
 func (e *engine) proveOwner(ctx context.Context, r *request, s *state, p *config) error {
 	as := *p
 	as.ClientID, as.Scope = s.Config.ClientID, s.Config.Scope

@@ -255,8 +255,9 @@ func (e *engine) report(r *request, step keyring.Step, ring *keyring.Ring) {
 	}
 }
 
-// successorBits returns the size in bits of the next key: bits rounded up to 2048,
-// 3072 or 4096, and 4096 for a larger key. An imported key can have any size.
+// successorBits returns the size in bits of the next key: bits rounded up to 2048, 3072
+// or 4096. Keys that were stored before there were limits can be larger, and are
+// followed by 4096.
 func successorBits(bits int) int {
 	switch {
 	case bits <= 2048:

@@ -115,7 +115,7 @@ func (s *bustleStorage) change(ctx context.Context, key string, value []byte, ac
 	return nil
 }
 
-// RoundTrip judges each request and its answer.
+// bustleTransport judges each request, and notes the token in its answer.
 type bustleTransport struct {
 	http.Transport
 

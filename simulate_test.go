@@ -263,15 +263,15 @@ func (s *simulation) pass() {
 	s.passWorking(d, 30)
 }
 
-// passWorking lets time pass and takes the steps that are due meanwhile, at most so
-// many. It reports whether it took that many.
-func (s *simulation) passWorking(d time.Duration, most int) (all bool) {
+// passWorking lets time pass and takes the steps that become due, most of them at most.
+// It reports whether it reached that limit.
+func (s *simulation) passWorking(d time.Duration, most int) (full bool) {
 	end := s.now.Add(d)
-	all = true
+	full = true
 	for range most {
 		next := s.nextDue()
 		if next == nil || next.due.After(end) || s.failure != "" {
-			all = false
+			full = false
 			break
 		}
 		s.advance(max(0, next.due.Sub(s.now)))
@@ -282,7 +282,7 @@ func (s *simulation) passWorking(d time.Duration, most int) (all bool) {
 		s.recover()
 	}
 	s.advance(end.Sub(s.now))
-	return all
+	return full
 }
 
 // nextDue returns the client whose step is due next, nil for none.

@@ -225,8 +225,9 @@ func (k *tier) edit(path string, all *strings.Replacer, pairs ...string) {
 	}
 }
 
-// apply applies the manifest that no README's command does, starts the operators, and
-// waits for the Secrets. The API server also judges the manifests without the edits.
+// apply applies static-creds.yaml, which no README's command does. The API server also
+// judges the manifests as they are in examples, in a dry run. Then apply starts the
+// operators and waits for the Secrets.
 func (k *tier) apply() {
 	examples, err := filepath.Abs(repository + "/examples")
 	if err != nil {

@@ -17,7 +17,8 @@ var byHand = map[string]string{
 	"crontab redox-check.crontab": "changes the machine: operations.txtar runs what stands in it, as cron would",
 }
 
-// A script types each command in a console block of the operator's guide.
+// A script types each command in a console block of the operator's guide, except those
+// in byHand.
 func TestOperationsCommands(t *testing.T) {
 	typed := typedByScripts(t)
 	raw, err := os.ReadFile(filepath.Join(repository, "docs/operations.md"))

@@ -212,8 +212,9 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// withinCmd does the same as http, with a time limit and without delaying other
-// requests: within <duration> <status> <method> <path> [<body>].
+// withinCmd does the same as http. It fails if that takes longer than the duration, or
+// if another request to Vault takes more than five seconds meanwhile: within <duration>
+// <status> <method> <path> [<body>].
 func withinCmd(ts *testscript.TestScript, _ bool, args []string) {
 	limit, err := time.ParseDuration(args[0])
 	ts.Check(err)

@@ -3,9 +3,9 @@ package keyring
 import "time"
 
 // A key's acceptance is a fingerprint of the settings with which Redox first issued a
-// token for the key. It is stored once. It protects the key: somebody who may write the
-// settings can send requests to another server, which accepts another key. The engine
-// must not delete this key because of that.
+// token for the key. It is stored once. It protects the old key of a
+// rotation: somebody who may write the settings can send requests to a false server,
+// which accepts the new key. The engine must not delete the old key then.
 
 // Accept records that Redox issued a token for a request that was signed with k, with
 // settings of the fingerprint where. Only the first acceptance is stored.

@@ -62,7 +62,8 @@ const (
 	outcomes
 )
 
-// reply is what Redox does when the engine publishes.
+// reply is how Redox answers a publication: the list that it shows first, and what
+// becomes of the update.
 type reply struct {
 	end int // what becomes of the update
 
@@ -115,7 +116,7 @@ func (y reply) applies(r *Ring) bool {
 	return y.gone == noGone || len(r.Gone) > 0 || y.end == stored
 }
 
-// list returns the list that the engine reads.
+// list returns the list that the engine reads before it updates it.
 func (y reply) list(r *Ring) []json.RawMessage {
 	list := []json.RawMessage{raw(foreign)}
 	for i, k := range r.Keys {

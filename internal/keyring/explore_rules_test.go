@@ -124,7 +124,7 @@ func (w *world) expectAdded(e *event) {
 	}
 }
 
-// expectPublished says what an answer of Redox makes of the ring.
+// expectPublished changes w.ring to what it must be after the engine tried to publish.
 func (w *world) expectPublished(e *event) {
 	r, p, y := &w.ring, w.ring.Publication, e.published
 	pending := r.only(Pending)

@@ -19,8 +19,7 @@ var explored = []Policy{
 	{Period: 0, Window: 0, RetireAfter: 2 * tick},
 }
 
-// The ages in ticks from which on each comparison with an age has the same result: no
-// setting above is longer.
+// Ages in ticks. No setting in explored is longer, so a greater age changes no result.
 const (
 	oldActive    = 2
 	oldRetired   = 2

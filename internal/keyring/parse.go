@@ -9,8 +9,7 @@ import (
 )
 
 // The smallest and the largest key, in bits. Redox documents no limits. Libraries
-// refuse keys below 2048. With a key above 4096, a signature takes longer than a
-// token request.
+// refuse keys below 2048. A signature with a key above 4096 is slow.
 const (
 	MinBits = 2048
 	MaxBits = 4096

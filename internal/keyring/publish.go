@@ -156,7 +156,8 @@ func (r *Ring) Sent(added []ID) {
 }
 
 // Listed records what Redox lists after an update, or when no update was needed. A
-// pending key counts as published since the first time that Redox listed it.
+// pending key counts as published since Redox first listed it. If a list is without it,
+// that begins anew.
 func (r *Ring) Listed(list []json.RawMessage, now time.Time) {
 	now = now.UTC()
 	p := r.Publication

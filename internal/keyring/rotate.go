@@ -116,8 +116,8 @@ func (r *Ring) Due(p Policy) time.Time {
 // show it.
 func (k *Key) Published(p Policy) bool { return p.Publishing == Manual || !k.PublishedAt.IsZero() }
 
-// ProvableFrom returns the earliest time for a proof of the pending key k, which is
-// published.
+// ProvableFrom returns the earliest time for a proof of the pending key k. The caller has
+// checked that k is published.
 func (k *Key) ProvableFrom(p Policy) time.Time {
 	from := k.Proofs.NextAt
 	if published := k.PublishedAt.Add(p.Window); p.Publishing != Manual && published.After(from) {

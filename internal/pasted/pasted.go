@@ -1,8 +1,8 @@
 // Package pasted reads text that people paste. It undoes the changes that editors,
 // shells, mail, .env files, YAML and JSON make to a text. It finds the PEM blocks in
 // the text, and recognises a file name that was given instead of the file's content.
-// It knows nothing of keys, certificates or Vault, and its errors quote nothing of
-// the text.
+// It knows nothing of keys, certificates or Vault. Its errors quote nothing of the text;
+// only FileName repeats it, if it is a file name.
 package pasted
 
 import (

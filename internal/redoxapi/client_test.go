@@ -154,8 +154,8 @@ func TestServersThatDoNotAccept(t *testing.T) {
 	}
 }
 
-// A connection that was not established does not count towards MaxConns once its
-// request has ended: as soon as the server works again, a request is answered.
+// If no connection could be made, the end of the request frees its place in MaxConns.
+// Once the server works again, a request is answered.
 func TestServersThatRecover(t *testing.T) {
 	t.Parallel()
 	certificate, ca := certify(t, x509.Certificate{NotAfter: time.Now().Add(time.Hour), IPAddresses: loopback})

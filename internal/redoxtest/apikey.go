@@ -163,8 +163,8 @@ func (s *Sandbox) lookup(clientID, kid string) (key jose.JSONWebKey, known bool)
 	return key, known
 }
 
-// Knows reports whether a machine that learns of a change after lag knows the key of
-// the API key clientID that has that ID. Of a JWKS URL it tells what was fetched last.
+// Knows reports whether a machine that learns of changes after lag knows the key kid of
+// the API key clientID. With a JWKS URL lag does not matter: what was fetched last counts.
 func (s *Sandbox) Knows(clientID, kid string, lag time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

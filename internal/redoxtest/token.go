@@ -80,7 +80,8 @@ func (s *Sandbox) answer(w http.ResponseWriter, r *http.Request, status int, v a
 	_ = json.NewEncoder(w).Encode(v) // the client may have closed the connection
 }
 
-// issue returns a new token for a client. Faults issue tokens for the empty client.
+// issue returns a new token for a client. If a fault answers, nobody has checked which
+// client it is, and the ID is empty.
 func (s *Sandbox) issue(clientID string) (token string, life time.Duration) {
 	token = "sandbox-" + rand.Text() + rand.Text()
 	now := s.now()

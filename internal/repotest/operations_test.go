@@ -12,8 +12,9 @@ import (
 	"testing"
 )
 
-// literals calls see with each string in a Go file: once with an empty to, and again for
-// each field of a struct and each function of the package that it is given to.
+// literals calls see with each string in a Go file: once with an empty to, and again with
+// the name of each field and each function, of this package or built in, in whose value
+// or arguments it stands.
 func literals(t *testing.T, path string, see func(to, text string)) {
 	t.Helper()
 	parsed, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)

@@ -123,8 +123,8 @@ func TestWhenStepsRun(t *testing.T) {
 	})
 }
 
-// Clients for which no time is set are looked at in turn, one every two and a half
-// seconds, each once a minute at most.
+// Once all clients were looked at, they are looked at again although no time is set: one
+// every two and a half seconds, each once a minute at most.
 func TestSafetyNet(t *testing.T) {
 	for n, most := range map[int]int{1: 10, 24: 240, 100: 240, 1000: 240} {
 		names := make([]string, n)

@@ -183,8 +183,8 @@ func TestOutage(t *testing.T) {
 // left returns how much longer the cached token lives.
 func (w *world) left() time.Duration { return w.cache.entries["key"].token.Left(time.Now()) }
 
-// After an outage, a reader in the margin gets a new token, without the old error. If
-// the token ends during a failing call, the reader gets the error.
+// After an outage, a reader near the token's end gets a new one, and no error. If the
+// token ends during a call that fails, the reader gets the error.
 func TestTroubleInTheMargin(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.after(0, 1, 1)
