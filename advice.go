@@ -52,19 +52,20 @@ func (e *tokenError) advice() string {
 	return ""
 }
 
-// timeoutAdvice tells how long the attempts waited, and what helps: more time does not
+// timeoutAdvice tells how long an attempt may take, and what helps: more time does not
 // where packets are dropped, nor where it is the most already.
 func (e *tokenError) timeoutAdvice(dropped bool) string {
-	attempts := "the one attempt had "
+	each := e.config.attemptTimeout()
+	had := each.Round(100*time.Millisecond).String() + " of request_timeout"
+	attempts := "the one attempt had " + had + ": "
 	if n := e.config.MaxRetries + 1; n > 1 {
-		attempts = fmt.Sprintf("each of %d attempts had ", n)
+		attempts = fmt.Sprintf("each attempt may take %s (at most %d attempts): ", had, n)
 	}
-	attempts += e.config.attemptTimeout().Round(100*time.Millisecond).String() + " of request_timeout: "
 	var more []string
 	if e.config.RequestTimeout < maxRequestTimeout {
 		more = append(more, "raise that in "+e.paths+"config")
 	}
-	if e.config.MaxRetries > 0 {
+	if each < seconds(e.config.RequestTimeout) {
 		more = append(more, "lower max_retries in "+e.paths+"config")
 	}
 	switch {

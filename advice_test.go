@@ -91,13 +91,14 @@ func TestTimeoutAdvice(t *testing.T) {
 		timeout, retries int64
 		dropped          bool
 	}{
-		"each of 3 attempts had 3.3s" + wait + raise + ", or " + lower: {10, 2, false},
-		"the one attempt had 10s" + wait + raise:                       {10, 0, false},
-		"each of 2 attempts had 15s" + wait + lower:                    {30, 1, false},
+		"each attempt may take 3.3s of request_timeout (at most 3 attempts): " + raise + ", or " + lower: {10, 2, false},
+		"the one attempt had 10s" + wait + raise:                                                         {10, 0, false},
+		"each attempt may take 15s of request_timeout (at most 2 attempts): " + lower:                    {30, 1, false},
+		"each attempt may take 2s of request_timeout (at most 3 attempts): " + raise:                     {2, 2, false},
 		"the one attempt had 30s" + wait + "request_timeout is at its most: look why Redox, or a proxy before it, is " +
 			"so slow": {30, 0, false},
-		"each of 3 attempts had 3.3s" + wait + "look, with curl -v on the Vault server, whether a firewall drops the " +
-			"packets or the host is down": {10, 2, true},
+		"each attempt may take 3.3s of request_timeout (at most 3 attempts): " +
+			"look, with curl -v on the Vault server, whether a firewall drops the packets or the host is down": {10, 2, true},
 	} {
 		e := &tokenError{
 			err:    &redoxapi.UpstreamError{Kind: redoxapi.TimedOut, Dropped: test.dropped},

@@ -84,7 +84,7 @@ func (c *client) issue(ctx context.Context, v *view) (t *issued, unknownKey bool
 	}
 	if second.State == keyring.Retiring {
 		c.conn.noteUnknown(first.ID, c.now())
-		c.log.Warn("Redox does not know the active key everywhere yet: an earlier key signs",
+		c.log.Warn("Redox, or a part of it, does not know the active key: an earlier key signs",
 			"key_id", first.ID, "signed_with", second.ID)
 	}
 	return t, true, nil

@@ -105,7 +105,7 @@ var settings = []setting{{
 }, {
 	name: "request_timeout", kind: framework.TypeDurationSecond, initial: int64(10),
 	help: "Time that a read may spend on Redox, all attempts together, 1s to 30s. One attempt may take " +
-		"request_timeout / (max_retries + 1), but at least 2s.",
+		"request_timeout / (max_retries + 1), but at least 2s, or all of request_timeout if that is shorter.",
 	answer: "Seconds a read may spend on Redox",
 	stored: func(c *config) any { return &c.RequestTimeout }, least: 1, most: maxRequestTimeout, bounds: "1s to 30s",
 }, {
@@ -125,7 +125,7 @@ var settings = []setting{{
 	answer: "Whether jwks is served without a Vault token",
 }, {
 	name: "reuse_tokens", kind: framework.TypeBool, initial: false, stored: func(c *config) any { return &c.ReuseTokens },
-	help: "Hand out the same token from memory, until it has a fifth of its life left, at most a minute. This means " +
+	help: "Hand out the same token from memory, until a fifth of its life is left, at most a minute. This means " +
 		"fewer requests to Redox and quicker reads, but readers share a token. false when absent: each read gets a " +
 		"fresh token.",
 	answer: "Whether a token is handed out more than once",

@@ -111,7 +111,7 @@ func hostileHosts() []hostile {
 		each("hosts", "allowed", "ends with a dot", "gateway.example.", "gateway.example.:443"),
 		each("hosts", "allowed", "other characters than ASCII", "gаteway.example", "evil.example／.redoxengine.com",
 			"a b", "a\x00b", "ｇateway.example", "a\u200db"),
-		each("hosts", "allowed", "a host has the characters", ".redoxengine.com", "evil.example;.redoxengine.com", "a..b",
+		each("hosts", "allowed", "a host has at most 253 characters", ".redoxengine.com", "evil.example;.redoxengine.com", "a..b",
 			"-a", "a-", "user@a", "a?b", "a#b", "a%2eb", ":443", strings.Repeat("a", 64), huge,
 			strings.Repeat("a.", 127)+"a"),
 		each("hosts", "allowed", "ends like an IPv4 address", "127.1", "2130706433", "0x7f000001", "1.2.3.256", "a.1",
@@ -212,10 +212,10 @@ func hostilePaths() []hostile {
 			"keys/k/activate": logical.UpdateOperation,
 		} {
 			all = append(all, hostile{path: "clients/" + name + "/" + path, op: op,
-				want: []string{"client must be 1 to 64 of the characters"}})
+				want: []string{"client must have 1 to 64 of the characters"}})
 		}
 		all = append(all, hostile{path: "clients/" + name, op: logical.DeleteOperation,
-			want: []string{"client must be 1 to 64 of the characters"}})
+			want: []string{"client must have 1 to 64 of the characters"}})
 	}
 	for _, id := range []string{"a b", "a%2Fb", "ключ", "a\x00", "*", strings.Repeat("x", 129), long} {
 		all = append(all,

@@ -27,7 +27,7 @@ func checkInput(path *framework.Path, req *logical.Request) error {
 		return nil // the framework reports it
 	}
 	if isJWKBody(path, req.Data) {
-		return invalid("the body is a JWK, and belongs in the field private_key: write %s%s private_key=@key.json",
+		return invalid("the body is a JWK, and belongs in the field private_key: vault write %s%s private_key=@key.json",
 			req.MountPoint, req.Path)
 	}
 	op := req.Operation

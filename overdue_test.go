@@ -51,8 +51,8 @@ func TestOverdue(t *testing.T) {
 	m.pass(24*time.Hour + overdueAfter - time.Second)
 	state(0, "")
 	m.pass(time.Second)
-	state(1, "the rotation is overdue since "+due+": no step has failed on this node since its plugin started")
-	state(1, "the rotation is overdue since "+due+": "+fail())
+	state(1, "the rotation has been overdue since "+due+": the last step on this node, if there was one, did not fail")
+	state(1, "the rotation has been overdue since "+due+": "+fail())
 	m.rotateAll(t.Context()) // begins
 	state(0, "")
 }

@@ -21,8 +21,8 @@ func checkClientName(name, mount string) error {
 	case name == defaultClient:
 		return notFound("the default client has the bare paths, such as " + mount + "token")
 	case !isClientName(name):
-		return invalid("client must be 1 to 64 of the characters A-Z a-z 0-9 _ . - that begins and ends with a letter or " +
-			"digit and has no ..")
+		return invalid("client must have 1 to 64 of the characters A-Z a-z 0-9 _ . -, and begin and end with a letter or " +
+			"digit, and must not have ..")
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func (e *engine) pathActivate() []*framework.Path {
 	fields := schemas{
 		fieldKeyID: keyIDField(),
 		fieldForce: {Type: framework.TypeBool, Description: "Activate without a proof. If Redox does not know the key, " +
-			"reads of token fail. false when absent."},
+			"reads of token fail, unless it accepts an earlier key. false when absent."},
 	}
 	return e.path(keyPattern+"/activate", "activate key", fields, activateHelp, ops{
 		logical.UpdateOperation: e.mutate(e.activateKey, "Prove a key, then sign with it.",

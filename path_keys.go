@@ -42,7 +42,7 @@ func (e *engine) pathKeys() []*framework.Path {
 	return e.path("keys/?", "keys", nil, keysHelp, ops{
 		logical.ReadOperation: e.read(e.readKeys, "Read the ring's state and its public JWK Set.", ok("The key ring", schemas{
 			"active":   shown(framework.TypeString, "Key that signs"),
-			"pending":  shown(framework.TypeString, "Key that waits to be activated, empty for none"),
+			"pending":  shown(framework.TypeString, "Key that waits to be activated, empty if there is none"),
 			"retiring": shown(framework.TypeStringSlice, "Keys that signed before and are still published"),
 			"kept": shown(framework.TypeStringSlice, "Retiring keys past their time that the engine does not delete by "+
 				"itself: rotation says why"),

@@ -177,7 +177,7 @@ func TestImportJWK(t *testing.T) {
 	}
 	before := snapshot(t, m.storage)
 	for want, body := range map[string]map[string]any{
-		"the body is a JWK, and belongs in the field private_key: write redox/keys/import private_key=@key.json": jwk,
+		"the body is a JWK, and belongs in the field private_key: vault write redox/keys/import private_key=@key.json": jwk,
 		"the body is a JWK":                           {"keys": []any{jwk}},
 		"private_key: the JWK Set has no private key": {"private_key": []any{map[string]any{"kty": "RSA", "n": jwk["n"]}}},
 		"private_key: its member d has to be a string": {"private_key": map[string]any{"kty": "RSA",

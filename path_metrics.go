@@ -78,8 +78,8 @@ func (e *engine) showCounts(s *samples, overviews map[string]overview) {
 	each(retries, "counter", "Token requests that were repeated after a temporary failure.",
 		func(client string, c counts) { s.add(retries, float64(c.retries), "client", client) })
 	const retiring = "redox_retiring_key_tokens_total"
-	each(retiring, "counter", "Tokens that were requested with a retiring key, because not all of Redox knew the active "+
-		"key yet.",
+	each(retiring, "counter", "Tokens that were requested with a retiring key, because Redox, or a part of it, did not "+
+		"know the active key.",
 		func(client string, c counts) { s.add(retiring, float64(c.retiring), "client", client) })
 	const issuedAt = "redox_last_token_timestamp_seconds"
 	each(issuedAt, "gauge", "When Redox last issued a token, also for check or a proof.", func(client string, c counts) {
@@ -88,8 +88,8 @@ func (e *engine) showCounts(s *samples, overviews map[string]overview) {
 		}
 	})
 	const skew = "redox_clock_skew_seconds"
-	each(skew, "gauge", "How far the clock here was ahead of Redox's at its last answer; negative: behind. Less than "+
-		"two seconds means nothing.",
+	each(skew, "gauge", "How far the clock here was ahead of Redox's at its last answer; negative: behind. Two "+
+		"seconds or less mean nothing.",
 		func(client string, c counts) {
 			if c.skew.Known {
 				s.add(skew, c.skew.Ahead.Seconds(), "client", client)
@@ -233,7 +233,8 @@ var gauges = []struct {
 		}),
 	},
 	{
-		"redox_publication_failed", "With platform_client: 1 when the public keys at Redox are not up to date.",
+		"redox_publication_failed", "With platform_client: 1 when the last attempt to update the public keys at Redox " +
+			"failed.",
 		ofConfigured(func(c *gauged, add addSample) {
 			if p := c.ring.Publication; p != nil {
 				add(one(p.Failure != ""))

@@ -21,7 +21,7 @@ func TestSecondTry(t *testing.T) {
 	m.write("keys/"+next.(string)+"/activate", nil)
 	m.sandbox.SetStale(true)
 	m.signs(old) // the new key was refused, the old one accepted
-	if !strings.Contains(m.log.String(), "Redox does not know the active key everywhere yet") {
+	if !strings.Contains(m.log.String(), "Redox, or a part of it, does not know the active key") {
 		t.Error("the log does not tell of it")
 	}
 	sent := len(m.sandbox.Assertions())

@@ -174,7 +174,7 @@ func (s *simulation) check(n *node, c *simClient) answer {
 	says := func(parts ...string) bool {
 		return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
 	}
-	if lc.overdueNow(n.clock()) && !says("the rotation is overdue since") {
+	if lc.overdueNow(n.clock()) && !says("the rotation has been overdue since") {
 		s.violated("check of %s hides that its rotation is overdue: %s", c.name, text)
 	}
 	if got.on.failed[c.name] && !says("makes no progress", "overdue") {

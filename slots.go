@@ -135,7 +135,7 @@ func (s *slots) full(ctx context.Context, whose string, n int) error {
 
 func gaveUpWaiting() error {
 	return &redoxapi.UpstreamError{
-		Kind: redoxapi.TimedOut, What: "the request was given up while it waited for its turn",
+		Kind: redoxapi.Overloaded, What: "the request was given up while it waited for its turn: too many requests at once",
 	}
 }
 

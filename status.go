@@ -63,8 +63,8 @@ func (s status) keeps(k *keyring.Key) string {
 func (s status) lastFailure() string {
 	text := "the last step failed at " + timestamp(s.failed.at) + " and is tried again each minute: " + s.failed.text
 	if strings.Contains(s.failed.text, "cannot write to storage during setup") { // in Vault's words
-		text += ": Vault could not start the plugin when this node became active, and lets nothing of the mount be " +
-			"written since: vault operator step-down, or seal and unseal the node; a reload of the plugin does not help"
+		text += ": Vault could not start the plugin when this node became active, and has refused all writes of the " +
+			"mount since: run vault operator step-down, or seal and unseal the node; a reload does not help"
 	}
 	return text
 }
@@ -79,13 +79,13 @@ func (s status) overdue() string {
 	if due.IsZero() {
 		return ""
 	}
-	why := "no step has failed on this node since its plugin started"
+	why := "the last step on this node, if there was one, did not fail"
 	if s.failed.text != "" {
 		why = s.lastFailure()
 	} else if err := s.ring.CanAdd(); err != nil {
 		why = err.Error()
 	}
-	return "the rotation is overdue since " + timestamp(due) + ": " + why
+	return "the rotation has been overdue since " + timestamp(due) + ": " + why
 }
 
 // movedFrom says what a change of the config means for the key that Redox accepted

@@ -126,7 +126,7 @@ func parseHostName(name string) (string, error) {
 	case strings.HasSuffix(name, "."):
 		return "", invalid("it ends with a dot: leave that out")
 	case len(name) > 253 || !hostName.MatchString(name):
-		return "", invalid("a host has the characters a-z 0-9 - _ and single dots in between, at most 253")
+		return "", invalid("a host has at most 253 characters: a-z 0-9 - _ and single dots in between")
 	case lastNumber.MatchString(name):
 		if address, err := netip.ParseAddr(name); err != nil || !address.Is4() {
 			return "", invalid("it ends like an IPv4 address and is none")

@@ -34,8 +34,8 @@ func (s *testbed) growth(p *printer, slice time.Duration, sizes string) error {
 	}
 	p.line("\n## Many clients\n\nOne mount, all clients with a `rotation_period`, none due.\n")
 	p.line("| clients | make | start | `config` write meanwhile, p50, p99, worst | fresh, one client | fresh, spread | " +
-		"reused | `jwks` | `metrics` | its size | idle, processor of plugin | idle, reads of storage | " +
-		"memory after that, and idle | connections |")
+		"reused | `jwks` | `metrics` | size of `metrics` | idle, processor of plugin | idle, reads of storage | " +
+		"memory after the load, and after idling | connections |")
 	p.line("|" + strings.Repeat("--:|", 14))
 	made := 0
 	for _, size := range strings.Split(sizes, ",") {

@@ -79,6 +79,9 @@ func (s *secret) between(from, to time.Time) (some []holding) {
 func (s *secret) changes(from, to time.Time) (at []time.Time) {
 	last := ""
 	for _, one := range s.between(from, to) {
+		if one.token == "" {
+			continue // no Secret, or it could not be read
+		}
 		if last != "" && one.token != last {
 			at = append(at, one.at)
 		}

@@ -41,7 +41,7 @@ func readJSON(text string) (found, error) {
 	case len(private) > 1:
 		return found{}, severalKeys(len(private))
 	case len(private) == 0:
-		return found{}, ruleError("the JWK Set has no private key (none with d): the engine needs the private one")
+		return found{}, ruleError("the JWK Set has no private key (none with d, p or q): the engine needs the private one")
 	}
 	return readJWK(private[0])
 }

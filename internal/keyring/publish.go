@@ -188,7 +188,7 @@ func (r *Ring) Listed(list []json.RawMessage, now time.Time) {
 	case len(missing) > 0:
 		p.Unanswered("Redox took the update and does not list "+strings.Join(missing, ", ")+" yet", now)
 	case len(r.Gone) > 0:
-		p.Refused("Redox took the update and lists the deleted key "+string(r.Gone[0].ID)+" still: remove it in the "+
+		p.Refused("Redox took the update and still lists the deleted key "+string(r.Gone[0].ID)+": remove it in the "+
 			"dashboard", now)
 	default:
 		p.ReadAt, p.Attempts = now, Attempts{LastAt: now, NextAt: now.Add(lookAgain)}

@@ -173,7 +173,7 @@ func FileName(field, text string) string {
 		return "only the vault command replaces @ and a file's name by the content of the file: " +
 			"over the API, send the content itself"
 	case strings.HasPrefix(name, "~"):
-		return meant + name + "? Write $HOME for ~, which the shell leaves as it is there"
+		return meant + name + "? Write $HOME instead of ~: the shell does not replace ~ there"
 	case strings.Contains(name, " "):
 		return meant + `"` + name + `"? The quotes are for the blank in it`
 	}

@@ -39,9 +39,10 @@ func Blocks(text string) ([]Block, error) {
 		begin := markers[i]
 		switch {
 		case text[begin[2]:begin[3]] == "END":
-			return nil, errors.New("the BEGIN line is missing: copy it whole, from -----BEGIN to -----END")
+			return nil, errors.New("the BEGIN line is missing: copy the whole block, from -----BEGIN to -----END")
 		case i+1 == len(markers) || text[markers[i+1][2]:markers[i+1][3]] == "BEGIN":
-			return nil, errors.New("the END line is missing, so it is cut short: copy it whole, from -----BEGIN to -----END")
+			return nil, errors.New("the END line is missing, so the block is cut short: copy it whole, from -----BEGIN to " +
+				"-----END")
 		}
 		end := markers[i+1]
 		if text[begin[4]:begin[5]] != text[end[4]:end[5]] {

@@ -150,16 +150,16 @@ func certificateFault(failed *tls.CertificateVerificationError, ownCA bool) stri
 		invalid x509.CertificateInvalidError
 	)
 	const replace = "; its owner has to replace it"
-	trust := "; if a private authority signed it, set ca_pem to that one's certificate"
+	trust := "; if a private authority signed it, set ca_pem to that authority's certificate"
 	if ownCA {
-		trust = "; ca_pem replaces the system's authorities: add the certificate of the authority that signed this one to it"
+		trust = "; ca_pem replaces the system's authorities: add to it the certificate of the authority that signed this one"
 	}
 	text := failed.Err.Error()
 	switch {
 	case strings.Contains(text, "insecure algorithm"):
 		return "it is signed with SHA-1 or MD5" + replace
 	case strings.Contains(text, "parent certificate cannot sign"):
-		return "the certificate that signed it is not one of an authority (its basic constraints lack CA:TRUE)" + replace
+		return "the certificate that signed it is not an authority's (its basic constraints lack CA:TRUE)" + replace
 	case errors.As(failed.Err, &unknown):
 		if sent := failed.UnverifiedCertificates; len(sent) == 1 && !bytes.Equal(sent[0].RawIssuer, sent[0].RawSubject) {
 			return "signed by an unknown authority, and the server sent no intermediate certificate: if there is one, the " +
@@ -170,7 +170,7 @@ func certificateFault(failed *tls.CertificateVerificationError, ownCA bool) stri
 		if c := name.Certificate; len(c.DNSNames)+len(c.IPAddresses) == 0 {
 			return "it has no subject alternative name, and a common name does not count" + replace
 		}
-		return "it is for another host; check token_url, and what stands between Vault and it"
+		return "it is for another host; check token_url, and any proxy or gateway between Vault and that host"
 	case errors.As(failed.Err, &invalid) && invalid.Reason == x509.Expired:
 		return "it is valid from " + invalid.Cert.NotBefore.Format(time.RFC3339) + " to " +
 			invalid.Cert.NotAfter.Format(time.RFC3339) + "; if the clock of the Vault server is right, the certificate's " +
@@ -178,7 +178,7 @@ func certificateFault(failed *tls.CertificateVerificationError, ownCA bool) stri
 	case errors.As(failed.Err, &invalid) && invalid.Reason == x509.IncompatibleUsage:
 		return "it may not be used for a server (extended key usage)" + replace
 	case errors.As(failed.Err, &invalid) && invalid.Reason == x509.NotAuthorizedToSign:
-		return "the certificate that signed it is not one of an authority (its basic constraints lack CA:TRUE)" + replace
+		return "the certificate that signed it is not an authority's (its basic constraints lack CA:TRUE)" + replace
 	}
 	return Quotable(text, 200) + replace // crypto/x509's words
 }

@@ -59,8 +59,8 @@ func TestServersWithBadTLS(t *testing.T) {
 	old, oldCA := issue(t, authority, sha1)
 	const untrusted, replace = " is not trusted: ", "; its owner has to replace it; directly: "
 	const unknown = untrusted + "signed by an unknown authority"
-	const set, private = "; ca_pem replaces the system's authorities: add the certificate of the authority that signed " +
-		"this one to it", "; if a private authority signed it, set ca_pem to that one's certificate"
+	const set, private = "; ca_pem replaces the system's authorities: add to it the certificate of the authority that " +
+		"signed this one", "; if a private authority signed it, set ca_pem to that authority's certificate"
 	const valid = untrusted + "it is valid from "
 	const clock = "; if the clock of the Vault server is right, the certificate's owner has to replace"
 	const most = "HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n" + `{"access_token":"t"}`
@@ -85,7 +85,7 @@ func TestServersWithBadTLS(t *testing.T) {
 			Unreachable, " cannot be read: x509: negative serial number" + replace, 0},
 		"SHA-1": {oldCA, with(old, 0, 0), Unreachable, untrusted + "it is signed with SHA-1 or MD5" + replace, 0},
 		"a signer that is no authority": {notOneCA, with(notOne, 0, 0),
-			Unreachable, "is not one of an authority (its basic constraints lack CA:TRUE)" + replace, 0},
+			Unreachable, "is not an authority's (its basic constraints lack CA:TRUE)" + replace, 0},
 		"no intermediate": {noIntermediateCA, with(noIntermediate, 0, 0),
 			Unreachable, unknown + ", and the server sent no intermediate certificate: if there is one, the server has to " +
 				"send it" + set, 0},

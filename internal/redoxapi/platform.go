@@ -115,8 +115,8 @@ func parseAPIKey(raw []byte, clientID string) (*APIKey, error) {
 	case k.JWKSURL == "":
 		// An update would replace a list that cannot be seen, and the keys of others
 		// would be lost.
-		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API does not show the API key's jwkSet, so it " +
-			"was not changed"}
+		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API does not show the API key's jwkSet, so " +
+			"the engine cannot tell which keys it has"}
 	}
 	return found, nil
 }
@@ -144,7 +144,8 @@ func (e *PlatformError) Error() string {
 	case e.Status == http.StatusNotFound:
 		text += ": the user who owns the platform client's API key sees no OAuth API key with client ID " + e.ClientID
 	default:
-		text += ": see in Redox's dashboard whether that user can change the public keys of client ID " + e.ClientID
+		text += ": see in Redox's dashboard whether the user who owns the platform client's API key " +
+			"can change the public keys of client ID " + e.ClientID
 	}
 	return text
 }

@@ -19,7 +19,7 @@ var patient = map[string]any{
 func (s *Sandbox) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v2/auth/token", s.token)
-	mux.HandleFunc("POST /redirected", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("/redirected", func(w http.ResponseWriter, _ *http.Request) {
 		s.mu.Lock()
 		s.redirected++
 		s.mu.Unlock()

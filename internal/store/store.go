@@ -56,7 +56,8 @@ func Get[T any](ctx context.Context, s logical.Storage, key string) (*T, error) 
 	}
 	var e entry[T]
 	if err := json.Unmarshal(raw.Value, &e); err != nil || e.Version < 1 || e.Data == nil {
-		return nil, unreadable("reading %s: the stored entry is not of schema version %d", key, version.Version)
+		return nil, unreadable("reading %s: the stored entry does not have the form of schema version %d", key,
+			version.Version)
 	}
 	return e.Data, nil
 }
