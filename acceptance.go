@@ -8,18 +8,18 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// where returns a fingerprint of the settings that decide whether Redox accepts a
-// key. A proof of a key is valid for every config with the same fingerprint.
+// where returns a fingerprint of the client ID, the token URL, the audience and ca_pem.
+// A proof of a key is valid for every config with the same fingerprint.
 func (c *config) where() string {
 	sum := sha256.Sum256([]byte(strings.Join([]string{c.ClientID, c.tokenURL(), c.audience(), c.CAPEM}, "\n")))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// identity returns how and where Redox finds the public key.
+// identity returns the client ID, the token URL and the audience as one text.
 func (c *config) identity() string { return c.ClientID + " " + c.tokenURL() + " " + c.audience() }
 
-// pointsAs reports whether the stored config still sends requests as c does. Then a proof
-// that was made with c is valid.
+// pointsAs reports whether the stored config has the same fingerprint as c, see where. If
+// so, a proof that was made with c is valid.
 func (s *state) pointsAs(c *config) bool {
 	return s.Config != nil && s.Config.where() == c.where()
 }
@@ -38,8 +38,8 @@ func (a acceptance) noteIn(ring *keyring.Ring) {
 	}
 }
 
-// accepted makes the client's worker store that Redox accepted k with the config c,
-// unless that is already stored.
+// accepted makes the client's worker store that Redox accepted k with the config c. It
+// does nothing if an acceptance of k, with whatever config, is already stored.
 func (e *engine) accepted(name string, c *config, k *keyring.Key) {
 	if k.Accepted == "" {
 		e.rechecks.add(name, recheck{accepted: acceptance{k.ID, k.N, c.where()}})

@@ -10,7 +10,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// acceptedKeys returns the keys of the ring for which an acceptance is stored.
+// acceptedKeys returns the IDs of the default client's keys for which an acceptance is
+// stored.
 func (m *mount) acceptedKeys() (ids []keyring.ID) {
 	m.t.Helper()
 	ring, err := loadRing(m.t.Context(), m.storage, defaultClient)
@@ -25,8 +26,9 @@ func (m *mount) acceptedKeys() (ids []keyring.ID) {
 	return ids
 }
 
-// The worker tries the first key until Redox accepts it, at the pace of a proof. These
-// requests are not counted, and nobody is warned of them.
+// The worker requests tokens with the first key, with the pauses of a proof, until
+// Redox accepts it. The metrics do not count these requests, and the log does not warn
+// of them.
 func TestFirstKeyIsTried(t *testing.T) {
 	m := newMount(t)
 	m.write("keys/generate", nil)
@@ -81,7 +83,8 @@ func TestAcceptanceFromRequests(t *testing.T) {
 	}
 }
 
-// Where Redox accepted a key first counts, also when the worker has not stored it yet.
+// Of several acceptances of a key, the first counts, also when the worker has not
+// stored it yet. Another key with the same ID does not count as accepted.
 func TestFirstAcceptanceCounts(t *testing.T) {
 	r := newRechecks()
 	for _, where := range []string{"here", "elsewhere"} {
@@ -97,8 +100,8 @@ func TestFirstAcceptanceCounts(t *testing.T) {
 	}
 }
 
-// After activate with force it is told why the old key stays, until Redox accepts the
-// new one.
+// After activate with force, the old key stays until Redox accepts the new one. A
+// read of keys says why.
 func TestKeptUntilAccepted(t *testing.T) {
 	m := newMount(t)
 	first := m.ready("", map[string]any{"retire_after": "1h"})
@@ -121,8 +124,9 @@ func TestKeptUntilAccepted(t *testing.T) {
 	m.fails(404, logical.ReadOperation, "keys/"+first, nil)
 }
 
-// A config write says which of the settings by which Redox accepted the key changed,
-// also when the config was deleted meanwhile, and nothing when none did.
+// A config write warns if it changes settings with which Redox accepted the key, and
+// names them. If the config was deleted before, the warning names all that may have
+// changed.
 func TestConfigMoved(t *testing.T) {
 	m := newMount(t)
 	key := m.ready("", nil)

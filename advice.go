@@ -52,8 +52,8 @@ func (e *tokenError) advice() string {
 	return ""
 }
 
-// timeoutAdvice tells how long an attempt may take, and what helps: more time does not
-// where packets are dropped, nor where it is the most already.
+// timeoutAdvice tells how long an attempt may wait, and what to do. It does not advise
+// more time if packets are dropped, or if one attempt already has the most time possible.
 func (e *tokenError) timeoutAdvice(dropped bool) string {
 	each := e.config.attemptTimeout()
 	had := each.Round(100*time.Millisecond).String() + " of request_timeout"
@@ -78,7 +78,7 @@ func (e *tokenError) timeoutAdvice(dropped bool) string {
 }
 
 // refusalAdvice tells what was sent, how far the clocks differ if that matters, and what
-// to do next. That depends on the clocks and on Redox's words.
+// to do next. What to do depends on the clocks and on Redox's words.
 func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 	origin := "generated in Vault"
 	if e.origin == keyring.Imported {
@@ -121,9 +121,9 @@ func (e *tokenError) nextStep(refused *redoxapi.Error) string {
 	return text
 }
 
-// isOff reports whether the clock is so wrong that Redox may refuse for that alone, or
-// soon will. clock_leeway corrects for a clock that is a few seconds ahead. A clock
-// that is behind is no problem before an assertion has expired when it arrives.
+// isOff reports whether the clock here is so wrong that Redox may refuse for that alone,
+// or soon will. clock_leeway corrects for a clock that is a few seconds ahead. If the
+// clock is behind, Redox refuses only when an assertion has expired before it arrives.
 func (c *config) isOff(s redoxapi.Skew) bool {
 	return s.Known && (s.Ahead > 5*time.Second || s.Ahead < -min(time.Minute, seconds(c.AssertionTTL)/2))
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// Whatever words Redox uses, a refusal tells what was sent and how far the clocks
-// differ, and accuses nothing that is right.
+// Whatever words Redox uses, the error of a refusal tells what was sent, and how far the
+// clocks differ if they do. It blames nothing that is right.
 func TestRefusals(t *testing.T) {
 	const (
 		belong   = "do client ID and key belong together?"
@@ -66,8 +66,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// Without an audience in the config, the advice does not ask about it. With a short
-// assertion_ttl, it blames a clock that is only a little behind.
+// If the config sets neither token_url nor audience, the advice does not ask about the
+// audience. With a short assertion_ttl, the advice blames a clock that is 20 s behind.
 func TestRefusalAsks(t *testing.T) {
 	c := defaultConfig()
 	refused := tokenError{err: &redoxapi.Error{Skew: redoxapi.Skew{Known: true, Ahead: -20 * time.Second}}, config: &c,
@@ -83,8 +83,8 @@ func TestRefusalAsks(t *testing.T) {
 	}
 }
 
-// What a timeout is told to do is possible: more time only where there is more, and not
-// where packets are dropped.
+// The advice after a timeout can be followed. It advises more time only if more is
+// possible, and not if packets are dropped.
 func TestTimeoutAdvice(t *testing.T) {
 	const wait, raise, lower = " of request_timeout: ", "raise that in redox/config", "lower max_retries in redox/config"
 	for want, test := range map[string]struct {

@@ -1,9 +1,8 @@
-// Package redox is a Vault secrets engine that holds the private key of a Redox OAuth
-// API key and returns a fresh access token on each read.
+// Package redox is a Vault secrets engine that holds the private keys of Redox OAuth API
+// keys and returns an access token on each read.
 //
-// Each endpoint has a file of its own, path_*.go. All endpoints of a mount share one
-// engine (engine.go). Code that does not need Vault is in internal/;
-// docs/architecture.md is the map.
+// The endpoints are in path_*.go. All endpoints of a mount share one engine (engine.go).
+// Code that does not need Vault is in internal/; docs/architecture.md is the map.
 package redox
 
 import (

@@ -126,7 +126,8 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-// A panic with a value that is not Go's own is logged without the value.
+// If a handler panics with a value that is not a runtime.Error, the log shows the type
+// of the value and not the value.
 func TestPanicHidesItsValue(t *testing.T) {
 	m := newMount(t)
 	m.backend.Paths = append(m.backend.Paths, &framework.Path{

@@ -102,8 +102,8 @@ func BenchmarkReadToken(b *testing.B) {
 // request and the answer.
 func BenchmarkReadReusedToken(b *testing.B) { benchRead(b, 2048, 1, true, "token") }
 
-// A read from memory allocates at most as often as the goal says. Most of it comes
-// from the routing of a request.
+// A read of a token from memory makes at most 30 allocations. Most of them belong to the
+// routing of the request.
 func TestReuseAllocations(t *testing.T) {
 	m := reusing(t)
 	m.read("token")
@@ -149,7 +149,7 @@ func BenchmarkSign(b *testing.B) {
 	}
 }
 
-// BenchmarkParseStoredKey measures what each read would cost more if it parsed the
+// BenchmarkParseStoredKey measures how much more each read would cost if it parsed the
 // stored private key.
 func BenchmarkParseStoredKey(b *testing.B) {
 	k, err := keyring.Generate(2048, noon)

@@ -26,8 +26,9 @@ type client struct {
 	now     func() time.Time
 	log     hclog.Logger
 
-	// allow returns an error unless the host of the token URL is allowed. It is called
-	// before each request to Redox, as the list may change meanwhile.
+	// allow returns an error if the host of the token URL is not allowed, or if the
+	// engine is being stopped. It is called before each request to Redox, as both may
+	// change meanwhile.
 	allow func(ctx context.Context) error
 
 	reads, proofs, signing *slots
@@ -35,7 +36,7 @@ type client struct {
 	worker                 bool   // the request is of that client's worker
 }
 
-// issued is an access token, with the client ID and the key that it was requested with.
+// issued is an access token, with the client ID and the key ID of its request.
 type issued struct {
 	*redoxapi.Token
 	clientID string
@@ -59,11 +60,12 @@ func complete(paths string, c *config, ring *keyring.Ring) error {
 	return nil
 }
 
-// issue requests a token to hand out, with a key of v's ring. If Redox says that it
-// does not know the key, issue tries once more, with the newest earlier key that
-// Redox accepted with this config. This helps in two cases: Redox has many machines,
-// and some learn of a new key later than others; or somebody has activated a key that
-// Redox does not know.
+// issue requests a token with the active key of v's ring. If Redox does not know that
+// key, issue tries the newest earlier key that Redox accepted with this config. If that
+// succeeds, the earlier key comes first for a minute (see unknownFor). This helps in
+// two cases: Redox has many machines, and some learn of a new key later than others; or
+// somebody has activated a key that Redox does not know. unknownKey reports whether
+// Redox did not know the key that was tried first.
 func (c *client) issue(ctx context.Context, v *view) (t *issued, unknownKey bool, err error) {
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
@@ -90,8 +92,8 @@ func (c *client) issue(ctx context.Context, v *view) (t *issued, unknownKey bool
 	return t, true, nil
 }
 
-// requestWith requests a token to hand out with k, and counts it if k is not the
-// active key.
+// requestWith requests a token, signing with k. If k is a retiring key, it counts the
+// token.
 func (c *client) requestWith(ctx context.Context, v *view, k *keyring.Key) (*issued, error) {
 	private, err := v.signer(k)
 	if err != nil {
@@ -123,8 +125,9 @@ func (c *client) prove(ctx context.Context, k *keyring.Key) (*redoxapi.Token, er
 	return c.requestToken(ctx, k, private, c.proofs)
 }
 
-// limited returns ctx with request_timeout. That of a worker has none: it waits for
-// its slots as well, and each of its attempts has a limit.
+// limited returns ctx with request_timeout as its limit, or without a limit for a
+// worker: a worker also waits for its slots, and each of its attempts has a limit of
+// its own.
 func (c *client) limited(ctx context.Context) (context.Context, context.CancelFunc) {
 	if c.worker {
 		return context.WithCancel(ctx)
@@ -132,10 +135,9 @@ func (c *client) limited(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithTimeout(ctx, seconds(c.config.RequestTimeout))
 }
 
-// requestToken requests a token, signing with k; private is k's parsed private half.
-// It repeats a request that failed for a temporary reason, each time with a new
-// assertion, at most max_retries times and until ctx ends. Its error is a
-// [*tokenError] unless no request could be made.
+// requestToken requests a token, signing with k; private is k's parsed private half. It
+// repeats a request that failed for a temporary reason, each time with a new assertion,
+// at most max_retries times and until ctx ends. Its error is a [*tokenError].
 func (c *client) requestToken(
 	ctx context.Context, k *keyring.Key, private *rsa.PrivateKey, from *slots,
 ) (*redoxapi.Token, error) {
@@ -186,8 +188,8 @@ func (c *client) attempt(
 	return t, err
 }
 
-// sign signs an assertion when it is the client's turn, and returns it with the time of
-// its claims.
+// sign signs an assertion when it is the client's turn. at is the time of signing; the
+// issue time in the assertion is clock_leeway earlier.
 func (c *client) sign(
 	ctx context.Context, id keyring.ID, private *rsa.PrivateKey,
 ) (signed string, at time.Time, err error) {
@@ -204,9 +206,10 @@ func (c *client) sign(
 	return signed, at, err
 }
 
-// pause waits before the next attempt: 100 ms, doubled for each attempt, then
+// pause waits before the next attempt: 100 ms, doubled for each earlier retry, then
 // shortened at random by up to half. It waits at least as long as least, which the
-// server asked for. It returns false when that is longer than most, or than ctx lasts.
+// server asked for. It returns false at once if the wait would take most or longer, or
+// would outlast ctx, and when ctx is canceled.
 func pause(ctx context.Context, tries int64, least, most time.Duration) bool {
 	wait := 100 * time.Millisecond << tries
 	wait -= rand.N(wait / 2) //nolint:gosec // spreads load, guards nothing

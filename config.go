@@ -31,8 +31,8 @@ type config struct {
 	RetireAfter    int64  `json:"retire_after"`
 
 	// PlatformClient names the client whose rights the engine uses to update Redox's
-	// list of this client's keys. Manages is the other side: the clients whose keys
-	// may be published with this client's rights, each as name=client ID.
+	// list of this client's keys. Manages lists the clients whose keys may be published
+	// with this client's rights, each as name=client ID.
 	PlatformClient string   `json:"platform_client,omitempty"`
 	Manages        []string `json:"manages,omitempty"`
 }
@@ -50,7 +50,8 @@ type setting struct {
 	stored func(c *config) any // pointer to the stored value
 	shown  func(c *config) any // the value that a read shows, if it is not the stored one
 
-	// The check of a merged config: a range, as numbers and in words, or a rule.
+	// A merged config is checked with a range, from least to most, which bounds gives
+	// in words; or with rule if bounds is empty.
 	least, most int64
 	bounds      string
 	rule        func(c *config) error
@@ -218,7 +219,8 @@ func defaultConfig() config {
 	return c
 }
 
-// UnmarshalJSON sets a default for each field that an older version did not store.
+// UnmarshalJSON reads a stored config. A field that an older version did not store gets
+// its default.
 func (c *config) UnmarshalJSON(raw []byte) error {
 	type plain config
 	stored := plain(defaultConfig())
@@ -229,7 +231,7 @@ func (c *config) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// merge stores the given fields (null stores the default), then checks the whole
+// merge sets the given fields in c (null sets the default), then checks the whole
 // config. The values must have passed checkInput.
 func (c *config) merge(given map[string]any) error {
 	c.unpin()

@@ -9,9 +9,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// connections keeps each client's connection to Redox. It is derived from the
-// client's config and compared on use, so a stale one cannot be used; forget
-// only frees it early.
+// connections keeps each client's connection to Redox. At each use, of compares the
+// connection with the config's ca_pem, so no new request uses a stale one. forget and
+// keep only free it early.
 type connections struct {
 	now       func() time.Time
 	transport http.RoundTripper // makes all requests; nil: each client has one of its own
@@ -34,7 +34,8 @@ type connection struct {
 	unknownUntil time.Time  // until then, try the previous key first
 }
 
-// of returns the client's connection. It makes a new one when ca_pem has changed.
+// of returns the client's connection. It makes a new one if there is none, or if ca_pem
+// has changed.
 func (c *connections) of(client, caPEM string) (*connection, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -53,7 +53,7 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// A connection that is not used any more is closed.
+// If a client's connection is replaced or forgotten, its idle TCP connection is closed.
 func TestConnectionsClose(t *testing.T) {
 	ca := testdata(t, "certificate.pem")
 	for name, end := range map[string]func(c *connections) error{
@@ -101,8 +101,8 @@ func TestTokenOnAClosedConnection(t *testing.T) {
 	}
 }
 
-// Nothing of the request that failed holds a lock: while Redox stalls, the
-// config can be written and keys be added.
+// A read that waits for Redox holds no lock: meanwhile the config can be written, a key
+// can be added, and another read gets a token.
 func TestWritesWhileRedoxStalls(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

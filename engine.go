@@ -64,7 +64,7 @@ func newEngine() *engine {
 }
 
 // end ends the mount. It returns when nothing is under way any more, and then memory
-// holds nothing of any client. It cannot begin anew: Vault makes another.
+// holds nothing of any client. An ended engine cannot start again: Vault makes another.
 func (e *engine) end() {
 	e.life.end()
 	e.schedule.Stop()
@@ -79,8 +79,9 @@ func (e *engine) end() {
 	e.metrics.clear()
 }
 
-// written drops what memory holds of a client that was changed, and wakes its
-// worker and those of the clients that it manages.
+// written acts on a write of a client's entry. It renews what metrics shows of the client,
+// drops the client's token if the config or the active key may have changed, and wakes the
+// client's worker and those of the clients that it manages.
 func (e *engine) written(client string, w written) {
 	if w.after != nil {
 		e.overviews.note(client, w.after)
@@ -112,7 +113,8 @@ func (e *engine) viewed(client string, v *view) {
 	e.schedule.Plan(client, due)
 }
 
-// forget frees what memory holds of a client.
+// forget frees a client's view, token, connection, rechecks, failures and overview. It
+// leaves the client's metrics and its place in the schedule.
 func (e *engine) forget(client string) {
 	e.entries.views.forget(client)
 	e.tokens.Drop(client)
@@ -164,7 +166,8 @@ func (e *engine) allow(ctx context.Context, r *request, c *config) error {
 	return e.hosts.allow(ctx, r.Storage, r.MountPoint, c)
 }
 
-// clientNamed returns a client, to request tokens with the config c.
+// clientNamed returns a [client] that requests tokens with the config c. It uses the
+// connection of the client called name.
 func (e *engine) clientNamed(r *request, name string, c *config) (*client, error) {
 	conn, err := e.connections.of(name, c.CAPEM)
 	if err != nil {
@@ -182,8 +185,9 @@ func (e *engine) clientNamed(r *request, name string, c *config) (*client, error
 	}, nil
 }
 
-// issue requests a token to hand out. If the engine publishes the key and Redox does
-// not know it, the worker of the active node reads Redox's list again.
+// issue requests a token to hand out. If Redox does not know a key that the engine
+// publishes, the active node also wakes the client's worker to read Redox's list again,
+// at most once in recheckAfter.
 func (e *engine) issue(ctx context.Context, r *request, name string, v *view) (*issued, error) {
 	c, err := e.clientNamed(r, name, v.config)
 	if err != nil {

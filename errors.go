@@ -12,7 +12,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// userError is a mistake in a request; its text says what to do next.
+// userError is the refusal of a request: its text says what is wrong, or what to do next.
 type userError string
 
 func (e userError) Error() string { return string(e) }
@@ -24,8 +24,8 @@ type notFound string
 
 func (e notFound) Error() string { return string(e) }
 
-// bareError is a fault of the engine that is told to anybody: its text is all that is
-// said of it.
+// bareError is a fault of the engine in a request without a Vault token. Its text, which
+// names no cause, is all that the caller gets.
 type bareError string
 
 func (e bareError) Error() string { return string(e) }
@@ -35,15 +35,15 @@ func isUnknownKey(err error) bool {
 	return errors.As(err, &refused) && refused.UnknownKey()
 }
 
-// isUpstream reports whether err is an upstream error: it may go away without any
+// isUpstream reports whether err is an UpstreamError, which may go away without any
 // change here.
 func isUpstream(err error) bool {
 	var up *redoxapi.UpstreamError
 	return errors.As(err, &up)
 }
 
-// withReader returns err, or, if ctx has ended, that nobody waits for an answer: then
-// what failed is no fault of Redox or of the way there. ctx is the request's own.
+// withReader returns err. But if err is an UpstreamError and ctx, the request's own, has
+// ended, it returns errAbandoned: that is no fault of Redox or of the way there.
 func withReader(ctx context.Context, err error) error {
 	if ctx.Err() == nil || !isUpstream(err) {
 		return err
@@ -58,8 +58,8 @@ func errAbandoned() error {
 
 // respond turns a handler's error into Vault's answer. Only this function chooses the
 // HTTP status of an error. Vault's clients repeat a request after 429 and 5xx, and
-// never after 400: so a permanent error gets 400, and a temporary one 429 or 5xx. A
-// coded error must not be wrapped: gRPC would make it a 500.
+// never after 400 or 404: so a permanent error gets 400 or 404, and a temporary one 429
+// or 5xx. A coded error must not be wrapped: gRPC would make it a 500.
 func respond(err error, requestID string) (*logical.Response, error) {
 	var (
 		rule    keyring.Rule

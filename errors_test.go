@@ -10,8 +10,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// For many faults: the message that a reader of a token gets, with its advice,
-// and how many assertions were sent. Nothing is stored, and the next read succeeds.
+// For each of many faults, a reader of a token gets the right message with its advice,
+// and the right number of assertions is sent. Nothing is stored, and the next read
+// succeeds.
 func TestTokenErrors(t *testing.T) {
 	const (
 		status   = ": Redox may be in trouble (https://status.redoxengine.com): try again"

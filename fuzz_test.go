@@ -9,8 +9,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// FuzzConfig writes any JSON object as the config. Either the write is refused and
-// changes nothing, or the config then complies with every rule.
+// FuzzConfig merges any JSON object into a config. Either the object is refused, with a
+// message of at most 1000 bytes, or the config then complies with every rule.
 func FuzzConfig(f *testing.F) {
 	for _, seed := range []string{
 		`{"client_id":"c","region":"ca"}`,
@@ -54,8 +54,8 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
-// FuzzRequest sends any request, with its body encoded as between Vault and the
-// plugin. Nothing panics, no input gets a 5xx, a refused request changes nothing, and
+// FuzzRequest sends any request, with its body encoded as between Vault and the plugin.
+// Nothing panics, no input gets a 500 or 503, a refused request changes nothing, and
 // memory holds what is stored.
 func FuzzRequest(f *testing.F) {
 	pem, err := json.Marshal(map[string]string{"private_key": testdata(f, "rsa3072.pem"), "key_id": "k"})
@@ -86,7 +86,7 @@ func FuzzRequest(f *testing.F) {
 			logical.ListOperation:
 			m := newMount(t)
 			m.allow("127.0.0.1:1")
-			// Closed, so that a proof or a token costs no time.
+			// Port 1 is closed, so that a proof or a read of token takes no time.
 			m.write("config", map[string]any{"client_id": "c", "token_url": "http://127.0.0.1:1/", "max_retries": 0})
 			m.write("keys/import", map[string]any{"private_key": testdata(t, "pkcs8.pem"), "key_id": "k"})
 			before := snapshot(t, m.storage)

@@ -29,9 +29,9 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 const clientID = "e3b0c442-98fc-4c14-9afb-f4c8996fb924"
 
-// mount is an engine that is mounted as in Vault, with a sandbox in the place of
-// Redox. Requests and responses are encoded as between Vault and the plugin. When a
-// test ends, everything that the engine wrote or answered is searched for secrets.
+// mount is an engine that is mounted as in Vault, with a sandbox in the place of Redox.
+// Requests and responses are encoded as between Vault and the plugin. When a test ends,
+// the log, all responses and all errors are searched for secrets.
 type mount struct {
 	t       *testing.T
 	backend *backend
@@ -89,8 +89,9 @@ func newMountOn(t *testing.T, storage logical.Storage, system logical.SystemView
 	return m
 }
 
-// allowSandbox allows the sandbox's host, unless another mount has written the list:
-// then that one's sandbox is asked. It writes storage, which works on any node.
+// allowSandbox puts the sandbox's host into the list of hosts if that list is empty. If
+// not, another mount of the test shares the storage, and both use that mount's sandbox.
+// allowSandbox writes to storage directly, so it works on a standby too.
 func (m *mount) allowSandbox() {
 	m.t.Helper()
 	list, err := loadHosts(m.t.Context(), m.storage)
@@ -119,8 +120,8 @@ func (m *mount) allow(hosts ...string) {
 	m.write("hosts", map[string]any{"allowed": allowed})
 }
 
-// request sends one, and returns what a caller in Vault sees. Responses are
-// checked against the schema that the endpoint declares.
+// request sends a request as Vault does, and returns what a caller in Vault sees. A
+// successful response must match the schema that the endpoint declares.
 func (m *mount) request(ctx context.Context, op logical.Operation, path string,
 	data map[string]any) (*logical.Response, error) {
 	m.t.Helper()
@@ -240,8 +241,9 @@ func outcome(op logical.Operation, resp *logical.Response, err error) (status in
 	return 200, ""
 }
 
-// ready gives the client under prefix ("" or "clients/acme/") a key that the
-// sandbox knows, and a config, whose token_url it allows.
+// ready imports a key for the client under prefix ("" or "clients/acme/"), registers it
+// at the sandbox, and writes a config. more has further settings; if it has a
+// token_url, ready allows the host of that URL. It returns the key's ID.
 func (m *mount) ready(prefix string, more map[string]any) (keyID string) {
 	m.t.Helper()
 	key := m.write(prefix+"keys/import", map[string]any{"private_key": testdata(m.t, "pkcs8.pem")})
@@ -303,8 +305,8 @@ func systemView(state consts.ReplicationState) logical.SystemView {
 	}
 }
 
-// waitFor polls until done returns true: what it waits for happens in a real server,
-// outside the test's control.
+// waitFor polls until done returns true, and fails the test after 20 seconds. It is for
+// what other goroutines do at a time that the test does not control.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)

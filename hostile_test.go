@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// hostile is one bad input. The message must name the rule, and the field or the part
-// of the path.
+// hostile is one bad input. The engine must refuse it with the status, and with a
+// message that holds each text in want.
 type hostile struct {
 	path   string
 	op     logical.Operation // update when empty
@@ -199,7 +199,7 @@ func hostileKeys(t *testing.T) []hostile {
 	return all
 }
 
-// Bad values in the path: client names and key IDs.
+// hostilePaths returns inputs with a bad value in the path: a client name or a key ID.
 func hostilePaths() []hostile {
 	var all []hostile
 	for _, name := range []string{"-a", "a-", ".a", "a..b", "a b", "a\x00", "ключ", "асme", "a%2Fb", "a;b", "*", "+",
@@ -228,7 +228,8 @@ func hostilePaths() []hostile {
 		hostile{path: "keys/../activate", want: []string{"key_id", "cannot be a key ID"}})
 }
 
-// Fields that a path does not have, or that belong in the path itself.
+// hostileFields returns inputs with a field that the path does not have, or that
+// belongs in the path itself.
 func hostileFields() []hostile {
 	var all []hostile
 	for path, accepts := range map[string]string{
@@ -267,9 +268,9 @@ func hostileFields() []hostile {
 			want: []string{`unknown field "forced"`, "accepts force"}})
 }
 
-// Each bad input is refused with a message that names the field and the rule, and
-// storage stays the same, byte for byte. An engine without any config or key refuses
-// it too, for whatever reason, and stores nothing.
+// Each bad input is refused with a message that has the texts in want, and storage
+// stays the same, byte for byte. A mount without a config and a key refuses the input
+// too, for any reason, and stores nothing.
 func TestHostileInput(t *testing.T) {
 	full, empty := newMount(t), newMount(t)
 	full.ready("", nil)

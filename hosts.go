@@ -22,8 +22,8 @@ type hostList struct {
 	Allowed []string `json:"allowed"`
 }
 
-// hosts keeps the list of hosts in memory, as views keeps the clients: each
-// request to Redox needs it, and each read of storage is a call to Vault's process.
+// hosts keeps the list of hosts in memory. Each request to a host that is not Redox's
+// own needs the list, and each read of storage is a call to Vault's process.
 type hosts struct {
 	now func() time.Time
 
@@ -77,9 +77,10 @@ func (h *hosts) current(ctx context.Context, s logical.Storage) (*hostList, erro
 	return list, nil
 }
 
-// allow returns nil when the mount may talk to the host of c's token URL, at which
-// the Platform API is as well, else a [*hostError]. For Redox's own hosts it reads
-// no storage. mount is for the error.
+// allow returns nil if the mount may talk to the host of c's token URL, which is also
+// the host of the Platform API. If not, it returns a [*hostError]. It returns another
+// error if the URL is wrong or the list cannot be read. For Redox's own hosts it reads
+// no storage. mount is the path of the mount, for the text of the error.
 func (h *hosts) allow(ctx context.Context, s logical.Storage, mount string, c *config) error {
 	const field = "token_url"
 	host, err := checkURL(field, c.tokenURL())
@@ -93,17 +94,20 @@ func (h *hosts) allow(ctx context.Context, s logical.Storage, mount string, c *c
 	return &hostError{field: field, host: host, mount: mount, allowed: list.Allowed}
 }
 
-// hostError is a host that the mount may not talk to. Nothing was sent to it.
+// hostError is the error for a host that the mount may not talk to. Nothing was sent to
+// that host.
 type hostError struct {
 	field, host string
 	allowed     []string // besides Redox's own
 
-	// mount is where the mount is, for the command. It is empty in a rotation, whose
-	// errors are stored: the mount may move.
+	// mount is the path of the mount, for the command that allows the host. It is empty in
+	// a rotation, and then the error has no command: the error is stored, and the mount
+	// may be moved later.
 	mount string
 }
 
-// The error shows at most so many allowed hosts: a list may have a thousand.
+// shownHosts is the largest number of allowed hosts that the error lists. If there are
+// more, the error only counts them: a list may have a thousand.
 const shownHosts = 20
 
 func (e *hostError) Error() string {

@@ -20,7 +20,7 @@ import (
 // checkInput rejects fields that the framework would accept, or would quote in its
 // error: unknown fields on a write, fields that belong in the path, and values of the
 // wrong type. It converts each value to the type of its field, so that handlers need
-// not check again: string, bool, int64 (for a duration, its seconds), []string, or
+// not check the type: string, bool, int64 (for a duration, its seconds), []string, or
 // nil for null.
 func checkInput(path *framework.Path, req *logical.Request) error {
 	if path == nil {
@@ -78,8 +78,8 @@ func fieldNames(op logical.Operation, path *framework.Path) string {
 	return strings.Join(names, ", ")
 }
 
-// isJWKBody reports whether the whole body is a JWK or a JWK Set. The CLI sends that
-// for keys/import @key.json.
+// isJWKBody reports whether the whole body is a JWK or a JWK Set, on a path that accepts
+// a private key. The CLI sends such a body for: vault write redox/keys/import @key.json
 func isJWKBody(path *framework.Path, body map[string]any) bool {
 	isJWK := body["kty"] != nil || body["keys"] != nil
 	return isJWK && path.Fields[fieldPrivateKey] != nil && body[fieldPrivateKey] == nil
@@ -116,7 +116,7 @@ func typed(t framework.FieldType, raw any) (any, error) {
 	return raw, nil
 }
 
-// asBool reads what Vault takes for a boolean.
+// asBool reads a boolean, the number 0 or 1, or a string such as "true".
 func asBool(raw any) (bool, error) {
 	switch v := raw.(type) {
 	case bool:

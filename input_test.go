@@ -10,7 +10,7 @@ import (
 )
 
 // An unknown field of a read changes nothing, and the reader gets a warning. It is no
-// error, because Vault itself sends such a field, ?list=false.
+// error, because Vault passes on such a field, list, for a read with ?list=false.
 func TestUnknownFieldOfARead(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -23,7 +23,7 @@ func TestUnknownFieldOfARead(t *testing.T) {
 	}
 }
 
-// force is accepted as the CLI sends it, a string, and as JSON has it, a boolean.
+// force may be a string, as the CLI sends it, or a JSON boolean. null counts as false.
 func TestForceAsTheCLISendsIt(t *testing.T) {
 	m := newMount(t)
 	id := m.ready("", nil)

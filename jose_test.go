@@ -11,7 +11,8 @@ import (
 var joseVerifier = flag.String("jose", "", "path of tools/jose/verify.mjs, whose npm packages are installed")
 
 // A library in another language, which shares no code with the engine, verifies the
-// assertions that the sandbox received, with the JWK Set that keys shows.
+// engine's assertions with the JWK Set that a read of keys shows. It refuses a forged
+// assertion.
 func TestJose(t *testing.T) {
 	if *joseVerifier == "" {
 		t.Skip("needs npm: scripts/test all runs it")

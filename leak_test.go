@@ -15,7 +15,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// imported is the key that most tests import. To check it takes long.
+// imported returns the key that most tests import. It parses the key only once, because
+// the checks take long.
 var imported = sync.OnceValues(func() (*keyring.Key, error) {
 	raw, err := os.ReadFile("internal/keyring/testdata/pkcs8.pem")
 	if err != nil {
@@ -25,8 +26,8 @@ var imported = sync.OnceValues(func() (*keyring.Key, error) {
 	return k, err
 })
 
-// secrets returns what no output may contain: the private part of each key, the
-// assertions that were sent, and the tokens that were issued.
+// secrets returns what no output may contain: the private parts of the imported key and of
+// all stored keys, the assertions that were sent, and the tokens that were issued.
 func (m *mount) secrets() map[string]string {
 	secrets := m.sandbox.Secrets()
 	k, err := imported()
@@ -71,7 +72,8 @@ func (m *mount) scan() {
 	}
 }
 
-// The scan at the end of every test finds secrets that are leaked on purpose.
+// The scan at the end of every test finds a leaked secret, also a part of one. Public keys
+// and certificates are no leaks.
 func TestScanFindsLeaks(t *testing.T) {
 	m := newMount(t)
 	m.setUp()

@@ -25,7 +25,7 @@ func newLife() *life {
 }
 
 // begin returns the context of a request, which also ends with the life. The caller
-// calls done with id at the end of the request. The error says that the life has ended.
+// calls done with id at the end of the request. begin fails if the life has ended.
 func (l *life) begin(ctx context.Context) (requestCtx context.Context, id uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -61,7 +61,7 @@ func (l *life) wait() { l.requests.Wait() }
 
 func (l *life) ended() bool { return l.ctx.Err() != nil }
 
-// errEnded is what a request gets when the mount ends before it.
+// errEnded is what a request gets if the mount ends before the request or during it.
 func errEnded() error {
 	return &redoxapi.UpstreamError{
 		Kind: redoxapi.Overloaded, What: "the engine is being stopped or reloaded: try again",

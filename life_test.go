@@ -16,7 +16,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// pointStorage calls a test at one of its operations, before it is carried out.
+// pointStorage calls a function of the test just before one of the storage operations.
 type pointStorage struct {
 	logical.Storage
 
@@ -113,8 +113,8 @@ func (m *mount) afterTheEnd(when string) {
 	}
 }
 
-// clean calls what Vault does at the end of a mount, and returns at its beginning.
-// The channel is closed when it has returned.
+// clean calls Cleanup, as Vault does at the end of a mount, in a goroutine. It returns as
+// soon as the end has begun. The channel is closed when Cleanup has returned.
 func (m *mount) clean() <-chan struct{} {
 	cleaned := make(chan struct{})
 	b := m.backend

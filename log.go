@@ -28,16 +28,16 @@ type mountLog struct {
 	// request, so it uses this one.
 	mount atomic.Pointer[string]
 
-	// failures bounds the lines of failed requests in the mount: when Redox is down,
-	// each of thousands of readers would have one.
+	// failures limits how many lines warnSeldom writes for the mount: when Redox is down,
+	// the failed read of each of thousands of readers would write one.
 	failures *rate.Limiter
 
 	mu      sync.Mutex // guards clients; nothing is written under it
 	clients map[string]*clientFailures
 }
 
-// clientFailures limits the log lines about failed requests of one client to a part of
-// those that the mount may write, so that other clients' lines are seen.
+// clientFailures limits how many lines warnSeldom writes for one client: to a part of the
+// mount's, so that other clients have lines, too.
 type clientFailures struct {
 	lines   *rate.Limiter
 	skipped int64 // requests without a line since the last one with
@@ -72,9 +72,9 @@ func (l *mountLog) of(client, requestID string) hclog.Logger {
 	return log.With("request_id", requestID)
 }
 
-// failure writes a line about the error of a request, with the text that the reader
-// got. A mistake of the reader has no line. Who hung up has one for debugging: ctx is
-// the request's.
+// failure writes a log line about the error of a request, with the text that the reader
+// got. It writes none about a mistake of the reader, nor about an error of jwks. The line
+// is of level debug if ctx, which is the request's, shows that the reader hung up.
 func (l *mountLog) failure(ctx context.Context, client, requestID, path string, now time.Time, err error) {
 	var (
 		rule    keyring.Rule
@@ -104,8 +104,8 @@ func (l *mountLog) failure(ctx context.Context, client, requestID, path string, 
 	}
 }
 
-// warnSeldom writes a line unless the client, or the mount, has had many of late. The
-// next line of that client tells how many were skipped.
+// warnSeldom writes a line, unless it has recently written many for the client or for the
+// mount. The next line of that client tells how many were skipped.
 func (l *mountLog) warnSeldom(log hclog.Logger, client, message string, now time.Time, err error) {
 	skipped, write := l.mayWrite(client, now)
 	if !write {

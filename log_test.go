@@ -16,7 +16,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// lines returns the lines that do has logged, without the time.
+// lines calls do and returns the lines that were logged meanwhile, without the time.
 func (m *mount) lines(do func()) []string {
 	before := len(m.log.String())
 	do()
@@ -28,8 +28,8 @@ func (m *mount) lines(do func()) []string {
 	return lines
 }
 
-// Each change writes one log line that says in which mount, for which client and by
-// which request it was made.
+// Each change writes one log line that says in which mount and for which client it was
+// made, and by which request unless the worker made it.
 func TestLogOfChanges(t *testing.T) {
 	m := newMount(t)
 	const redoxDefault = " client=default mount=redox/ request_id=request-1 "
@@ -124,8 +124,8 @@ func TestLogOfFailures(t *testing.T) {
 	}
 }
 
-// When Redox is down, thousands of readers do not fill the log, and those of one
-// client do not silence the others.
+// If many requests of one client fail, the log has ten lines at once, and later one a
+// second, which says how many were skipped. Failures of other clients are still logged.
 func TestLogOfAFlood(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -155,7 +155,7 @@ func TestLogOfAFlood(t *testing.T) {
 	}
 }
 
-// However many clients fail, the mount has 50 lines at once.
+// However many clients have failures, the mount logs at most 50 lines at once.
 func TestLogOfManyClients(t *testing.T) {
 	l, lines := newMountLog(), 0
 	for client := range 200 {
@@ -183,7 +183,7 @@ func TestLogOfOverload(t *testing.T) {
 	}
 }
 
-// A proxy in the environment that cannot be used is said at the start of the mount.
+// If a proxy in the environment cannot be used, the log says so when the mount starts.
 func TestLogOfProxyTrouble(t *testing.T) {
 	defer func(was func() string) { redoxapi.ProxyTrouble = was }(redoxapi.ProxyTrouble)
 	for trouble, want := range map[string][]string{
@@ -202,8 +202,8 @@ func TestLogOfProxyTrouble(t *testing.T) {
 	}
 }
 
-// The rotator has no request that names the mount. It logs the name from the last
-// request of somebody else.
+// The worker has no request that names the mount. Its log lines have the path of the mount
+// from the last request of somebody else.
 func TestLogKnowsTheMount(t *testing.T) {
 	m := newMount(t)
 	if at := m.backend.log.mountPoint(); at != "" {

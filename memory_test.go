@@ -19,7 +19,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// spiedStorage counts reads, and calls functions of a test at reads and writes.
+// spiedStorage counts reads. It can call a function of a test after each read, and
+// another one in place of each write.
 type spiedStorage struct {
 	logical.Storage
 	gets atomic.Int64
@@ -85,14 +86,15 @@ func TestReadsNeedNoStorage(t *testing.T) {
 	m.pass(rereadAfter)
 	m.read("token")
 	m.read("jwks")
-	// Config and ring of the client, and the hosts, once for all clients.
+	// The three reads are for the client's config, its ring, and the hosts of the
+	// mount.
 	if n := storage.gets.Load(); n != 3 {
 		t.Errorf("%d reads of storage in all after a while, want 3", n)
 	}
 }
 
-// After each operation, and after each failure of one of its operations on storage,
-// memory and storage are the same.
+// After each request, also if one of its operations on storage fails, memory and
+// storage are the same.
 func TestMemoryAfterOperations(t *testing.T) {
 	t.Parallel()
 	for _, prefix := range []string{"", "clients/acme/"} {
@@ -159,7 +161,8 @@ func TestMemoryDuringAChange(t *testing.T) {
 	m.fails(400, logical.ReadOperation, "token", nil, "for client ID another")
 }
 
-// What one client writes does not keep another's view from being remembered.
+// If one client is written while the view of another is read, that view is still kept
+// in memory.
 func TestMemoryDuringAnothersChange(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
@@ -176,8 +179,8 @@ func TestMemoryDuringAnothersChange(t *testing.T) {
 	}
 }
 
-// A key that signed for its client, also over the connection of the platform client,
-// is in nobody's memory when it is deleted.
+// After a key is deleted, no view in memory has it, although it has signed requests,
+// one of them over the connection of the platform client.
 func TestMemoryOfADeletedKey(t *testing.T) {
 	m := newMount(t)
 	id := m.platformReady(nil)
@@ -202,8 +205,8 @@ func TestMemoryOfADeletedKey(t *testing.T) {
 	}
 }
 
-// A write that failed may be carried out yet: what was known is forgotten, and
-// what comes late is seen soon.
+// If a write fails, storage may have carried it out, or may carry it out later. The
+// engine forgets the client's view at once, and sees a late write after rereadAfter.
 func TestMemoryAfterAWriteOfUnknownOutcome(t *testing.T) {
 	for path, data := range map[string]map[string]any{"config": {"client_id": "late"}, "keys/generate": nil} {
 		t.Run(path, func(t *testing.T) {
@@ -246,7 +249,7 @@ func TestTwoNodes(t *testing.T) {
 	one := newMount(t)
 	one.ready("", map[string]any{"public_jwks": true})
 	two := newMountOn(t, one.storage, systemView(consts.ReplicationPerformanceStandby))
-	// written calls do, and then makes Vault's call for each entry that changed.
+	// written calls do, and then tells two of each entry that changed, as Vault does.
 	written := func(do func()) {
 		before := snapshot(t, one.storage)
 		do()
@@ -277,7 +280,8 @@ func TestTwoNodes(t *testing.T) {
 	two.fails(400, logical.ReadOperation, "token", nil, "for client ID another")
 }
 
-// Requests for clients that do not exist use no memory.
+// Reads of token and jwks leave nothing in memory for a client that does not exist, or
+// that has no config.
 func TestMemoryOfNobody(t *testing.T) {
 	m := newMount(t)
 	m.write("clients/bare/keys/generate", nil)
@@ -290,8 +294,8 @@ func TestMemoryOfNobody(t *testing.T) {
 	}
 }
 
-// A read that follows a write sees what was written, however many other reads run at
-// the same time.
+// A read that follows a write sees what was written, while four loops read at the same
+// time.
 func TestMemoryUnderConcurrency(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"public_jwks": true})
@@ -317,8 +321,9 @@ func TestMemoryUnderConcurrency(t *testing.T) {
 	all.Wait()
 }
 
-// A client that nobody reads takes no memory: the engine drops its view and its parsed
-// keys. It still counts an error of the next read.
+// If nobody has read a client for more than a minute, the engine drops its view, and
+// with it the parsed keys. If the next read of the client fails, that error is still
+// counted.
 func TestUnusedViewsGo(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))

@@ -10,17 +10,16 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// metrics counts what one mount did since its process started. A client has counts
-// from when its config is found until it is deleted: so their number is that of the
-// clients, and not of the names that somebody asks for. An answer that comes after that
-// counts nowhere.
+// metrics counts what one mount did since Vault started it. A client has counts from when
+// its config is first read or written until the config is deleted. So a request for a
+// client that does not exist adds none, and an answer after the deletion is not counted.
 type metrics struct {
 	mu sync.Mutex // guards of; nothing waits under it
 	of map[string]*counts
 }
 
-// counts are those of one client. They are small, as most clients of many are never
-// read.
+// counts are the counts of one client. They must be small: in a mount with many clients,
+// most are never read.
 type counts struct {
 	reads    [len(outcomes)]uint64 // in the order of outcomes
 	requests durations             // of token requests to Redox
@@ -36,7 +35,7 @@ type durations struct {
 	sum    float64                 // in seconds
 }
 
-// bounds are those of durations, in seconds.
+// bounds are the upper bounds of a durations histogram, in seconds.
 var bounds = [...]float64{.05, .1, .2, .3, .5, 1, 2, 3, 5, 10, 30}
 
 func (d *durations) note(took time.Duration) {
@@ -67,8 +66,8 @@ var outcomes = [...]string{
 }
 
 // found begins the counts of a client that has a config, and ends those of one that
-// has none. They begin at zero: Prometheus sees one grow only from a value that it has
-// seen, so it would miss the first refusal of all if the count came with it.
+// has none. They begin at zero: Prometheus sees only the growth of a value, so it would
+// miss a refusal that is already in the first value.
 func (m *metrics) found(client string, configured bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -97,7 +96,7 @@ func (m *metrics) all() map[string]counts {
 	return all
 }
 
-// count calls add unless the client has no counts. It does nothing where m is nil.
+// count calls add with the client's counts, if there are any. It does nothing if m is nil.
 func (m *metrics) count(client string, add func(c *counts)) {
 	if m == nil {
 		return
@@ -119,7 +118,7 @@ func (m *metrics) retried(client string) {
 	m.count(client, func(c *counts) { c.retries++ })
 }
 
-// retiringSigned notes a token that a retiring key signed for.
+// retiringSigned notes a token that was requested with a retiring key.
 func (m *metrics) retiringSigned(client string) {
 	m.count(client, func(c *counts) { c.retiring++ })
 }

@@ -11,8 +11,8 @@ import (
 // overdueAfter is how late a rotation may begin before it counts as overdue.
 const overdueAfter = 5 * time.Minute
 
-// overdueSince returns when the rotation should have begun, if that is more than five
-// minutes ago and it has not; otherwise zero.
+// overdueSince returns when the rotation should have begun, if that is at least
+// overdueAfter ago and no key is pending; otherwise zero.
 func overdueSince(ring *keyring.Ring, p keyring.Policy, now time.Time) time.Time {
 	due := ring.Due(p)
 	if due.IsZero() || ring.Pending() != nil || now.Before(due.Add(overdueAfter)) {
@@ -21,7 +21,7 @@ func overdueSince(ring *keyring.Ring, p keyring.Policy, now time.Time) time.Time
 	return due
 }
 
-// failures keeps the error of each client's last step, while that failed.
+// failures keeps the error of each client whose last step failed.
 type failures struct {
 	mu   sync.Mutex // guards last; nothing waits under it
 	last map[string]failure

@@ -20,8 +20,8 @@ func (m *mount) checked() string {
 	return strings.Join(resp.Warnings, "\n")
 }
 
-// If a step fails, for any reason, check warns and says why, until a step succeeds.
-// It also warns of a rotation that should have begun.
+// If a step fails, check and keys say why, until a step succeeds. They also say that a
+// rotation should have begun. The metric redox_rotation_overdue is 1 in both cases.
 func TestOverdue(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))
@@ -57,8 +57,8 @@ func TestOverdue(t *testing.T) {
 	state(0, "")
 }
 
-// If Vault lets nothing be written, as it could not start the plugin when the node
-// became active, the remedy is said: a reload does not help.
+// If Vault could not start the plugin when the node became active, the plugin cannot write.
+// Then the warning says what to do, and that a reload does not help.
 func TestOverdueDuringSetup(t *testing.T) {
 	for said, want := range map[string]string{
 		"writing clients/default/keyring: cannot write to storage during setup": "written since: vault operator step-down, " +
@@ -105,8 +105,8 @@ func TestFailuresForget(t *testing.T) {
 	}
 }
 
-// check warns of refused proofs while a rotation is under way: asked for, or due. A
-// pending key whose rotation was called off by a longer period waits for a person.
+// check warns of refused proofs only while a rotation is under way: somebody asked for it,
+// or it is due. It does not warn if a longer rotation_period has put the rotation off.
 func TestRotationCalledOff(t *testing.T) {
 	next := &keyring.Key{ID: "next", State: keyring.Pending, Proofs: keyring.Attempts{Failure: "no", Refusals: 1}}
 	ring := &keyring.Ring{Keys: []*keyring.Key{{ID: "old", State: keyring.Active, ActivatedAt: noon}, next}}

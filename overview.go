@@ -25,7 +25,8 @@ type overview struct {
 
 func newOverviews() *overviews { return &overviews{of: map[string]overview{}} }
 
-// note sets a client's overview to what its worker read or an update wrote.
+// note sets a client's overview to what its worker read or an update wrote. It forgets a
+// client that has neither a config nor keys.
 func (o *overviews) note(client string, s *state) {
 	if s.Config == nil && len(s.Ring.Keys) == 0 {
 		o.forget(client)

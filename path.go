@@ -15,7 +15,8 @@ const (
 )
 
 // checkClientName rejects names that are not valid, and the name default: the default
-// client must have the bare paths alone, so that a policy on these cannot be bypassed.
+// client must have no paths except the bare ones, so that a policy on these cannot be
+// bypassed.
 func checkClientName(name, mount string) error {
 	switch {
 	case name == defaultClient:
@@ -29,8 +30,8 @@ func checkClientName(name, mount string) error {
 
 type handler func(ctx context.Context, r *request) (*logical.Response, error)
 
-// serve makes an operation of a handler: it finds the client, and turns what the
-// handler returns into a response.
+// serve returns an operation that calls h for the client that the path names. If h
+// fails, the operation logs the error and turns it into a response.
 func (e *engine) serve(h handler) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		r := &request{Request: req, client: defaultClient, paths: req.MountPoint, fields: d}

@@ -20,7 +20,8 @@ func TestCheck(t *testing.T) {
 	keyID := m.ready("", nil)
 	m.sandbox.SetClockOffset(-8 * time.Second)
 	m.backend.now = func() time.Time {
-		// As if Redox took that long to answer a token request.
+		// The clock goes on by 1.234567 s per issued token, as if Redox took that long
+		// to answer.
 		return m.now.Add(time.Duration(len(m.sandbox.Tokens())) * 1234567 * time.Microsecond)
 	}
 	resp, err := m.request(context.Background(), logical.ReadOperation, "check", nil)

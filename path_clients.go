@@ -80,8 +80,8 @@ func (e *engine) readClient(ctx context.Context, r *request) (*logical.Response,
 	return &logical.Response{Data: map[string]any{"client_id": clientID, "key_ids": keyIDs(s.Ring.Keys)}}, nil
 }
 
-// deleteClient deletes both entries, the config first: a crash between the two leaves
-// a client that issues no tokens and can be deleted again.
+// deleteClient deletes the client's config, then its key ring: a crash between the two
+// leaves a client that issues no tokens and can be deleted again.
 func (e *engine) deleteClient(ctx context.Context, r *request) (*logical.Response, error) {
 	keys := 0
 	err := e.entries.remove(ctx, r.Storage, r.client, func(ring *keyring.Ring) error {

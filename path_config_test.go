@@ -175,8 +175,8 @@ func TestDeleteConfigKeepsKeys(t *testing.T) {
 	m.must(logical.DeleteOperation, "config", nil)
 }
 
-// Config takes the lowest and the highest value of each rule, except of those that
-// TestConfigTakesPeriods has.
+// Config takes the lowest and the highest value that each rule allows, except for the
+// rules that TestConfigTakesPeriods checks.
 func TestConfigTakesLimits(t *testing.T) {
 	m := newMount(t)
 	m.allow("redox.example", "redox.example:1", "redox.example:65535", "127.0.0.1:80")
@@ -227,8 +227,8 @@ func TestConfigTakesPeriods(t *testing.T) {
 	}
 }
 
-// Values are read as Vault reads its own, with blanks and line ends around them, as
-// @file leaves one.
+// Config takes values in the forms that Vault takes for its own settings. It ignores
+// blanks and line ends around a value: a value from @file ends with a line end.
 func TestConfigForms(t *testing.T) {
 	m := newMount(t)
 	for _, test := range []struct {
@@ -261,8 +261,8 @@ func TestConfigForms(t *testing.T) {
 	}
 }
 
-// What a read shows can be written back and means the same, also what only follows
-// from the region.
+// What a read shows can be written back and means the same. A token URL and an audience
+// that follow from the region still follow from it after that.
 func TestConfigWrittenBack(t *testing.T) {
 	m := newMount(t)
 	m.write("config", map[string]any{"client_id": clientID, "ca_pem": "# ours\n" + testdata(t, "certificate.pem")})
@@ -282,8 +282,8 @@ func TestConfigWrittenBack(t *testing.T) {
 	}
 }
 
-// Terraform compares what it reads with what was written. These forms settle after
-// one apply; the README of the example names those that do not.
+// Terraform compares what it reads with what was written. A form that settles is shown
+// as it was written. The README of the example names the forms that do not settle.
 func TestConfigOfTerraform(t *testing.T) {
 	ca := testdata(t, "certificate.pem")
 	for name, test := range map[string]struct {
@@ -336,7 +336,8 @@ func TestShownCA(t *testing.T) {
 	}
 }
 
-// ca_pem takes certificates as people have them, and stores them as PEM alone.
+// normalCA accepts certificates in the forms in which people have them, and returns
+// them as PEM without other text. For anything else, its error says what is wrong.
 func TestCAPEM(t *testing.T) {
 	ca := testdata(t, "certificate.pem")
 	block, _ := pem.Decode([]byte(ca))

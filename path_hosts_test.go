@@ -65,7 +65,7 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// command runs the command by which an error says that it is mended.
+// command runs the command in the error message, which allows the host.
 func (m *mount) command(message string) {
 	m.t.Helper()
 	found := regexp.MustCompile(`vault write redox/hosts allowed='?([^' ]+)'?$`).FindStringSubmatch(message)
@@ -75,8 +75,8 @@ func (m *mount) command(message string) {
 	m.write("hosts", map[string]any{"allowed": found[1]})
 }
 
-// No config leads where the list does not, whatever it looks like. The error says
-// what is allowed, and with its command the same write succeeds.
+// No write of config may name a host that is not allowed, in whatever form. The error
+// says which hosts are allowed. After the command in it, the same write succeeds.
 func TestHostsGuardConfig(t *testing.T) {
 	for url, host := range map[string]string{
 		"http://127.0.0.1:8200/v1/auth/token": "127.0.0.1:8200",
@@ -126,7 +126,8 @@ func TestHostsErrorIsShort(t *testing.T) {
 	}
 }
 
-// unasked is a server on this machine that nobody may connect to.
+// unasked listens on a free port of this machine and returns the address. It fails the
+// test if anybody connects.
 func unasked(t *testing.T) (hostPort string) {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -147,7 +148,7 @@ func unasked(t *testing.T) (hostPort string) {
 	return listener.Addr().String()
 }
 
-// put stores a golden config, changed to lead to a host.
+// put stores the golden config and key ring in dir for a client, with another token URL.
 func (m *mount) put(client, dir, tokenURL string) {
 	m.t.Helper()
 	for _, entry := range []string{"config", "keyring"} {
@@ -163,8 +164,9 @@ func (m *mount) put(client, dir, tokenURL string) {
 	}
 }
 
-// A config that an older version stored, with a gateway's host: nothing is sent, and
-// each answer has the command. An open port and a closed one are answered alike.
+// An older version stored a config with a host that is not allowed: nothing is sent, and
+// each error has the command that allows the host. The errors are alike for an open port
+// and a closed one. No command is shown for a host that is not valid.
 func TestHostsOfAnOlderConfig(t *testing.T) {
 	m := newMount(t)
 	open, closed := unasked(t), "127.0.0.1:1"
@@ -202,8 +204,9 @@ func TestHostsOfAnOlderConfig(t *testing.T) {
 	}
 }
 
-// The list counts when it is used: here at once, on another node with Vault's word, or
-// ten seconds later without it. A token from memory goes with its host.
+// A change of the list takes effect at once on the node that wrote it. On another node it
+// does so when Vault invalidates the entry, or else after ten seconds. No token from
+// memory is returned if its host is no longer allowed.
 func TestHostsGuardUse(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -288,7 +291,8 @@ func TestHostsGuardRotation(t *testing.T) {
 	}
 }
 
-// The list of hosts may change after a platform client got its token and before it uses it.
+// If a platform client got its token, and its host is no longer allowed after that, no
+// request is sent with the token.
 func TestHostsGuardPlatform(t *testing.T) {
 	m := newMount(t)
 	m.platformReady(nil)
@@ -323,8 +327,8 @@ func TestHostsOfTwoMounts(t *testing.T) {
 	two.fails(400, logical.ReadOperation, "token", nil, "a host that this mount may not talk to")
 }
 
-// Redox's own hosts need no look at the list, not even at one that cannot be read;
-// others do.
+// For Redox's own hosts the list is not read, so config can be written even if the list
+// cannot be read. For other hosts it is.
 func TestHostsNeedNoListForRedox(t *testing.T) {
 	m := newMount(t)
 	if err := m.storage.Put(t.Context(), &logical.StorageEntry{Key: hostsKey, Value: []byte("x")}); err != nil {

@@ -48,8 +48,8 @@ func TestJWKS(t *testing.T) {
 	}
 }
 
-// anonymous reads a client's jwks without a token. It returns all that the reader gets,
-// and the lines of that read in the log, without those of the level debug.
+// anonymous makes a request without a Vault token. It returns all that the reader gets,
+// and the log lines of that request, except those of level debug.
 func (m *mount) anonymous(ctx context.Context, op logical.Operation, path string) string {
 	m.t.Helper()
 	var said string
@@ -62,9 +62,10 @@ func (m *mount) anonymous(ctx context.Context, op logical.Operation, path string
 	return said + strings.Join(lines, "\n")
 }
 
-// Who is not served cannot tell why: the answer, and what stands in the log, is the
-// same when the set is private, when there is no such client, and when it has no
-// config; and also when storage fails, an entry is damaged, or the reader hangs up.
+// An anonymous reader who gets no set cannot tell why. The answer is the same 404 if the
+// set is private, if there is no such client, and if the client has no config, also if the
+// reader hangs up. It is the same 500 for all of these if storage fails or an entry is
+// damaged. The log has no line above level debug.
 func TestAnonymousSameness(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))
@@ -109,8 +110,9 @@ func TestAnonymousSameness(t *testing.T) {
 	expect("damaged", unreadable, t.Context(), func() {})
 }
 
-// Many anonymous reads at once share two reads of storage, also of a client that
-// does not exist. Those who hang up meanwhile change nothing for the others.
+// Many anonymous reads at once share one read of the config and one of the ring, even if
+// the client does not exist. A reader who hangs up meanwhile changes nothing for the
+// others.
 func TestAnonymousReadsShare(t *testing.T) {
 	for path, want := range map[string]int{"jwks": 200, "clients/nobody/jwks": 404} {
 		t.Run(path, func(t *testing.T) {
@@ -158,7 +160,7 @@ func TestAnonymousReadsShare(t *testing.T) {
 	}
 }
 
-// A reader of anything who hangs up is no fault of the engine.
+// If a reader of config hangs up, the log has no error.
 func TestLogOfHangUps(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -184,8 +186,8 @@ func (s canceledStorage) Get(ctx context.Context, key string) (*logical.StorageE
 	return entry, err
 }
 
-// A response must not be wrapped: wrapping stores it in Vault, so anybody could write
-// to Vault's storage.
+// The JWK Set must not be wrapped: wrapping stores a response in Vault, so anybody could
+// write to Vault's storage.
 func TestJWKSCannotBeWrapped(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"public_jwks": true})

@@ -59,7 +59,8 @@ func (e *engine) pathActivate() []*framework.Path {
 	})
 }
 
-// find returns the key of the ring that the path of the request names.
+// find returns the key in ring whose ID is in the path of the request, or an error if
+// there is none.
 func find(r *request, ring *keyring.Ring) (*keyring.Key, error) {
 	text, _ := r.fields.Raw[fieldKeyID].(string)
 	id, err := keyring.ParseID(text)

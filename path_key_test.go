@@ -95,8 +95,8 @@ func TestActivateWithoutConfig(t *testing.T) {
 	m.fails(404, logical.UpdateOperation, "keys/nobody/activate", nil, "there is no key nobody: list redox/keys")
 }
 
-// A proof is valid only for the key and the config that were used: during the proof
-// somebody replaces the key, or writes another client ID.
+// A proof is valid only for the key and the settings that it depends on. If one of these
+// is changed or deleted during the proof, the key is not activated.
 func TestActivateOvertaken(t *testing.T) {
 	for name, test := range map[string]struct {
 		meanwhile func(m *mount, pending string)

@@ -68,8 +68,8 @@ func TestGenerateSizes(t *testing.T) {
 	}
 }
 
-// A full ring refuses a key before it is generated, which is slow: by its first
-// look at storage.
+// A full ring refuses a key before the slow generation, after one read of storage. If
+// the ring becomes full during the generation, it refuses the key too.
 func TestFullRing(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))

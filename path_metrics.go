@@ -136,8 +136,8 @@ type gauged struct {
 	overdue bool
 }
 
-// showClients writes the gauges of keys and rotations, from memory. They come from the
-// node alone that rotates keys, when it has looked at all clients. Times are in seconds
+// showClients writes the gauges of keys and rotations, from memory. Only the node that
+// rotates keys has them, and only after it has looked at all clients. Times are in seconds
 // since 1970, 0 for never.
 func (e *engine) showClients(s *samples, overviews map[string]overview) {
 	if !e.writeSafe() {
@@ -258,7 +258,8 @@ var gauges = []struct {
 	},
 }
 
-// ofConfigured shows a gauge of each client that has a config and can be read.
+// ofConfigured returns a function that calls show only for a client that has a config and
+// can be read.
 func ofConfigured(show func(*gauged, addSample)) func(*gauged, addSample) {
 	return func(c *gauged, add addSample) {
 		if c.configured {
@@ -267,7 +268,7 @@ func ofConfigured(show func(*gauged, addSample)) func(*gauged, addSample) {
 	}
 }
 
-// ofKeys shows a gauge of each key of the clients that can be read.
+// ofKeys returns a function that calls show for each key of a client that can be read.
 func ofKeys(show func(*gauged, *keyring.Key, addSample)) func(*gauged, addSample) {
 	return func(c *gauged, add addSample) {
 		if c.unreadable {

@@ -66,7 +66,8 @@ func (m *mount) expect(want map[string]float64) {
 	}
 }
 
-// Each result of a read of token is counted under its own outcome.
+// Each read of token is counted once, under the outcome that fits its result. Each
+// request to Redox and each retry is counted too.
 func TestMetricsOutcomes(t *testing.T) {
 	for fault, want := range map[redoxtest.Fault]struct {
 		outcome  string
@@ -243,8 +244,8 @@ func TestMetricsLabels(t *testing.T) {
 	}
 }
 
-// An answer that comes when its client was deleted brings no label back. A client of
-// the same name begins at zero.
+// An answer of Redox that comes after its client was deleted brings no label back. A
+// new client of the same name begins at zero.
 func TestMetricsOfLateAnswers(t *testing.T) {
 	m := newMount(t)
 	const acme = "clients/acme/"
@@ -276,7 +277,7 @@ func TestMetricsOfLateAnswers(t *testing.T) {
 	}
 }
 
-// A config that goes while it is being read, or on another node, leaves no label.
+// A config that is deleted while it is being read, or on another node, leaves no label.
 func TestMetricsOfLateReads(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
@@ -302,8 +303,7 @@ func TestMetricsOfLateReads(t *testing.T) {
 	}
 }
 
-// A read that fails before Redox is asked is counted, too; of a client without
-// config it is not, as the label would stay.
+// A read that fails before Redox is asked is counted, with the outcome error.
 func TestMetricsOfErrors(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))
@@ -368,7 +368,8 @@ func TestMetricsWithoutStorage(t *testing.T) {
 	}
 }
 
-// Gauges of keys come from the node that rotates them, once it has looked at all.
+// Gauges of keys come only from the node that rotates keys, once it has looked at all
+// clients.
 func TestMetricsOfANode(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

@@ -79,11 +79,12 @@ func (e *engine) freshToken(
 	return t.response(left, comeBack(left)), outcomeIssued, nil
 }
 
-// mayForward reports whether the active node shall answer a read that Redox refused
-// because it does not know the key. Only that node can repair Redox's list, and it does
-// so when it is refused too. The active node itself must not: Vault would send the read
-// back to it for ever. A call of the token cache is not forwarded, as its error is for
-// many readers.
+// mayForward reports whether this node forwards a read to the active node. It is called
+// when Redox does not know the key that signed the request. Only the active node can
+// repair Redox's list of keys, and it does so if Redox refuses its request too. The
+// active node must not forward a read: Vault would send it back for ever. At most one
+// read of a client is forwarded in recheckAfter. With reuse_tokens no read is
+// forwarded, as one error is for many readers.
 func (e *engine) mayForward(client string, v *view) bool {
 	return !e.writeSafe() && v.config.PlatformClient != "" && e.rechecks.ask(client, e.now())
 }

@@ -119,9 +119,9 @@ func TestTokenClocks(t *testing.T) {
 	}
 }
 
-// A reader who hangs up, and Vault's max_request_duration, end the request to Redox.
-// That is no fault of Redox, of a proxy or of the way there: it has an outcome of its
-// own, and its line in the log is for debugging.
+// A read that ends because the reader hung up, or by Vault's max_request_duration, is no
+// fault of Redox, of a proxy or of the way there: it has the outcome abandoned, and its
+// log line has the level DEBUG.
 func TestTokenAbandoned(t *testing.T) {
 	for name, test := range map[string]struct {
 		settings map[string]any
@@ -206,8 +206,8 @@ func TestTokenLifetimes(t *testing.T) {
 	}
 }
 
-// ttl is never later than the margin allows, never zero, and not the same for all
-// readers.
+// ttl is at most what the margin allows, and never zero. If the token has 30 s or more
+// left, ttl is not the same for all readers.
 func TestComeBack(t *testing.T) {
 	for _, test := range []struct{ left, earliest, latest int64 }{
 		{300, 230, 240}, {3600, 3420, 3540}, {60, 46, 48}, {30, 23, 24}, {29, 24, 24}, {5, 4, 4}, {2, 2, 2}, {1, 1, 1}, {0,
@@ -370,8 +370,8 @@ func TestReuseEnds(t *testing.T) {
 	}
 }
 
-// A read that began before the config was written does not leave its token to reads
-// that begin after it.
+// If the config is written during a read, the token of that read is not handed out to
+// reads that begin after the write.
 func TestReuseByTheConfigOfTheReader(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
@@ -390,7 +390,7 @@ func TestReuseByTheConfigOfTheReader(t *testing.T) {
 	}
 }
 
-// A change of what shapes a token drops those that are kept.
+// If another key becomes active, no token that was requested before stays in memory.
 func TestReuseDropsTokens(t *testing.T) {
 	m := reusing(t)
 	m.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "next"})
@@ -477,7 +477,8 @@ func (m *mount) renamed() {
 	}
 }
 
-// A change that does not affect a token leaves it in the cache.
+// A change that does not affect a token leaves it in the cache. Once reuse_tokens is off,
+// the cache is empty.
 func TestReuseGoesOn(t *testing.T) {
 	m := reusing(t)
 	m.ready("clients/acme/", map[string]any{"reuse_tokens": true})

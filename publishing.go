@@ -83,8 +83,8 @@ func (e *engine) publish(ctx context.Context, r *request, s *state) change {
 }
 
 // proveOwner proves that the API key is the client's: it requests a token with the
-// client's ID and active key, where the config p of the platform client says. Without
-// that proof the engine must not change the keys of that API key.
+// client's ID and active key, at the token URL of the platform client, whose config is p.
+// Without that proof the engine must not change the keys of that API key.
 func (e *engine) proveOwner(ctx context.Context, r *request, s *state, p *config) error {
 	as := *p
 	as.ClientID, as.Scope = s.Config.ClientID, s.Config.Scope
@@ -189,9 +189,9 @@ func (e *engine) platform(ctx context.Context, r *request, name string) (*platfo
 }
 
 // noteFailure stores the reason of err in a, and returns nil, if Redox refused, if it
-// was not reached, or if somebody has to change the settings or Redox's list. It returns
-// any other err. A host that is not allowed counts as not reached: once it is allowed,
-// work goes on within a minute.
+// gave no usable answer, or if somebody has to change the settings or Redox's list. It
+// returns any other err. A host that is not allowed counts as no answer: once it is
+// allowed, work goes on within a minute.
 func noteFailure(a *keyring.Attempts, err error, now time.Time) error {
 	var (
 		rule     keyring.Rule

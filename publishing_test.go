@@ -138,9 +138,9 @@ func TestPublishMerges(t *testing.T) {
 	}
 }
 
-// A person who writes one client's config must not be able to put his key on
-// another's API key: not by setting its client ID, not with a token server of his own
-// that accepts his key, and not with a key that Redox does not know.
+// Whoever may write one client's config cannot put his own key on the API key of another
+// person, whose client ID he sets. He fails if the platform client does not manage that
+// ID, if Redox does not know his key, and if only a token server of his own accepts it.
 func TestPublishOnlyForOwner(t *testing.T) {
 	const victim = "71b3c2c0-0000-4000-8000-000000000000"
 	for name, settings := range map[string]map[string]any{
@@ -196,8 +196,8 @@ func TestPublishOnlyForOwner(t *testing.T) {
 	})
 }
 
-// A proof is valid for one client ID at one token URL. If the config changes to
-// another, it no longer counts.
+// Before it publishes, the engine proves the client's active key, once. It does so again
+// when the client ID of the client or of its platform client changes.
 func TestPublishProvesAnew(t *testing.T) {
 	m := newMount(t)
 	m.platformReady(nil)
@@ -241,9 +241,9 @@ func TestPublishProvesAnew(t *testing.T) {
 	}
 }
 
-// Somebody empties the list in the dashboard. The next read that Redox refuses makes
-// the engine repair it, unless the engine has read the list a moment ago. Without
-// such a read the engine repairs it within the hour.
+// Somebody empties Redox's list in the dashboard. The next read of token that Redox
+// refuses makes the engine repair the list, unless it has read the list a moment ago.
+// Without such a refusal it repairs the list within the hour.
 func TestPublishMendsList(t *testing.T) {
 	m := newMount(t)
 	active := m.platformReady(nil)
@@ -271,7 +271,7 @@ func TestPublishMendsList(t *testing.T) {
 	m.signs(active)
 }
 
-// The read that is refused wakes the worker, which would sleep for an hour.
+// A read of token that Redox refuses wakes the worker, which would sleep for an hour.
 func TestPublishMendsListAtOnce(t *testing.T) {
 	storage := &readsOf{Storage: &logical.InmemStorage{}, reads: map[string]int{}}
 	m := newMountOn(t, storage, systemView(0))

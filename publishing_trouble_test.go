@@ -16,9 +16,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// Each problem that can prevent publishing: how it arises, what keys and check say
-// about it, and how it is fixed. Then the list becomes up to date. Reads of token
-// succeed all the time.
+// publishTroubles are problems that prevent publishing: how each arises, what keys and
+// check say about it, and how it is fixed. Then the list becomes up to date. Reads of
+// token succeed all the time.
 var publishTroubles = map[string]struct {
 	breaks func(m *mount)
 	says   string
@@ -278,9 +278,8 @@ func TestPublishSurvivesStorage(t *testing.T) {
 	}
 }
 
-// Whoever has mended what Redox refused writes the config again, and need not
-// wait, even if storage fails at the first look; and what is no refusal of the key
-// is not called one.
+// After the cause of a refusal is fixed, a write of config makes the engine try again at
+// once, even if storage fails once. HTTP 503 is not reported as a refusal of the key.
 func TestPublishRetry(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))
@@ -310,7 +309,8 @@ func TestPublishRetry(t *testing.T) {
 	}
 }
 
-// A platform client that cannot be used is a fault here, and no refusal by Redox.
+// If the platform client's config is damaged, the step fails, and is tried again in a
+// minute. This is not reported as a refusal by Redox.
 func TestPublishDamaged(t *testing.T) {
 	m := newMount(t)
 	m.platformReady(nil)
@@ -344,8 +344,8 @@ func TestPublishNothing(t *testing.T) {
 	}
 }
 
-// A key whose time has come goes, though 32 deleted ones are on Redox's list still,
-// Redox is down, and the platform client cannot be read.
+// The engine deletes a retiring key when its time has come, even if 32 deleted keys are
+// still on Redox's list, Redox is down, and the platform client's config cannot be read.
 func TestDropWhateverElseWaits(t *testing.T) {
 	m := newMount(t)
 	old := m.platformReady(nil)

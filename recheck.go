@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// recheckAfter is the shortest time between two rechecks of a client: many reads may
-// fail for the same reason.
+// recheckAfter is the shortest time between two rechecks of a client because of refused
+// token requests: many may be refused for the same reason.
 const recheckAfter = 10 * time.Second
 
 // rechecks records what requests have found out and a client's worker must act on:
@@ -29,8 +29,8 @@ func newRechecks() *rechecks {
 	return &rechecks{asked: map[string]time.Time{}, due: map[string]recheck{}}
 }
 
-// ask records that Redox did not know a client's key. It returns false if that was
-// recorded less than recheckAfter ago.
+// ask records that Redox did not know a client's key, and returns true. If that was
+// recorded less than recheckAfter ago, ask only returns false.
 func (r *rechecks) ask(client string, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

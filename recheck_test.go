@@ -19,7 +19,8 @@ func TestRecheckAsks(t *testing.T) {
 	}
 }
 
-// What is due is taken once, with every reason, and ends with its client.
+// take returns what is due for a client only once, and with every reason. keep and
+// forget delete the records of clients that are gone.
 func TestRecheckEnds(t *testing.T) {
 	r := newRechecks()
 	note := func() {

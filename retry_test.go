@@ -37,9 +37,9 @@ func TestTokenRetries(t *testing.T) {
 	})
 }
 
-// A server in trouble may say how long to wait before the next request. The engine
-// waits that long, or tells the reader if there is not enough time. It does not
-// repeat a request after HTTP 429.
+// A server in trouble may ask for a pause before the next request. The engine waits
+// that long, or fails at once if there is not enough time. It does not repeat a request
+// after HTTP 429.
 func TestTokenRetryAfter(t *testing.T) {
 	for name, test := range map[string]struct {
 		status, attempts int

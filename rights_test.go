@@ -55,7 +55,8 @@ func certificate(t *testing.T) (c *tls.Certificate, text string) {
 		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-// attacker is a person who may only write config, and what he can do besides.
+// attacker is a person whose only right in Vault is to write config. The fields say
+// what he can do outside Vault.
 type attacker struct {
 	victim   map[string]any // the settings with which Redox accepted the key
 	settings map[string]any // the attacker's settings
@@ -117,8 +118,8 @@ var attackers = map[string]func(t *testing.T, m *mount) attacker{
 }
 
 // A person who may only write config cannot make the engine delete the key that Redox
-// accepted: it stays, however often he lets his own server accept another key. When
-// the old config is restored, reads succeed again.
+// accepted, even if rotations succeed with his own server or API key. When the old
+// config is restored, reads succeed again.
 func TestConfigDestroysNothing(t *testing.T) {
 	for name, arrive := range attackers {
 		t.Run(name, func(t *testing.T) {
@@ -171,9 +172,10 @@ func TestConfigDestroysNothing(t *testing.T) {
 
 var seeds = flag.Int("seeds", 500, "how many seeds TestRights draws")
 
-// raid is a mount in which somebody with one right does what he can with it. Redox
-// knows the victim's key alone. He has an API key of his own there, and a server that
-// the mount may talk to; one more server is not allowed.
+// raid is a mount, and an attacker who has one right on it. At first, the victim's API
+// key at Redox has only the victim's key. The attacker has an API key of his own at
+// Redox, with the client ID "his". The mount may talk to the attacker's server his, but
+// not to the server none.
 type raid struct {
 	*mount
 	random    *mathrand.Rand
@@ -183,7 +185,8 @@ type raid struct {
 // pick returns one of the values.
 func pick[T any](r *raid, values ...T) T { return values[r.random.IntN(len(values))] }
 
-// send sends a request of his, and returns nothing: he may be refused.
+// send sends a request of the attacker, and ignores the result: the request may be
+// refused.
 func (r *raid) send(op logical.Operation, path string, data map[string]any) {
 	_, _ = r.request(r.t.Context(), op, path, data)
 }
@@ -197,8 +200,9 @@ func (r *raid) key() string {
 	return "none"
 }
 
-// rights are the rights of the API, each alone. With those that delete keys he may
-// delete the key.
+// rights has the rights of the API, except the one to write hosts. use makes one
+// request with that right. deletes is true if the right allows the attacker to delete
+// the key.
 var rights = map[string]struct {
 	deletes bool
 	use     func(r *raid)
@@ -247,9 +251,9 @@ var rights = map[string]struct {
 	}},
 }
 
-// Each right of the API reaches as far as docs/security.md says: the key that Redox
-// accepted stays, unless the right is to delete; no request goes to a host that is
-// not allowed; and with the config as it was, reads succeed.
+// Whichever one right of the API an attacker has, the key that Redox accepted stays,
+// unless the right is to delete. No request goes to a host that is not allowed. With the
+// old config restored, a read returns a token of Redox.
 func TestRights(t *testing.T) {
 	his, forbidden := httptest.NewServer(tokensForAll), httptest.NewServer(http.HandlerFunc(
 		func(http.ResponseWriter, *http.Request) { t.Error("a request went to a host that is not allowed") }))
@@ -302,7 +306,8 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// stock are keys to take in place of generated ones, as to generate one takes long.
+// stock returns keys to use in place of newly generated ones, because generating a key
+// takes long.
 var stock = sync.OnceValues(func() (keys []*keyring.Key, err error) {
 	for range 24 {
 		k, err := keyring.Generate(2048, noon)
@@ -314,7 +319,8 @@ var stock = sync.OnceValues(func() (keys []*keyring.Key, err error) {
 	return keys, nil
 })
 
-// stockOfKeys returns a function that returns another key of the stock at each call.
+// stockOfKeys returns a function that returns the next key of the stock at each call,
+// and begins again after the last.
 func stockOfKeys(t *testing.T) func(now time.Time) *keyring.Key {
 	t.Helper()
 	keys, err := stock()

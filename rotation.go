@@ -37,8 +37,9 @@ func (e *engine) work(s logical.Storage) schedule.Work {
 	}
 }
 
-// safely runs do, and logs its error or its panic; the panic's value may be a secret
-// and is not logged. After an error the schedule tries again in a minute.
+// safely runs do, returns its error or an error that stands for its panic, and logs it. It
+// does not log the panic's value, which may be a secret. After an error the schedule tries
+// again in a minute.
 func (e *engine) safely(ctx context.Context, client string, do func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -80,9 +81,8 @@ func (e *engine) listClients(ctx context.Context, s logical.Storage) ([]string, 
 	return names, nil
 }
 
-// step does the next step for a client's ring, with at most one write. It returns
-// when to do the following one: now if it did a step, zero if there is nothing to
-// wait for.
+// step brings a client's ring up to date and does its next step. It returns when to do the
+// following one: now if it did a step, zero if there is nothing to wait for.
 func (e *engine) step(ctx context.Context, s logical.Storage, client string) (next time.Time, err error) {
 	if !e.writeSafe() {
 		return time.Time{}, nil // the active node rotates keys
@@ -187,7 +187,7 @@ func (e *engine) prepare(ctx context.Context, r *request, decided *state, step k
 
 // noteProof records in the ring the result of proving k: err, or nil if Redox
 // accepted k. where is the fingerprint of the settings that were used. A proved key
-// becomes active. noteProof returns an error that is not about the proof.
+// becomes active. noteProof returns only errors that say nothing about the proof.
 func noteProof(k *keyring.Key, ring *keyring.Ring, where string, err error, now time.Time) error {
 	if err != nil {
 		return noteFailure(&k.Proofs, err, now)
@@ -196,7 +196,7 @@ func noteProof(k *keyring.Key, ring *keyring.Ring, where string, err error, now 
 	return ring.Activate(k.ID, now)
 }
 
-// finish writes the outcome of a step. It writes nothing if the client has changed
+// finish writes the outcome of a step. It drops the outcome if the client has changed
 // meanwhile, so that this is no longer the next step or a proof no longer counts.
 func (e *engine) finish(ctx context.Context, r *request, decided *state, step keyring.Step, apply change) error {
 	var done *keyring.Ring

@@ -125,8 +125,8 @@ func TestRotatePasted(t *testing.T) {
 	}
 }
 
-// If nobody has to paste a key, the answer to keys/rotate says so, and rotation says
-// what the key waits for.
+// If nobody has to paste a key, the answer to keys/rotate says so. The field rotation of
+// keys says what the key waits for, and check does not warn.
 func TestRotateNeedsNobody(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"public_jwks": true})
@@ -177,7 +177,7 @@ func TestRotateFetched(t *testing.T) {
 	}
 }
 
-// The write that adds a key notes since when it is published, too.
+// The write that adds a key also stores since when that key is published.
 func TestRotationNotesPublication(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"public_jwks": true, "rotation_period": "24h"})
@@ -216,7 +216,8 @@ func TestRotateAdopts(t *testing.T) {
 	m.signs("mine")
 }
 
-// The pending key is gone when the rotation to it is to be written.
+// keys/rotate fails, and says why, if the pending key is deleted just before the rotation
+// to that key is written.
 func TestRotateOvertaken(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
@@ -278,8 +279,8 @@ func TestRotationSurvivesStorage(t *testing.T) {
 	}
 }
 
-// The result of a proof is not used if the config was deleted or changed to another
-// client ID during the proof.
+// The result of a proof is not used if, during the proof, the config was deleted or its
+// client_id or ca_pem was changed.
 func TestRotationOvertaken(t *testing.T) {
 	for name, overtake := range map[string]func(m *mount){
 		"another client ID": func(m *mount) { m.write("config", map[string]any{"client_id": "another"}) },
@@ -307,7 +308,7 @@ func TestRotationOvertaken(t *testing.T) {
 	}
 }
 
-// A standby does not rotate keys, and neither does a client without a config.
+// A standby rotates no keys. The keys of a client without a config are not rotated.
 func TestRotationElsewhere(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"rotation_period": "24h"})
@@ -375,7 +376,7 @@ func TestRotatorLists(t *testing.T) {
 	}
 }
 
-// A client that comes is looked at, one that goes is not any more.
+// The schedule looks at clients that were added, and forgets one that was deleted.
 func TestRotatorKnowsClients(t *testing.T) {
 	m := newMount(t)
 	m.start()

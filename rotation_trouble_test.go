@@ -14,7 +14,8 @@ import (
 
 const window = 15 * time.Minute
 
-// Problems during a rotation, while Redox fetches the keys.
+// rotationTroubles has problems that occur during a rotation, while Redox fetches the
+// keys.
 var rotationTroubles = map[string]struct {
 	happens func(m *mount, old, next string)
 	signs   string // old or next
@@ -120,8 +121,8 @@ var rotationTroubles = map[string]struct {
 	}, "next", "off: there is no rotation_period"},
 }
 
-// After each problem a token can be read, and keys says which key signs and what
-// happens next.
+// After each problem, a token can be read that was requested with the expected key, and
+// keys says what happens next.
 func TestRotationTrouble(t *testing.T) {
 	for name, test := range rotationTroubles {
 		t.Run(name, func(t *testing.T) {
@@ -139,8 +140,8 @@ func TestRotationTrouble(t *testing.T) {
 	}
 }
 
-// Many ask for a rotation at once: one begins, and the others are told of it, or to
-// come again while its key is generated.
+// If many ask for a rotation at once, one begins. The others get a 400, because a
+// rotation is under way, or a 429, because its key is being generated.
 func TestRotateAtOnce(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -165,8 +166,9 @@ func TestRotateAtOnce(t *testing.T) {
 	}
 }
 
-// After an error the rotator tries again in a minute, and logs the error unless it is
-// being stopped. It wakes when the first of several rings is due.
+// After an error a step is tried again in a minute. The error is logged unless the work
+// is being stopped. Of several clients, the one that is due first sets the time of the
+// next step.
 func TestRotatorLooksAgain(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))

@@ -46,8 +46,8 @@ func TestSecondTry(t *testing.T) {
 	m.signs(next)
 }
 
-// Redox knows neither key: the reader is told of the active one, and nothing is
-// remembered or logged of the other.
+// If Redox knows neither key, the error names the active key. The log does not say that
+// an earlier key signs, and later reads try the active key first.
 func TestSecondTryFails(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -63,8 +63,9 @@ func TestSecondTryFails(t *testing.T) {
 	m.signs(next)
 }
 
-// The second try is there for as long as the key is, and not without words, without
-// need, or with a key that Redox did not accept with this config.
+// There is a second try as long as the earlier key is in the ring, also after
+// retire_after. There is none if the refusal has no description, or if Redox accepted the
+// earlier key with another config.
 func TestNoSecondTry(t *testing.T) {
 	m := newMount(t)
 	old := m.ready("", map[string]any{"retire_after": "1h"})

@@ -22,7 +22,8 @@ func TestInShell(t *testing.T) {
 	}
 }
 
-// The commands in messages can be pasted where the path of the mount has blanks.
+// The commands in messages can be pasted into a shell, even if the path of the mount has
+// blanks.
 func TestCommandsQuoteTheMount(t *testing.T) {
 	const paths = "my mount/"
 	c := defaultConfig()

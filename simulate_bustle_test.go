@@ -21,7 +21,8 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// fetcher fetches a JWK Set from the engine, for Redox.
+// fetcher returns the transport with which Redox fetches a JWKS URL: it reads jwks of the
+// default client from the engine.
 func (u *bustle) fetcher() http.RoundTripper {
 	return roundTrip(func(req *http.Request) (*http.Response, error) {
 		resp, status, _ := u.request("fetch", logical.ReadOperation, u.clients[1], "jwks", nil)
@@ -35,7 +36,8 @@ func (u *bustle) fetcher() http.RoundTripper {
 	})
 }
 
-// request sends a request. Its data may have the key of which it is, as "for key".
+// request sends a request to the engine. data may have the ID of the key that the request
+// is about, as "for key": the laws get that, and the engine does not.
 func (u *bustle) request(
 	what string, operation logical.Operation, c *simClient, path string, data map[string]any,
 ) (resp *logical.Response, status int, message string) {
@@ -60,7 +62,8 @@ func (u *bustle) write(what string, c *simClient, path string, data map[string]a
 	return status
 }
 
-// reads reads tokens until the end. In a calm each read gets one.
+// reads reads tokens of a client until ctx ends. A read that fails in a calm fails the
+// run.
 func (u *bustle) reads(ctx context.Context, c *simClient, strict func() bool) {
 	for ctx.Err() == nil {
 		before := strict()
@@ -139,7 +142,7 @@ func (u *bustle) mend(c *simClient) {
 	}
 }
 
-// paste gives Redox the keys of a client, besides those of others.
+// paste pastes a client's JWK Set into Redox's list, and leaves the keys of others there.
 func (u *bustle) paste(c *simClient) {
 	resp, status, _ := u.request("look", logical.ReadOperation, c, "keys", nil)
 	if status != 200 {
@@ -167,7 +170,7 @@ func (u *bustle) paste(c *simClient) {
 	u.changes[c.id]++
 }
 
-// pastes gives Redox the keys of those who paste, each minute.
+// pastes calls paste each minute for each client whose keys are pasted.
 func (u *bustle) pastes(ctx context.Context) {
 	for ctx.Err() == nil {
 		for _, c := range u.clients {
@@ -179,8 +182,8 @@ func (u *bustle) pastes(ctx context.Context) {
 	}
 }
 
-// prompt fails the run if something is late that is due in a calm: the schedule takes
-// each step when it is due, and not only when its safety net looks.
+// prompt fails the run if a step is late in a calm: the schedule must begin each step when
+// it is due, and not only when its safety net finds it.
 func (u *bustle) prompt() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -209,8 +212,9 @@ func (u *bustle) prompt() {
 	}
 }
 
-// settled fails the run unless check is content with each client, and an operator's
-// rotation begins at once.
+// settled fails the run if check gives an error or an unexpected warning for a client. If
+// the engine keeps Redox's list, a rotation that an operator begins must publish its key
+// within five seconds.
 func (u *bustle) settled() {
 	for _, c := range u.clients {
 		resp, status, message := u.request("check", logical.ReadOperation, c, "check", nil)
@@ -318,8 +322,8 @@ func (u *bustle) report() {
 }
 
 // The whole engine runs with its goroutines, while readers and operators call it and
-// storage and Redox fail. The laws hold at each write, request and answer; in a calm
-// each read gets a token and each step is taken when it is due.
+// storage and Redox fail at times. The laws hold at each write, request and answer. In a
+// calm each read gets a token, and each step begins when it is due.
 func TestSimulateConcurrently(t *testing.T) {
 	if _, err := simStock(); err != nil {
 		t.Fatal(err)

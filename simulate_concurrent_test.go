@@ -27,8 +27,8 @@ var concurrent = flag.Int("concurrent", 3, "how many runs TestSimulateConcurrent
 
 // bustle is a whole engine with its schedule, its connections and its goroutines, and
 // readers and operators who call it at the same time. The same laws hold as in a
-// simulation. It cannot be run again: goroutines that are due at one time run in any
-// order.
+// simulation. A run cannot be repeated exactly: goroutines that are due at one time run
+// in any order.
 type bustle struct {
 	*laws
 	t       *testing.T
@@ -49,8 +49,9 @@ type bustle struct {
 
 type opKey struct{}
 
-// opOf returns the operation that ctx is of. What has none is of a worker, or of a
-// call of the token cache, which may have begun some time ago.
+// opOf returns the operation in ctx. Without one, ctx is that of a worker's step or of a
+// call of the token cache, which may have begun up to two minutes ago: then opOf returns a
+// step that began two minutes ago.
 func (u *bustle) opOf(ctx context.Context, c *simClient) *op {
 	if o, is := ctx.Value(opKey{}).(*op); is {
 		return o
@@ -67,8 +68,8 @@ func (u *bustle) clientWith(id string) *simClient {
 	return nil
 }
 
-// bustleStorage judges each write, and fails at times. It takes no time, as locks are
-// held meanwhile.
+// bustleStorage judges each write. In a storm, reads and writes fail at times. It never
+// sleeps, because its callers hold locks.
 type bustleStorage struct {
 	logical.Storage
 
@@ -157,7 +158,8 @@ func (t *bustleTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// alone fails the run if two steps of a client are under way.
+// alone notes that a step of c makes a request, until end is called. It fails the run if
+// another one is under way.
 func (u *bustle) alone(c *simClient) (end func()) {
 	add := func(n int) {
 		u.asking.Lock()
@@ -170,7 +172,7 @@ func (u *bustle) alone(c *simClient) (end func()) {
 	return func() { add(-1) }
 }
 
-// ServeHTTP is Redox: slow, and in a storm often in trouble.
+// ServeHTTP is Redox. It is slow, and in a storm it often fails.
 func (u *bustle) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body) // the server sees only then that the engine gives up
 	if err != nil {

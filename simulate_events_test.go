@@ -113,7 +113,8 @@ func (s *simulation) periodic() {
 	s.note("periodic call on %s: %v", n.name, err)
 }
 
-// anyKey returns the ID of a key of the ring, as it is stored.
+// anyKey returns the ID of a key of the client's stored ring, "none" if the ring is
+// empty.
 func (s *simulation) anyKey(c *simClient) string {
 	ring := s.laws.clients[c.name].ring
 	if len(ring.Keys) == 0 {
@@ -205,7 +206,8 @@ func (s *simulation) publishOtherwise() {
 	s.mend(c)
 }
 
-// mend makes the config of a client lead to Redox, and Redox get its keys that way.
+// mend makes the config of a client lead to Redox. It also sets, in the config and at
+// Redox, how Redox gets the client's keys.
 func (s *simulation) mend(c *simClient) {
 	settings := map[string]any{
 		"client_id": c.id, "token_url": "", "public_jwks": c.way == "fetched", "platform_client": "",
@@ -233,8 +235,8 @@ func (s *simulation) leadElsewhere() {
 		map[string]any{"platform_client": "acme", "public_jwks": false}))
 }
 
-// misdirect has a client accepted by another server, as somebody may who may only write
-// config, and has a key activated there.
+// misdirect allows another server, which accepts every key, and points a client there.
+// Then it activates a key, or begins a rotation.
 func (s *simulation) misdirect() {
 	c := s.anyClient("misdirect")
 	s.excuseReads("", "somebody wrote the hosts")
@@ -272,7 +274,8 @@ func (s *simulation) pasteAny() {
 	}
 }
 
-// paste gives Redox the keys that the mount shows, besides those of others.
+// paste gives Redox the keys that the mount shows for a client, and keeps those of
+// others.
 func (s *simulation) paste(c *simClient) {
 	got := s.request("look", s.active(), logical.ReadOperation, c, c.prefix()+"keys", nil)
 	if got.status != 200 {

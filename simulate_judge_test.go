@@ -54,7 +54,7 @@ func (l *laws) sends(o *op, n *node, x *exchange, jti string) {
 	}
 }
 
-// memory is for how long a node may go on with what it read.
+// memory is how long a node may go on using what it has read from storage.
 const memory = rereadAfter + time.Second
 
 func (l *laws) hostAllowed(o *op, host string) bool {
@@ -96,7 +96,8 @@ func (l *laws) answered(o *op, x *exchange, token string) {
 	}
 }
 
-// numberOf returns the modulus of a key that was in the client's ring at some time.
+// numberOf returns the modulus of the key kid if that key was ever in the client's ring,
+// else an empty text.
 func numberOf(c *lawClient, kid string) string {
 	for own := range c.own {
 		if id, n, _ := strings.Cut(own, " "); id == kid {
@@ -195,8 +196,7 @@ func (l *laws) ended(o *op) {
 	}
 }
 
-// tokenRead judges a token that a reader got. fresh is whether it must have been
-// issued during the operation.
+// tokenRead judges the answer to a read of token that succeeded.
 func (l *laws) tokenRead(o *op, c *lawClient, data map[string]any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -224,8 +224,8 @@ func (l *laws) tokenRead(o *op, c *lawClient, data map[string]any) {
 	}
 }
 
-// overdueNow returns whether a rotation should have begun five minutes ago by the
-// clock of a node.
+// overdueNow reports whether a rotation should have begun at least five minutes ago, by the
+// clock of a node, and has not.
 func (c *lawClient) overdueNow(clock time.Time) bool {
 	active, pending := c.ring.Active(), c.ring.Pending()
 	return c.config != nil && c.config.RotationPeriod > 0 && active != nil && pending == nil &&

@@ -11,8 +11,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// laws are what must hold at every moment, whatever happens. They judge what is
-// stored, sent and answered, with no code of the rooms that they judge.
+// laws are what must hold at every moment, whatever happens. They judge what is stored,
+// sent and answered, without the engine's code that decides what to do.
 type laws struct {
 	mu      sync.Mutex
 	clock   func() time.Time // true time
@@ -52,7 +52,7 @@ type issuedTo struct {
 	at  time.Time
 }
 
-// hostVersion is the list of hosts from a time on, written on a node.
+// hostVersion is a list of hosts, when it was written, and by which node.
 type hostVersion struct {
 	at      time.Time
 	by      *process
@@ -87,7 +87,8 @@ func (l *laws) violatedLocked(format string, args ...any) {
 	}
 }
 
-// excuseReads notes why reads of a client may fail, until Redox knows its key again.
+// excuseReads notes why reads of a client may fail, until Redox knows its key again. An
+// empty name means all clients.
 func (l *laws) excuseReads(name, why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -114,7 +115,7 @@ func (l *laws) hasNumber(n string) bool {
 	return false
 }
 
-// wrote judges a write to storage. clock is that of the node.
+// wrote judges a write to storage. clock is the time on the node's clock.
 func (l *laws) wrote(o *op, clock time.Time, key string, before, after []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -170,7 +171,7 @@ func (l *laws) configWrote(o *op, c *lawClient, data []byte) {
 	l.published(c)
 }
 
-// published keeps since up to date for a ring that Redox fetches.
+// published updates c.way, and also c.since if Redox fetches the ring's keys.
 func (l *laws) published(c *lawClient) {
 	way := "pasted"
 	switch {
@@ -210,7 +211,8 @@ func (l *laws) ringShape(o *op, c *lawClient) {
 	}
 }
 
-// ringChange judges what an operation made of a ring. clock is that of the node.
+// ringChange judges how an operation has changed a ring. clock is the time on the node's
+// clock.
 func (l *laws) ringChange(o *op, c *lawClient, old *keyring.Ring, clock time.Time) {
 	active := c.ring.Active()
 	for _, k := range old.Keys {
@@ -262,7 +264,7 @@ func (l *laws) ringChange(o *op, c *lawClient, old *keyring.Ring, clock time.Tim
 	}
 }
 
-// fingerprint is where of this package's product code, in words.
+// fingerprint returns, as text, the settings that where has in its digest, without CAPEM.
 func (c *config) fingerprint() string { return c.ClientID + " " + c.tokenURL() + " " + c.audience() }
 
 func (l *laws) acceptedAnywhere(c *lawClient, k *keyring.Key) bool {
@@ -274,7 +276,7 @@ func (l *laws) acceptedAnywhere(c *lawClient, k *keyring.Key) bool {
 	return false
 }
 
-// lost judges that a key is not in the ring any more.
+// lost judges that an operation has deleted the key k from a ring.
 func (l *laws) lost(o *op, c *lawClient, old *keyring.Ring, k *keyring.Key, clock time.Time) {
 	l.seen["key lost by "+o.what]++
 	if old.Publication != nil {

@@ -61,8 +61,8 @@ type process struct {
 
 var errKilled = errors.New("the process was killed")
 
-// start makes the backend as Vault does. Its schedule is stopped before it starts: the
-// simulation takes the steps.
+// start creates the backend as Vault does. It stops the backend's schedule before that
+// starts, because the simulation does the steps itself.
 func (n *node) start() {
 	s := n.s
 	p := &process{node: n, system: &logical.StaticSystemView{}, failed: map[string]bool{}}
@@ -102,8 +102,8 @@ func (n *node) setRole(active bool) {
 	}
 }
 
-// replicate carries the writes out that are not newer than until, and tells the
-// process of those that are two minutes old.
+// replicate applies the writes that are not newer than until to the storage of a
+// standby, and tells its process of those that are at least two minutes old.
 func (n *node) replicate(until time.Time) {
 	for ; n.applied < len(n.s.writes) && !n.s.writes[n.applied].at.After(until); n.applied++ {
 		w := n.s.writes[n.applied]
@@ -140,7 +140,7 @@ func (s *simulation) active() *node {
 	return s.nodes[1]
 }
 
-// swap gives the right to write to the other node.
+// swap makes the standby the active node, and the active node the standby.
 func (s *simulation) swap() {
 	old := s.active()
 	for _, n := range s.nodes {
@@ -156,8 +156,9 @@ func (s *simulation) swap() {
 // op returns what is under way.
 func (s *simulation) op() *op { return s.ops[len(s.ops)-1] }
 
-// at carries out an operation of storage, or an exchange with Redox, unless it is
-// disturbed.
+// at calls acts, which is an operation of storage or an exchange with Redox. It returns
+// an error if the process was killed or a disturbance is due, and may have called acts
+// before. If fails is true, this also happens by chance while the node is down.
 func (p *process) at(fails bool, acts func()) error {
 	n, s := p.node, p.node.s
 	due := n.plan.left == 1
@@ -278,8 +279,8 @@ func answerOf(req *http.Request, status int, body string) *http.Response {
 	}
 }
 
-// simKey is a key of the stock, from which the simulation takes those that the engine
-// generates. They are small, as nothing depends on their size.
+// simKey is a key of the stock. When the engine generates a key, the simulation takes
+// one from the stock. The keys are small, as nothing depends on their size.
 type simKey struct {
 	*keyring.Key
 

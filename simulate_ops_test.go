@@ -10,7 +10,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/schedule"
 )
 
-// answer is what a request came to. The status is 0 if the process was killed.
+// answer is the result of a request. The status is 0 if the process was killed.
 type answer struct {
 	*op
 	resp    *logical.Response
@@ -18,7 +18,8 @@ type answer struct {
 	message string
 }
 
-// begin puts an operation on a node; its end is to be called when it has ended.
+// begin starts an operation on a node. The caller must call end when the operation has
+// ended.
 func (s *simulation) begin(what string, n *node, c *simClient) (o *op, end func()) {
 	o = &op{what: what, client: c, on: n.process, active: n.active, began: s.now}
 	s.ops = append(s.ops, o)
@@ -31,7 +32,8 @@ func (s *simulation) begin(what string, n *node, c *simClient) (o *op, end func(
 	}
 }
 
-// request sends a request to a node, and one that writes to the active node.
+// request sends a request to node n. Its callers choose the active node for one that
+// writes.
 func (s *simulation) request(
 	what string, n *node, operation logical.Operation, c *simClient, path string, data map[string]any,
 ) (got answer) {
@@ -59,8 +61,8 @@ func (s *simulation) request(
 	return got
 }
 
-// operate sends a request that writes. The client's worker is woken by it, or looks
-// soon.
+// operate sends a request that writes to the active node. The client's next step is then
+// due at once, or within a minute.
 func (s *simulation) operate(
 	what string, op logical.Operation, c *simClient, path string, data map[string]any,
 ) answer {
@@ -99,8 +101,8 @@ func (s *simulation) work(c *simClient) {
 	s.sample(c, n, err)
 }
 
-// sample looks what readers and operators get after a step that failed, or changed
-// which key signs.
+// sample sometimes runs a check after a step that failed, and sometimes reads tokens
+// after a step that changed which key signs.
 func (s *simulation) sample(c *simClient, n *node, err error) {
 	lc := s.laws.clients[c.name]
 	switch {
@@ -114,7 +116,7 @@ func (s *simulation) sample(c *simClient, n *node, err error) {
 	}
 }
 
-// meanwhile lets something else happen while an operation waits for Redox.
+// meanwhile sometimes lets something else happen while an operation waits for Redox.
 func (s *simulation) meanwhile() {
 	if s.calm || len(s.ops) > 2 || !s.op().pausing || !s.oneIn("", "meanwhile", 5) {
 		return

@@ -23,8 +23,9 @@ const (
 	elsewhere = "elsewhere.example" // issues a token to everybody
 )
 
-// simRedox is the Redox of a simulation. The sandbox verifies what it gets; between it
-// and the engine are several machines, and moods.
+// simRedox is the Redox of a simulation. The sandbox verifies requests. simRedox adds
+// machines that learn of keys late, and moods, in which it answers most requests with an
+// error instead.
 type simRedox struct {
 	s       *simulation
 	sandbox *redoxtest.Sandbox
@@ -59,7 +60,8 @@ func newSimRedox(s *simulation) *simRedox {
 	return r
 }
 
-// Lags at most so long are usual: no operator needs to allow for them.
+// usualLag is how late the slowest machine learns of keys, unless lagMore has made one
+// slower.
 const usualLag = 20 * time.Second
 
 func (r *simRedox) calm() {
@@ -188,8 +190,9 @@ func (r *simRedox) edit(c *simClient, list []json.RawMessage) {
 	r.s.noteTaken(c)
 }
 
-// noteTaken keeps the time until which Redox may know another key under the ID of one
-// of the ring: until it lists none, and the last machine has learned of that.
+// noteTaken stores until when Redox may know another key under the ID of a key in the
+// ring. While Redox lists such a key, that time has no end. Once Redox lists none, the
+// time is four hours later, when even the last machine has learned of it.
 func (s *simulation) noteTaken(c *simClient) {
 	lc, never := s.laws.clients[c.name], s.now.AddDate(100, 0, 0)
 	switch taken := s.takenID(c); {
@@ -200,7 +203,7 @@ func (s *simulation) noteTaken(c *simClient) {
 	}
 }
 
-// takenID reports whether Redox lists a key of others under the ID of one of the ring.
+// takenID reports whether Redox lists another key under the ID of a key in the ring.
 func (s *simulation) takenID(c *simClient) bool {
 	lc := s.laws.clients[c.name]
 	return slices.ContainsFunc(s.redox.list(c.id), func(k listedKey) bool {
@@ -240,7 +243,7 @@ func (f fetcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-// clientOf returns the client that a path is of.
+// clientOf returns the client that a path belongs to.
 func (s *simulation) clientOf(path string) *simClient {
 	for _, c := range s.clients {
 		if c.prefix() != "" && strings.HasPrefix(path, c.prefix()) {

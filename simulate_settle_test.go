@@ -49,8 +49,8 @@ type held struct {
 	since time.Time
 }
 
-// judgeHeld fails the run if a read fails as Redox cannot be had, and the node held a
-// good token.
+// judgeHeld fails the run if a read fails because Redox is not available, although the
+// node holds a token that is still good.
 func (s *simulation) judgeHeld(got answer, c *simClient) {
 	lc := s.laws.clients[c.name]
 	if lc.config == nil || !lc.config.ReuseTokens {
@@ -106,7 +106,9 @@ func (s *simulation) describe(c *lawClient) string {
 	return text
 }
 
-// reasonToFail returns why a read may fail to which nothing happened.
+// reasonToFail returns why a read may fail although no fault disturbed it, empty
+// for no reason. It fails the run if Redox refused a key that it knew, or if an accepted
+// retiring key was not tried.
 func (s *simulation) reasonToFail(got answer, c *lawClient) string {
 	changed := s.now.Sub(c.changed) < memory+maxReplication
 	right := c.config != nil && c.config.ClientID == c.id && c.config.tokenURL() == "https://"+simHost+"/v2/auth/token"
@@ -162,8 +164,8 @@ func (s *simulation) recover() {
 	}
 }
 
-// check reads check, and fails the run if it hides a rotation that is overdue, or a
-// step that failed.
+// check reads check. It fails the run if the active node's answer hides that a rotation
+// is overdue, that the last step failed, or that keys are not published.
 func (s *simulation) check(n *node, c *simClient) answer {
 	got := s.request("check", n, logical.ReadOperation, c, c.prefix()+"check", nil)
 	lc := s.laws.clients[c.name]
@@ -247,7 +249,8 @@ func (s *simulation) tidy(c *simClient) {
 	}
 }
 
-// deleteKept deletes the keys that only a person may delete, as keys tells him.
+// deleteKept deletes the keys that a read of keys lists as kept: only a person may
+// delete them.
 func (s *simulation) deleteKept(c *simClient) {
 	got := s.request("look", s.active(), logical.ReadOperation, c, c.prefix()+"keys", nil)
 	if got.status != 200 {
@@ -319,7 +322,8 @@ func (a answer) warnings() []string {
 	return a.resp.Warnings
 }
 
-// listInOrder judges Redox's list of a client's keys that the engine keeps.
+// listInOrder fails the run unless Redox's list of a client's keys is in order, if the
+// engine updates that list.
 func (s *simulation) listInOrder(c *simClient, lc *lawClient, bad func(string, ...any)) {
 	if c.way != "pushed" {
 		return
@@ -347,7 +351,7 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// setUp gives each client its first key and its config.
+// setUp gives each client its first key and its config, and gives Redox the keys.
 func (s *simulation) setUp() {
 	for _, c := range s.clients {
 		s.operate("generate", logical.UpdateOperation, c, "keys/generate", nil)

@@ -21,8 +21,8 @@ var (
 )
 
 // simulation is two nodes of one mount over one storage, four clients, and a Redox of
-// several machines. Everything happens in one goroutine, and each choice follows from
-// the seed: a failure happens again when its seed is run again.
+// several machines. Nothing runs in parallel, and each choice follows from the seed: a
+// failure happens again when its seed is run again.
 type simulation struct {
 	draws
 	*laws
@@ -102,7 +102,7 @@ func (d *draws) next(client, kind string) uint64 {
 // below returns a number from 0 to n-1.
 func (d *draws) below(client, kind string, n int) int { return int(d.next(client, kind) % uint64(n)) }
 
-// oneIn reports whether something happens that happens once in n times.
+// oneIn returns true once in n times on average.
 func (d *draws) oneIn(client, kind string, n int) bool { return d.below(client, kind, n) == 0 }
 
 func (d *draws) upTo(client, kind string, most time.Duration) time.Duration {
@@ -113,7 +113,7 @@ func oneOf[T any](d *draws, client, kind string, values ...T) T {
 	return values[d.below(client, kind, len(values))]
 }
 
-// trace keeps the last events for a failure, and a digest of all.
+// trace keeps the last events, to report a failure, and a digest of all.
 type trace struct {
 	last   [40]string
 	n      int
@@ -142,7 +142,7 @@ func (s *simulation) note(format string, args ...any) {
 		strings.Repeat(" >", max(0, len(s.ops)-1))) + fmt.Sprintf(format, args...))
 }
 
-// outcomeOfRun is what a run of a seed came to.
+// outcomeOfRun is the result of a run with one seed.
 type outcomeOfRun struct {
 	failure string
 	digest  uint64
@@ -239,7 +239,7 @@ func (s *simulation) happen(e event) {
 	e.do(s)
 }
 
-// pass lets time pass. The steps that are due meanwhile are mostly taken.
+// pass lets time pass. In nine of ten cases the steps that become due are taken.
 func (s *simulation) pass() {
 	var d time.Duration
 	switch s.below("", "pass", 20) {
@@ -263,8 +263,8 @@ func (s *simulation) pass() {
 	s.passWorking(d, 30)
 }
 
-// passWorking lets time pass and takes the steps that become due, most of them at most.
-// It reports whether it reached that limit.
+// passWorking lets time pass and takes the steps that become due, up to the
+// number most. full reports whether it reached that limit.
 func (s *simulation) passWorking(d time.Duration, most int) (full bool) {
 	end := s.now.Add(d)
 	full = true
@@ -295,7 +295,7 @@ func (s *simulation) nextDue() (next *simClient) {
 	return next
 }
 
-// Replication to the standby takes at most so long.
+// maxReplication is the longest time that replication to the standby takes.
 const maxReplication = 15 * time.Second
 
 func (s *simulation) advance(d time.Duration) {
@@ -334,7 +334,7 @@ func (s *simulation) searchLog() {
 }
 
 // Whatever Redox, storage, the nodes, the clocks and the operators do, the laws hold
-// after each event, and all is well again soon after the disturbances end.
+// after each event, and all is in order some hours after the disturbances end.
 func TestSimulate(t *testing.T) {
 	for i := range *simulations {
 		seed := *firstSimulation + uint64(i)

@@ -52,17 +52,18 @@ func newProofSlots() *slots {
 }
 
 // newGenerateSlots lets one key be generated at a time in the mount, as that takes a
-// processor for seconds. The clients come in turn, and one request of each may wait.
+// processor for seconds. The clients take turns. A client may have one request here at a
+// time; it waits for its turn.
 func newGenerateSlots() *slots {
 	s := newSlots("key generations", 1, 1, 0)
 	s.queue = true
 	return s
 }
 
-// newSignSlots lets as many assertions be signed at a time as there are processors. The
-// clients come in turn: who signs without end delays another by a signature or two, and
-// what needs no signature finds a processor. A read waits for it while it holds its other
-// slots, as a signature ends by itself.
+// newSignSlots lets as many assertions be signed at a time as there are processors, so
+// that other work gets a processor soon. The clients take turns: one that signs without
+// end delays another by a signature or two. A read waits for this slot while it holds its
+// other slots, because each signature ends soon.
 func newSignSlots() *slots {
 	n := runtime.GOMAXPROCS(0)
 	return newSlots("signatures", n, n, 0)
@@ -75,9 +76,10 @@ func newSlots(kind string, perClient, inMount int, wait time.Duration) *slots {
 	}
 }
 
-// acquire takes a slot of the client, then one of the mount; release gives both
-// back. When all are taken a worker waits until ctx ends, and a request for a while:
-// then the error is an overloaded [*redoxapi.UpstreamError].
+// acquire takes a slot of the client, then one of the mount; release gives both back.
+// While all are taken, a worker waits until ctx ends, and a request for s.wait; with
+// s.queue, a request waits for the mount's slot until ctx ends. The error is a
+// [*redoxapi.UpstreamError]: timed out if ctx has ended, else overloaded.
 func (s *slots) acquire(ctx context.Context, client string, worker bool) (release func(), err error) {
 	if ctx.Err() != nil {
 		return nil, gaveUpWaiting()
@@ -107,8 +109,8 @@ func (s *slots) acquire(ctx context.Context, client string, worker bool) (releas
 	}, nil
 }
 
-// take takes a slot, also when ctx has ended but one is free. It reports whether it
-// did.
+// take takes a slot. It waits for one until ctx ends, and takes a free one even if ctx
+// has ended. It reports whether it took one.
 func take(ctx context.Context, slot chan struct{}) bool {
 	select {
 	case slot <- struct{}{}:

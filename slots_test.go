@@ -51,7 +51,8 @@ func TestSlots(t *testing.T) {
 		}()
 		one = acquire("a", false)
 
-		// The mount is full: a client that gets no slot of it gives its own back.
+		// The mount is full: a client that gets no slot of the mount gives its own slot
+		// back.
 		three := acquire("b", false)
 		fails(t.Context(), "b", redoxapi.Overloaded, slotWait, full+"the mount has 3 under way: try again")
 		if s.all()["a"] != 2 || s.all()["b"] != 1 || s.all()["c"] != 0 {
@@ -70,7 +71,7 @@ func TestSlots(t *testing.T) {
 	})
 }
 
-// hold has n requests of an operation stall at Redox. release ends them.
+// hold makes n reads of path that stall at Redox. release ends them.
 func (m *mount) hold(n int, path string) (release func()) {
 	m.t.Helper()
 	before := len(m.sandbox.Assertions())
@@ -95,8 +96,8 @@ func (m *mount) hold(n int, path string) (release func()) {
 	}
 }
 
-// 64 reads and two checks of a client wait for Redox at most, whatever its owner
-// does with config and client meanwhile. Other clients do not feel it.
+// At most 64 reads of token and two checks of a client wait for Redox, whatever its
+// owner does with config and client meanwhile. Other clients are not affected.
 func TestSlotsBelongToTheName(t *testing.T) {
 	m := newMount(t)
 	const acme = "clients/acme/"
@@ -171,8 +172,8 @@ func TestWorkersWaitForSlots(t *testing.T) {
 	})
 }
 
-// What a worker does for a client takes that client's slots, also where it asks in
-// the name of the platform client.
+// The requests of a worker take slots of the client that it works for, also those with
+// the platform client's key.
 func TestWorkersTakeTheirClientsSlots(t *testing.T) {
 	m := newMount(t)
 	m.platformReady(nil)
@@ -196,8 +197,8 @@ func TestWorkersTakeTheirClientsSlots(t *testing.T) {
 	}
 }
 
-// One key is generated at a time. The clients come in turn, with one request each:
-// another of the same client is told to come again.
+// One key is generated at a time. The clients wait in turn, with one request each: a
+// second request of the same client gets 429. A worker waits.
 func TestGenerateInTurn(t *testing.T) {
 	m := newMount(t)
 	acme, other := "clients/acme/", "clients/other/"
@@ -239,7 +240,8 @@ func TestGenerateInTurn(t *testing.T) {
 	}
 }
 
-// Who gives up while he waits for a key to be generated leaves nothing behind.
+// A request that is given up while it waits to generate a key stores nothing and keeps
+// no slot.
 func TestGenerateGivenUp(t *testing.T) {
 	m := newMount(t)
 	stored := snapshot(t, m.storage)
@@ -265,8 +267,9 @@ func TestGenerateGivenUp(t *testing.T) {
 	m.unchanged(stored)
 }
 
-// As many assertions are signed at a time as there are processors, and no client has
-// more in the queue: so another waits behind that many, however many reads one has.
+// At most as many assertions are signed at a time as there are processors. No client
+// has more than that number in the queue, so another client waits behind no more than
+// that.
 func TestSignInTurn(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

@@ -23,8 +23,8 @@ func standbyOf(m *mount, state consts.ReplicationState) *mount {
 	return node
 }
 
-// forwards fails the test unless the node answers a read of token so that Vault
-// forwards it (want), or with Redox's refusal.
+// forwards reads token. If want is true, the node must answer so that Vault forwards the
+// read, else with Redox's refusal.
 func (m *mount) forwards(want bool) {
 	m.t.Helper()
 	resp, err := m.request(context.Background(), logical.ReadOperation, "token", nil)
@@ -36,9 +36,9 @@ func (m *mount) forwards(want bool) {
 	}
 }
 
-// Somebody empties Redox's list of keys in the dashboard. A standby cannot repair it.
-// When Redox refuses its read, it forwards the read to the active node, at most once in
-// ten seconds. The active node repairs the list.
+// Somebody empties Redox's list of keys in the dashboard. A standby cannot repair the
+// list. When Redox refuses a read there, the standby forwards that read to the active
+// node, at most once in ten seconds. The active node repairs the list.
 func TestStandbyForwards(t *testing.T) {
 	m := newMount(t)
 	active := m.platformReady(nil)
@@ -70,8 +70,8 @@ func TestStandbyForwards(t *testing.T) {
 	standby.signs(active)
 }
 
-// A standby forwards a refusal only if the active node may repair Redox's list, and
-// never the error of a call that many readers share.
+// A standby forwards a read that Redox refuses only if the active node may repair Redox's
+// list. It never does so for a call that many readers share.
 func TestStandbyKeeps(t *testing.T) {
 	for name, test := range map[string]struct {
 		settings map[string]any
@@ -106,7 +106,8 @@ func TestStandbyHasAToken(t *testing.T) {
 	standby.forwards(true)
 }
 
-// A refresh ahead of time has no reader who could be sent elsewhere.
+// A refresh ahead of time on a standby is not forwarded when Redox refuses it. The reader
+// gets the old token.
 func TestStandbyRefreshesAhead(t *testing.T) {
 	m := newMount(t)
 	m.platformReady(map[string]any{"reuse_tokens": true})

@@ -23,8 +23,8 @@ func (e *engine) statusOf(r *request, s *state) status {
 	return status{r.paths, s.Config, s.Ring, e.now(), e.failures.of(r.client)}
 }
 
-// rotation says in a sentence what the ring's next step is, and when each replaced
-// key will be deleted, or why it is kept.
+// rotation says what the ring's next step is, when each replaced key will be deleted or
+// why it is kept, and why the last step failed if it did.
 func (s status) rotation() string {
 	text := s.nextRotation()
 	for _, k := range s.ring.In(keyring.Retiring) {
@@ -69,8 +69,8 @@ func (s status) lastFailure() string {
 	return text
 }
 
-// overdue says why a rotation that should have begun has not begun. It is empty in
-// the first five minutes.
+// overdue says why a rotation that should have begun has not begun. It returns an empty
+// string if there is no such rotation, and in the first five minutes.
 func (s status) overdue() string {
 	if s.config == nil {
 		return ""
@@ -88,9 +88,9 @@ func (s status) overdue() string {
 	return "the rotation has been overdue since " + timestamp(due) + ": " + why
 }
 
-// movedFrom says what a change of the config means for the key that Redox accepted
-// with the old settings, empty if nothing. before is the old config, nil if there was
-// none.
+// movedFrom says what a change of the config means for the active key, which Redox
+// accepted with other settings. It returns an empty string if the change means nothing
+// for the key. before is the old config, nil if there was none.
 func (s status) movedFrom(before *config) string {
 	k, c := s.ring.Active(), s.config
 	if k == nil || k.Accepted == "" || k.Accepted == c.where() || before != nil && before.where() == c.where() {
@@ -234,8 +234,8 @@ func afterAdding(paths string, c *config, k *keyring.Key) string {
 	return "nothing: the key is in the ring already, as " + string(k.State)
 }
 
-// showKey lists each public field explicitly, so that no other field can be shown by
-// mistake. If c is nil, no key is deleted automatically.
+// showKey returns the public fields of a key. It lists each of them explicitly, so that
+// no other field can be shown by mistake. If c is nil, published_until is empty.
 func showKey(k *keyring.Key, c *config, ring *keyring.Ring) map[string]any {
 	return map[string]any{
 		"state":           string(k.State),
@@ -273,8 +273,9 @@ func keyFields(more schemas) schemas {
 	return fields
 }
 
-// publishedUntil returns when a replaced key will be deleted automatically, empty for
-// never.
+// publishedUntil returns when the key k will be deleted automatically. It returns an
+// empty string if no time is set: k is not retiring, only a person may delete k, or
+// there is no config.
 func publishedUntil(c *config, ring *keyring.Ring, k *keyring.Key) string {
 	if c == nil || k.State != keyring.Retiring || ring.Keeps(k) {
 		return ""

@@ -18,8 +18,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// A client has two entries below clients/<name>/, a prefix that is seal-wrapped. Only
-// the methods of entries write them.
+// A client has at most two entries. They are below clients/<name>/, and Vault seal-wraps
+// them. Only the methods of entries write them.
 const (
 	clientsPrefix = "clients/"
 	configEntry   = "config"
@@ -227,9 +227,9 @@ func (s *state) encode() (e encoded, err error) {
 	return e, nil
 }
 
-// view returns a client's view, from memory if that is fresh. All who need it anew at
-// the same time share one look at storage, which does not end with the reader who
-// began it.
+// view returns a client's view, from memory if it is fresh there. All who need a new one at
+// the same time share one look at storage, which goes on if the reader who began it hangs
+// up.
 func (e *entries) view(ctx context.Context, s logical.Storage, client string) (*view, error) {
 	v, reading, at, first := e.views.look(client, e.now())
 	if v != nil {

@@ -72,8 +72,8 @@ func (s *faultyStorage) List(ctx context.Context, prefix string) ([]string, erro
 	return s.Storage.List(ctx, prefix)
 }
 
-// operation is a request. everyOperation has one of each kind, for a mount that setUp
-// has prepared.
+// operation is a request. everyOperation returns requests to every endpoint except jwks
+// and metrics, for a mount that setUp has prepared.
 type operation struct {
 	op   logical.Operation
 	path string
@@ -106,7 +106,8 @@ func everyOperation(t *testing.T, prefix string) []operation {
 	}
 }
 
-// setUp gives both the default client and acme two keys that Redox knows.
+// setUp gives both the default client and acme a config and two keys that the sandbox
+// knows: a retiring one called old, and an active one.
 func (m *mount) setUp() {
 	m.t.Helper()
 	for _, prefix := range []string{"", "clients/acme/"} {
@@ -159,7 +160,7 @@ func TestStorageFailures(t *testing.T) {
 
 // Vault seal-wraps every entry of a client. The SDK compares paths exactly, or by
 // prefix if the pattern ends with a slash. A pattern with a star would match nothing.
-// The list of hosts is not secret.
+// The list of hosts is not secret, so it need not be seal-wrapped.
 func TestSealWrap(t *testing.T) {
 	m := newMount(t)
 	m.setUp()
@@ -182,8 +183,7 @@ func TestSealWrap(t *testing.T) {
 	}
 }
 
-// This version reads what every released version has stored, and it stores the same
-// as the newest of them.
+// This version reads every form in testdata/storage, and it stores the newest of them.
 func TestGoldenStorage(t *testing.T) {
 	m := newMount(t)
 	m.backend.now = func() time.Time { return noon }
@@ -248,7 +248,8 @@ func TestGoldenStorage(t *testing.T) {
 	}
 }
 
-// A newer version's entries are neither misread nor overwritten.
+// If an entry was stored by a newer plugin, requests that need it fail and do not
+// change it. Only a deletion of config or hosts is allowed.
 func TestNewerStorage(t *testing.T) {
 	m := newMount(t)
 	m.setUp()
@@ -276,7 +277,8 @@ func TestNewerStorage(t *testing.T) {
 	}
 }
 
-// An entry that was damaged in storage gives a 500 that quotes nothing of the entry.
+// If an entry was damaged in storage, a read that needs it gets a 500 that says what
+// cannot be read.
 func TestDamagedStorage(t *testing.T) {
 	for name, test := range map[string]struct {
 		entry, old, new string
@@ -438,7 +440,8 @@ func TestAWriteWakes(t *testing.T) {
 			t.Errorf("with manages=%q: reads before %v, after %v", test.manages, before, after)
 		}
 	}
-	// Whoever has mended what Redox refused writes the same config again.
+	// A write of the same config wakes the worker too: somebody may have fixed what Redox
+	// refused.
 	before := quiet()
 	m.write("clients/platform/config", nil)
 	waitFor(t, "the worker, though nothing changed", func() bool { return storage.of("platform") >= before["platform"]+4 })

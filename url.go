@@ -16,9 +16,9 @@ func checkTokenURL(tokenURL string) error {
 	return err
 }
 
-// checkAudience ties the audience to the token URL. Else who may write config
-// could have assertions meant for Redox sent to a server of his own, and use
-// them at Redox.
+// checkAudience returns an error unless the audience names the host of the token URL, or
+// both hosts are Redox's. Otherwise somebody who may write config could have assertions for
+// Redox sent to a server of his own, and use them at Redox.
 func checkAudience(tokenURL, audience string) error {
 	at, err := checkURL("token_url", tokenURL)
 	if err != nil {

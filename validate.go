@@ -61,8 +61,9 @@ func checkRetireAfter(retireAfter, assertionTTL int64) error {
 		"retire_after must be at least assertion_ttl (%ds) and at most 8760h", assertionTTL)
 }
 
-// checkPeriod also keeps a ring from filling up: at most six rotations can begin
-// while a replaced key stays published.
+// checkPeriod returns an error if rotation_period is not in its range. The lower limit
+// keeps automatic rotations from filling a ring: at most six can begin while a replaced
+// key stays published.
 func checkPeriod(period, publishWindow, retireAfter int64) error {
 	least := max(publishWindow+60, (retireAfter+publishWindow+5)/6)
 	return unless(period == 0 || period >= least && period <= 10*year,
@@ -110,9 +111,9 @@ func managedNames(list []string) []string {
 	return names
 }
 
-// normalCA returns the certificates in text as PEM and nothing else of it, as
-// what is stored is shown again. A certificate that cannot be read is an error,
-// as whoever gave it expects it to be trusted.
+// normalCA returns the certificates in text as PEM, without the rest of text, because a
+// read of the config shows what is stored. It returns an error if a certificate cannot
+// be read, because whoever gave it expects it to be trusted.
 func normalCA(text string) (string, error) {
 	if len(text) > 256<<10 {
 		return "", invalid("ca_pem must be at most 256 KiB")
@@ -137,7 +138,8 @@ func normalCA(text string) (string, error) {
 	return string(certificates), nil
 }
 
-// normalizeCA stores ca_pem in its normal form, and as it was given if that may be shown.
+// normalizeCA puts ca_pem into its normal form. It also keeps the text as it was given,
+// if that differs and may be shown.
 func (c *config) normalizeCA() error {
 	normal, err := normalCA(c.CAPEM)
 	if err == nil && normal != c.CAPEM {
@@ -146,9 +148,9 @@ func (c *config) normalizeCA() error {
 	return err
 }
 
-// shownCA returns text, so that a read shows ca_pem as it was given. It returns nothing
-// if text has more than the certificates in normal, blanks, and lines that begin with #:
-// that may be what nobody should see.
+// shownCA returns text if a read of the config may show it. It returns "" if text has
+// more than the certificates in normal, blanks, and lines that begin with #, because
+// the rest may be secret.
 func shownCA(text, normal string) string {
 	var rest strings.Builder
 	for line := range strings.Lines(text) {

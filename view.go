@@ -15,7 +15,8 @@ import (
 // reaches storage later.
 const rereadAfter = 10 * time.Second
 
-// view is a client as it was stored. Goroutines share it: only private changes, under mu.
+// view is a client as it was stored. Goroutines share it: only the field private changes,
+// under mu.
 type view struct {
 	config      *config // nil when there is none
 	ring        *keyring.Ring
@@ -91,8 +92,8 @@ func (s *views) look(client string, now time.Time) (v *view, reading *viewRead, 
 	return nil, at.reading, at, true
 }
 
-// put ends the look at storage of the place at. It keeps the view unless the client
-// has changed since: then that may be from before.
+// put ends the read of storage for the place at. It keeps the new view if the client has a
+// config, unless the client has changed meanwhile: the view may be older than the change.
 func (s *views) put(client string, at *place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,8 +115,9 @@ func (s *views) put(client string, at *place) {
 	}
 }
 
-// unused drops the views that nobody has read for a minute or more: of many clients,
-// those that are read alone take memory.
+// unused drops the views that were read from storage more than a minute ago. Nobody has
+// used them recently: a use after rereadAfter reads storage again. So only the clients that
+// are in use take memory.
 func (s *views) unused(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

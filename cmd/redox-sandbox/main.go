@@ -1,7 +1,7 @@
 // Command redox-sandbox is a server to use in tests instead of Redox: a token
 // endpoint that verifies client assertions as Redox documents, and API endpoints that
-// accept exactly the tokens that it issued. It keeps everything in memory and writes
-// no files.
+// accept only tokens that it issued and that have not expired. It keeps everything in
+// memory and writes no files.
 package main
 
 import (

@@ -17,14 +17,16 @@ import (
 	"time"
 )
 
-// redox is for one goroutine. Several need one each, or a mutex around each call.
+// redox holds a token and asks Redox with it. Only one goroutine may use it: several need
+// one each, or a mutex around each call.
 type redox struct {
 	http       http.Client
 	token      string
 	renew, end time.Time // when to read the next token, and when Redox refuses this one
 }
 
-// accessToken returns the last token, and reads a new one first when it is time.
+// accessToken returns the last token, and reads a new one first when it is time. If that
+// fails for a reason that may pass, the last token serves until it ends.
 func (r *redox) accessToken(ctx context.Context) (string, error) {
 	for pause := time.Second; time.Now().After(r.renew); pause *= 2 {
 		status, err := r.read(ctx)
@@ -32,7 +34,7 @@ func (r *redox) accessToken(ctx context.Context) (string, error) {
 			// the plugin is not on this node
 			status == http.StatusNotFound && strings.Contains(err.Error(), "no handler for route")
 		if err == nil || (mayPass || status == notAsked) && time.Now().Before(r.end) {
-			break // no new token, but the old one is still valid
+			break // there is a new token, or the old one is still valid
 		} else if !mayPass || pause > 8*time.Second {
 			return "", err
 		}
@@ -71,7 +73,7 @@ func (r *redox) read(ctx context.Context) (status int, err error) {
 }
 
 // patients returns how many patients have the family name. If Redox refuses the
-// token, it tries once more with a new one.
+// token, it reads the token from Vault again and tries once more.
 func (r *redox) patients(ctx context.Context, family string) (total int, err error) {
 	for try := 1; ; try++ {
 		token, err := r.accessToken(ctx)

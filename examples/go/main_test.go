@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// vault starts a server that answers with a status and a token. The token lives five
-// minutes, and is to be renewed at once. asked counts the requests.
+// vault starts a server in the place of Vault, and sets VAULT_ADDR to it. Each answer
+// has *status and a token that lives five minutes and must be renewed at once. asked
+// counts the requests.
 func vault(t *testing.T, status *int) (asked *int) {
 	asked = new(int)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -27,8 +28,8 @@ func vault(t *testing.T, status *int) (asked *int) {
 	return asked
 }
 
-// If the token file is missing, the old access token is used as long as it is valid.
-// Then accessToken returns an error at once, because waiting does not help.
+// If the token file is missing, accessToken returns the old access token until that
+// token ends. After that, it returns an error at once, because waiting does not help.
 func TestTokenFile(t *testing.T) {
 	status := http.StatusOK
 	asked := vault(t, &status)
@@ -54,8 +55,8 @@ func TestTokenFile(t *testing.T) {
 	}
 }
 
-// A caller may give up while the example waits for Vault. The error then says what
-// the example waited for.
+// If the caller gives up while accessToken waits for Vault, accessToken returns at
+// once, with the error of the caller's context.
 func TestGivenUp(t *testing.T) {
 	status := http.StatusServiceUnavailable
 	vault(t, &status)

@@ -1,6 +1,6 @@
 // Package assertion signs the client assertion that proves to Redox's token endpoint
-// who the client is: a JWT of RFC 7523 section 2.2, signed RS384, with the claims of
-// Redox's "Authenticate an OAuth API key".
+// who the client is: a JWT of RFC 7523 section 2.2, signed RS384, with the claims
+// on Redox's page "Authenticate an OAuth API key".
 //
 // It has no side effects: time and the assertion's ID are arguments. It knows nothing
 // of HTTP or of Vault.

@@ -51,7 +51,8 @@ func claims() assertion.Claims {
 	}
 }
 
-// RS384 is deterministic, so any change of the assertion changes these bytes.
+// The assertion has exactly the bytes of the golden file. RS384 is deterministic, so
+// other bytes mean that the assertion has changed.
 func TestGolden(t *testing.T) {
 	const file = "testdata/assertion.jws"
 	got, err := assertion.Sign(testKey(t), claims())
@@ -168,7 +169,8 @@ func TestLifetimeIsWholeSeconds(t *testing.T) {
 	}
 }
 
-// A key that cannot sign gives an error that names its ID and quotes nothing of it.
+// With a key that cannot sign, Sign returns an error. The error names the key's ID, and
+// does not quote the private exponent.
 func TestKeyThatCannotSign(t *testing.T) {
 	tooSmall := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: testKey(t).Primes[0], E: 65537}, D: testKey(t).D}
 	_, err := assertion.Sign(tooSmall, claims())

@@ -13,16 +13,16 @@ import (
 	"time"
 )
 
-// stock is how many keys the clients of a mount share: to generate one for each
-// would measure RSA.
+// stock is how many keys the clients of a mount share. If each had its own, the time to
+// generate the keys would hide what is measured.
 const stock = 50
 
-// forgotten is how long the mount is idle: then it has forgotten the clients that were
-// read.
+// forgotten is how long the mount is left idle. After that, its memory no longer holds the
+// views of the clients that were read.
 const forgotten = 75 * time.Second
 
 // growth measures one mount with more and more clients, all with a rotation_period
-// and none due: their numbers in sizes.
+// and none due. sizes lists the numbers of clients, with commas between them.
 func (s *testbed) growth(p *printer, slice time.Duration, sizes string) error {
 	keys, err := stockOfKeys()
 	if err != nil {
@@ -59,7 +59,8 @@ func (s *testbed) growth(p *printer, slice time.Duration, sizes string) error {
 	return nil
 }
 
-// grown measures the mount with n clients. took is how long it took to add the newest.
+// grown measures the mount with n clients. took is how long it took to add the clients
+// that the measurement before did not have.
 func (s *testbed) grown(p *printer, n int, took, slice time.Duration) error {
 	start, writes, err := s.restart()
 	if err != nil {
@@ -151,7 +152,7 @@ func (s *testbed) member(i int, key string) error {
 }
 
 // restart reloads the plugin, and writes a config again and again until the mount
-// has looked at all its clients.
+// has looked at all its clients. It returns how long that took, and how long each write.
 func (s *testbed) restart() (took time.Duration, writes *result, err error) {
 	began := time.Now()
 	if _, err := s.call(http.MethodPost, "sys/plugins/reload/backend",
@@ -181,7 +182,7 @@ func (s *testbed) restart() (took time.Duration, writes *result, err error) {
 	}
 }
 
-// spread measures fresh reads, each of another client.
+// spread measures fresh reads that go through the n clients in turn.
 func (s *testbed) spread(n int, slice time.Duration) (*result, error) {
 	return s.measureEach(func(i int) target {
 		return target{
@@ -192,7 +193,7 @@ func (s *testbed) spread(n int, slice time.Duration) (*result, error) {
 }
 
 // idle returns the share of a processor that the plugin uses while nobody asks for
-// anything, and how often it reads storage a second.
+// anything, and how often a second Vault's storage is read. It takes the time d.
 func (s *testbed) idle(d time.Duration) (share, reads float64, err error) {
 	before, err := s.cpu()
 	if err != nil {

@@ -34,7 +34,8 @@ type result struct {
 
 func (r *result) perSecond() float64 { return float64(len(r.latencies)) / r.elapsed.Seconds() }
 
-// quantile returns the latency that a share q of the reads did not exceed.
+// quantile returns the q-quantile of the latencies, such as the median if q is 0.5. It
+// returns zero if no read succeeded.
 func (r *result) quantile(q float64) time.Duration {
 	if len(r.latencies) == 0 {
 		return 0
@@ -103,25 +104,26 @@ func (s *testbed) measureEach(each func(i int) target, readers int, d time.Durat
 	return total, nil
 }
 
-// warmUp opens the connections. It returns the error of the first read that fails.
+// warmUp opens the connections: each of the readers reads t three times. If reads fail,
+// it returns the error of one of them.
 func warmUp(client *http.Client, t target, readers int) error {
 	var mu sync.Mutex
-	var first error
+	var failure error
 	var all sync.WaitGroup
 	for range readers {
 		all.Go(func() {
 			for range 3 {
 				if err := read(client, t); err != nil {
 					mu.Lock()
-					first = err
+					failure = err
 					mu.Unlock()
 				}
 			}
 		})
 	}
 	all.Wait()
-	if first != nil {
-		return fmt.Errorf("%s: %w", t.name, first)
+	if failure != nil {
+		return fmt.Errorf("%s: %w", t.name, failure)
 	}
 	return nil
 }

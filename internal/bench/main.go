@@ -1,6 +1,6 @@
-// Command bench measures the engine in a real Vault. It compares it with Vault's own
-// answers and with two minimal plugins in the same Vault. Only ratios within one run
-// mean anything: machines differ, and are shared.
+// Command bench measures the engine in a real Vault. It compares the engine with Vault's
+// own answers and with two minimal plugins in the same Vault. Compare only numbers of one
+// run, by their ratio: machines differ, and are shared.
 package main
 
 import (
@@ -66,7 +66,7 @@ func run(args []string, out io.Writer) (err error) {
 	return p.err
 }
 
-// targets returns the targets by their names in the report.
+// targets returns the targets by short names. The report shows their field name instead.
 func (s *testbed) targets() map[string]target {
 	get := func(name, path, token string) target {
 		return target{name: name, method: http.MethodGet, url: s.addr + "/v1/" + path, token: token}

@@ -16,8 +16,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// most is the goal for the 99th percentile of reads beside a tenant who does his
-// worst, in times of that alone.
+// most is the goal: while another tenant does his worst, the 99th percentile of reads of
+// token is at most this many times what it is without him.
 const most = 2
 
 // neighbour measures reads of tokens and of Vault's KV: first alone, then while another
@@ -84,7 +84,7 @@ func privateKey() (string, error) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), err
 }
 
-// ask sends a request to Vault and returns the answer, nil if there was none.
+// ask sends a request to Vault and returns the body of the answer, nil if there was none.
 func (s *testbed) ask(ctx context.Context, client *http.Client, method, path, body string) []byte {
 	req, err := http.NewRequestWithContext(ctx, method, s.addr+"/v1/"+path, strings.NewReader(body))
 	if err != nil {

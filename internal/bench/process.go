@@ -19,7 +19,7 @@ func (s *testbed) cpu() (usage, error) {
 	var u usage
 	err := s.processes(func(plugin string, stat []string, _ int64) {
 		var user, system int64
-		// Counted from after the name: state is the first, utime the twelfth.
+		// stat begins after the name: the first field is state, the twelfth is utime.
 		_, _ = fmt.Sscan(stat[11], &user)   // a number, as proc(5) says
 		_, _ = fmt.Sscan(stat[12], &system) // likewise
 		if d := time.Duration(user+system) * tick; plugin != "" {

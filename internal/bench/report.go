@@ -57,7 +57,7 @@ func (s *testbed) compare(p *printer, slice time.Duration) error {
 	return err
 }
 
-// delays measures reads of fresh tokens while Redox answers slowly.
+// delays measures reads of fresh tokens while Redox takes 0, 50 or 300 ms to answer.
 func (s *testbed) delays(p *printer, slice time.Duration) error {
 	p.line("\n## Fresh reads, by what Redox takes\n\n| delay | readers " + columns)
 	defer s.upstream.delay.Store(0)
@@ -87,8 +87,8 @@ func (s *testbed) sizes(p *printer, slice time.Duration) error {
 	return nil
 }
 
-// goal is a ratio between the results of two targets that must be reached. A goal
-// with ratio zero is only reported.
+// goal compares the reads per second of two targets. The ratio of/to must be at least
+// the field least. If that is zero, the ratio is only reported.
 type goal struct {
 	of, to string
 	least  float64
@@ -105,8 +105,8 @@ var goals = []goal{
 	{"nothing", "kv", 0},
 }
 
-// goals measures the targets of all goals in turn, in short slices, so that other
-// load on the machine affects all of them alike.
+// goals measures the targets of all goals in turn, in short slices, so that other load
+// on the machine affects all of them alike. Then it prints the ratios.
 func (s *testbed) goals(p *printer, slice time.Duration, rounds int) error {
 	targets, sums := s.targets(), map[string]*result{}
 	for range rounds {

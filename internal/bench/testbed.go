@@ -20,7 +20,8 @@ import (
 
 const rootToken = "bench"
 
-// testbed is a Vault with the plugins, and the token endpoint that they use.
+// testbed is a Vault with the plugins, and the token endpoint that the engine and
+// signpost use.
 type testbed struct {
 	dir      string
 	addr     string
@@ -37,8 +38,8 @@ var plugins = map[string]string{
 	"nothing":                    module + "/internal/bench/nothing",
 }
 
-// newTestbed starts the Vault binary and mounts each plugin under its name, the
-// engine as redox.
+// newTestbed starts the Vault binary and mounts each plugin under its name, but the
+// engine as redox and as many. It also mounts transit and kv, and writes what is measured.
 func newTestbed(binary string) (*testbed, error) {
 	dir, err := os.MkdirTemp("", "redox-bench")
 	if err != nil {

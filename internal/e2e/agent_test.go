@@ -18,7 +18,7 @@ import (
 )
 
 // agent is a Vault Agent, or consul-template, that runs in a directory of its own.
-// The test reads the file that it renders as often as a program could.
+// Every 20 ms the test reads the file that the agent renders.
 type agent struct {
 	name string
 	stop func()
@@ -54,8 +54,8 @@ func agentCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w.watch(ts, args[0], exec.CommandContext(context.Background(), w.cli, flags...))
 }
 
-// consulTemplateCmd does the same with consul-template and a file with a Vault
-// token: consultemplate <name> <file of token>.
+// consulTemplateCmd builds consul-template and starts it with examples/agent in a new
+// directory, which contains a Vault token: consultemplate <name> <file of token>.
 func consulTemplateCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	dir := ts.MkAbs(args[0])
@@ -137,8 +137,9 @@ func (a *agent) look(w *world, path string) {
 	a.token = token
 }
 
-// agentsCmd waits until each agent has renewed its token n more times, and prints
-// the result: agents <n>.
+// agentsCmd waits until each agent has renewed its token n more times, or until a
+// program could not have used the file. It prints what the looks at the files found:
+// agents <n>.
 func agentsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)

@@ -18,8 +18,8 @@ func anyToken(w http.ResponseWriter, _ *http.Request) {
 // attackerCmd gives a person who may write config what else he needs for an attack:
 //
 //	attacker server   a token endpoint of his own, at ATTACKER, on ATTACKER_HOST
-//	attacker network  his endpoint answers in Redox's place behind the proxy, with a certificate of attacker.pem
-//	attacker gone     Redox answers in its place again
+//	attacker network  his endpoint answers instead of Redox behind the proxy; attacker.pem is its authority
+//	attacker gone     Redox answers again
 func attackerCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	switch args[0] {

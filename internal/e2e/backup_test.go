@@ -9,9 +9,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// unsealCmd unseals Vault: in development mode with the key in its log, in a
-// cluster with the key that was created with it, or after a restore with the key of
-// the lost Vault: unseal [lost].
+// unsealCmd unseals Vault: unseal [lost]. The key is in Vault's log in development mode,
+// and in a cluster it is from the initialization. unseal lost, after a restore, uses the
+// key and from then on the root token of the lost Vault.
 func unsealCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	key := ""

@@ -31,8 +31,8 @@ func decodeExample(ts *testscript.TestScript, name string, into any) {
 	}
 }
 
-// runJob writes the script of a job to a file and runs it with the variables that the
-// example sets. Those in addresses get the test's values instead.
+// runJob writes the script of a job to a file and runs it with the job's variables. The
+// job must set each variable in addresses, but the script gets the value from addresses.
 func runJob(ts *testscript.TestScript, shell []string, script string, variables, addresses map[string]string) error {
 	variables = maps.Clone(variables)
 	for name, address := range addresses {
@@ -65,8 +65,9 @@ func endJob(ts *testscript.TestScript, neg bool, err error) {
 	}
 }
 
-// gitlabJobCmd runs the script of examples/gitlab in a shell, with an ID token for
-// the audience that the example names: gitlabjob bash|sh [<claim>=<value>…].
+// gitlabJobCmd runs the script of examples/gitlab in a shell, with an ID token for the
+// audience that the example names. The arguments are further claims of that token.
+// Usage: gitlabjob bash|sh [<claim>=<value>…].
 func gitlabJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 	var jobs map[string]struct {
 		Image, Timeout string
@@ -90,9 +91,9 @@ func gitlabJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 		map[string]string{"VAULT_ADDR": w.vault.addr, "REDOX_FHIR_BASE": fhirBase(w)}))
 }
 
-// githubJobCmd does what GitHub does with the workflow of examples/github-actions:
-// it makes the requests of vault-action from its inputs, then runs the steps that
-// have a script, in bash -e: githubjob [<claim>=<value>…].
+// githubJobCmd runs the steps of examples/github-actions as GitHub does: for
+// vault-action it makes the action's requests, and it runs scripts with bash -e. The
+// arguments are claims of the ID token. Usage: githubjob [<claim>=<value>…].
 func githubJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 	var workflow struct {
 		Name        string
@@ -146,8 +147,8 @@ func githubJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 	endJob(ts, neg, nil)
 }
 
-// vaultAction makes the requests that hashicorp/vault-action makes for its inputs,
-// and returns its outputs.
+// vaultAction makes the requests that hashicorp/vault-action makes for the inputs in
+// with, and returns the action's outputs. said are claims of the ID token.
 func vaultAction(ts *testscript.TestScript, with map[string]string, said []string) (map[string]string, error) {
 	known := []string{"exportEnv", "jwtGithubAudience", "method", "path", "role", "secrets", "url"}
 	if got := slices.Sorted(maps.Keys(with)); !slices.Equal(got, known) || with["method"] != "jwt" ||

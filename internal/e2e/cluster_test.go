@@ -15,7 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// cluster is one Vault with raft storage, or three. It replaces the Vault in
+// cluster is a Vault of one or more nodes with raft storage. It replaces the Vault in
 // development mode. The script talks to node 0.
 type cluster struct {
 	nodes  []*server
@@ -255,8 +255,8 @@ func standbysCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 }
 
-// stepDownCmd makes the active node step down, and waits until another node is
-// active: stepdown [<limit>].
+// stepDownCmd makes the active node step down, and waits until another node is active:
+// stepdown [<limit>]. It fails if that takes longer than the limit.
 func stepDownCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	old, err := w.leader()

@@ -15,9 +15,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// tripwire is the sandbox's log. It calls a function when a line is written for the
-// n-th time. At that moment the sandbox has done what was requested, but has not sent
-// the response.
+// tripwire is the sandbox's log. It calls a function when the n-th line that contains
+// text is written. At that moment the sandbox has done what was requested, but has not
+// sent the response.
 type tripwire struct {
 	mu    sync.Mutex
 	text  string // part of the line, empty when it is not armed
@@ -50,8 +50,8 @@ func (t *tripwire) arm(text string, n int, act func()) <-chan struct{} {
 }
 
 // crashesCmd starts one rotation for each given moment, and kills the plugin's
-// process at that moment. The rotation must complete, and the old key is deleted:
-// crashes <path of a client> <n>:<line of the sandbox's log>….
+// process at that moment. The rotation must complete. Then crashesCmd deletes the old
+// key: crashes <path of a client> <n>:<part of a line of the sandbox's log>….
 func crashesCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	for _, moment := range args[1:] {
@@ -147,7 +147,7 @@ func children(of int) (pids []int, err error) {
 		if err != nil {
 			continue // it has ended
 		}
-		// pid (name) state ppid …: the name is cut to 15 characters.
+		// The file begins with: pid (name) state ppid
 		var pid, parent int
 		var state string
 		name, rest, _ := strings.Cut(string(raw), ") ")

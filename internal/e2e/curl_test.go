@@ -8,8 +8,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// exampleCmd runs a program of the examples; a bash script runs with a trace of its
-// commands: example <program> args…
+// exampleCmd runs a bash script of the examples with a trace of its commands, or any
+// other program, and records the output: example <script or program> args…
 func exampleCmd(ts *testscript.TestScript, neg bool, args []string) {
 	program := args
 	if strings.HasSuffix(args[0], ".sh") {

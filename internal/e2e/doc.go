@@ -1,4 +1,4 @@
 // Package e2e holds the tests of the engine inside a real Vault: the server,
 // the plugin's process and the CLI. testdata/*.txtar are transcripts of what
-// users type and see. scripts/test runs them.
+// users type and see. scripts/test runs the quick ones, scripts/test nightly all.
 package e2e

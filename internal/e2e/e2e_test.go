@@ -31,7 +31,7 @@ var (
 		"both on PATH")
 )
 
-// Binaries that are built once, for all tests.
+// These are set once, for all tests.
 var (
 	vaultBin  string // the server and the CLI
 	pluginDir string // holds the plugin, and the same as version v9.9.9
@@ -83,8 +83,8 @@ func checksum(t interface{ Fatal(...any) }, name string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Each script has a Vault, a sandbox and an audit log of its own. When it has
-// ended, everything that was written or printed is scanned for secrets.
+// Each script has a Vault, a sandbox and an audit log of its own. When it has ended, the
+// recorded answers, the logs, and storage outside the key rings are scanned for secrets.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata",
@@ -123,7 +123,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// condition reports whether the condition in brackets holds.
+// condition reports whether a condition holds that a script names in brackets, as in [long].
 func condition(name string) (bool, error) {
 	switch name {
 	case "jose", "node":
@@ -273,10 +273,18 @@ func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(block+"\n"), 0o600))
 }
 
-// sandboxCmd controls the sandbox: fault <name> [<times>], clock <duration>, ttl
-// <duration>, forget <client ID>, url <client ID> <path of jwks> (or none) [at a
-// standby], user <client ID> <path of keys>, lists <client ID> <text>, revoke (all
-// tokens), live <token>.
+// sandboxCmd controls the sandbox:
+//
+//	sandbox fault <name> [<times>]           the next token requests fail: so many, or all; the name '' ends that
+//	sandbox clock <duration>                 sets its clock ahead by the duration
+//	sandbox ttl <duration>                   sets how long its tokens live
+//	sandbox forget <client ID>               removes the pasted keys
+//	sandbox url <client ID> <path of jwks> [at a standby]
+//	                                         sets the JWKS URL; the path none removes it
+//	sandbox user <client ID> <path of keys>  publishes the keys of a user-level API key
+//	sandbox lists <client ID> <text>         fails unless the client's JWK Set contains the text
+//	sandbox revoke                           revokes all tokens
+//	sandbox live <token>                     fails unless Redox accepts the token
 func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 	s := worldOf(ts).sandbox
 	switch args[0] {

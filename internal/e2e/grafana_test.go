@@ -51,8 +51,8 @@ func readDashboard() (d dashboard, err error) {
 	return d, json.Unmarshal(raw, &d)
 }
 
-// queries returns Grafana's queries for the variables, by their names, and for the
-// panels, by their titles, with every variable set to all.
+// queries returns the queries that Grafana sends for each variable, by its name, and for
+// each panel, by its title. Every variable in them is set to all.
 func (d *dashboard) queries() (ofVariables, ofPanels map[string][]string) {
 	ofVariables, ofPanels = map[string][]string{}, map[string][]string{}
 	with := []string{"$__rate_interval", "1m"}
@@ -104,7 +104,9 @@ func (p *prometheus) dashboard(ts *testscript.TestScript) {
 	}
 }
 
-// Each panel has a title of its own, a short description, a unit and queries.
+// Each panel has a title of its own. If it is not a row, it also has a short description,
+// a unit, and queries, which use the chosen data source, job and instance. Each variable
+// in a query is known.
 func TestDashboard(t *testing.T) {
 	d, err := readDashboard()
 	if err != nil {
@@ -154,7 +156,7 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// documentedMetrics returns the metrics in the table of examples/prometheus.
+// documentedMetrics returns the metrics in the table of examples/prometheus/README.md.
 func documentedMetrics() ([]string, error) {
 	raw, err := os.ReadFile(filepath.Join(repository, "examples/prometheus/README.md"))
 	var names []string
@@ -191,8 +193,8 @@ func TestMetricsAreSeen(t *testing.T) {
 	}
 }
 
-// documentedCmd fails unless the metrics in a file are those that are documented:
-// documented <file>.
+// documentedCmd fails unless a file has exactly the documented metrics: documented
+// <file>.
 func documentedCmd(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := documentedMetrics()
 	ts.Check(err)

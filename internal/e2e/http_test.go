@@ -14,7 +14,7 @@ import (
 )
 
 // httpCmd sends a request to Vault's API as root. It fails unless the status is
-// <status>. The answer becomes stdout: http <status> <method> <path> [<body>].
+// <status>. The answer becomes stdout. Usage: http <status> <method> <path> [<body>].
 func httpCmd(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -37,7 +37,8 @@ func httpCmd(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // overloadCmd reads a token while 64 reads wait for a stalled Redox, and prints the
-// status and the answer. A check must succeed meanwhile: overload <path>.
+// status and the answer. At the same time, a read of check must succeed. Usage:
+// overload <path of the token>.
 func overloadCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	before := len(w.sandbox.Assertions())

@@ -92,8 +92,9 @@ func idTokenCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(idToken(ts, args[1], args[2:])), 0o600))
 }
 
-// idToken returns the ID token of a job. Each given claim replaces the standard
-// one; exp is how long the token remains valid.
+// idToken returns the ID token of a job. Each given claim replaces the standard one.
+// exp is how long the token remains valid. With key, the token is signed with a key
+// that the issuer does not publish.
 func idToken(ts *testscript.TestScript, name string, said []string) string {
 	w := worldOf(ts)
 	from := w.issuers[name]

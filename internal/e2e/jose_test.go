@@ -14,7 +14,7 @@ var joseVerifier = flag.String("jose", "", "absolute path of tools/jose/verify.m
 
 // joseCmd verifies every assertion that Redox has received so far with a library
 // that shares no code with the engine. The library fetches the JWK Set from Vault,
-// without a token. It prints what it verified: jose <client ID> <path of jwks>.
+// without a token. The command prints what was verified: jose <client ID> <path of jwks>.
 func joseCmd(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
 	input, err := json.Marshal(map[string]any{

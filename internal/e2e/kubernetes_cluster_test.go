@@ -59,7 +59,7 @@ func (p *process) stop() {
 	}
 }
 
-// wait waits until ready returns nil. It fails when the program ends before.
+// wait waits until ready returns nil. It fails if the program ends, or after the limit.
 func (p *process) wait(limit time.Duration, ready func() error) error {
 	err := until(limit, func() error {
 		select {
@@ -163,8 +163,8 @@ func (k *kube) ready() error {
 	return k.get("/readyz", nil)
 }
 
-// get reads a path of the API as the administrator. If into is not nil, the answer is
-// JSON.
+// get reads a path of the API as the administrator. If into is not nil, get decodes the
+// answer, which is JSON, into it.
 func (k *kube) get(path string, into any) error {
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, k.url+path, nil)
 	if err != nil {
@@ -214,7 +214,8 @@ func (k *kube) bash(dir, script string, env ...string) (string, error) {
 	return string(out), nil
 }
 
-// operator is one of the two operators, with an account and rights of its own.
+// operator is the Vault Secrets Operator or External Secrets, with an account and rights
+// of its own.
 type operator struct {
 	name string // of the binary, the namespace and the account
 	args []string
@@ -222,8 +223,8 @@ type operator struct {
 	uid  int // of its Pod, if it had one
 }
 
-// operators returns both operators, as they are deployed but for what follows: they
-// run outside the cluster, so they serve no metrics and compete for no leadership.
+// operators returns both operators. They differ from deployed ones in that they run
+// outside the cluster, serve no metrics and elect no leader.
 func operators() map[string]*operator {
 	return map[string]*operator{
 		"vault-secrets-operator": {name: "vault-secrets-operator", args: []string{"-leader-elect=false",
@@ -232,8 +233,8 @@ func operators() map[string]*operator {
 	}
 }
 
-// install creates the definitions of an operator, and its account with the rights that
-// its own manifests or chart give it.
+// install creates an operator's custom resource definitions, and its account with the
+// rights that its own manifests or chart give it.
 func (k *kube) install(o *operator) error {
 	role, err := k.role(o)
 	if err != nil {
@@ -263,7 +264,7 @@ kubectl create token %[1]s --namespace=%[1]s --duration=8h
 }
 
 // role returns a ClusterRole with the rules of an operator's own role. In the chart of
-// External Secrets these depend on values, all of which are taken as set.
+// External Secrets some rules depend on values: role keeps all of them.
 func (k *kube) role(o *operator) (string, error) {
 	raw, err := os.ReadFile(filepath.Join(k.bin, o.name+"-role.yaml"))
 	if err != nil {
@@ -284,7 +285,7 @@ func (k *kube) role(o *operator) (string, error) {
 		o.name, kept.String()), nil
 }
 
-// start starts an operator, as a new Pod would.
+// start starts an operator, with the UID of a new Pod.
 func (k *kube) start(o *operator) (err error) {
 	o.uid++
 	o.runs, err = startProcess(k.dir, filepath.Join(k.bin, o.name), []string{"KUBECONFIG=" + k.config(o.name),

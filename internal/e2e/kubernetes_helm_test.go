@@ -23,8 +23,8 @@ type chartValues struct {
 	}
 }
 
-// statefulSet returns a StatefulSet with the values where the chart puts them. All else
-// of the chart's own is left out.
+// statefulSet returns a StatefulSet with the values where the chart puts them. It leaves
+// out everything else that the chart has.
 func (v chartValues) statefulSet() map[string]any {
 	labels := map[string]any{"app": "vault"}
 	return map[string]any{
@@ -40,8 +40,9 @@ func (v chartValues) statefulSet() map[string]any {
 	}
 }
 
-// helm lets the API server judge examples/kubernetes without storing it, and runs the
-// script that installs the plugin, with a file in place of the download.
+// helm has the API server check program.yaml, and a StatefulSet with the values of
+// values.yaml, without storing them. It then runs the script in values.yaml that installs
+// the plugin, with a file in place of the download.
 func (k *tier) helm() {
 	examples, err := filepath.Abs(repository + "/examples/kubernetes")
 	if err != nil {
@@ -76,8 +77,8 @@ func (k *tier) helm() {
 	k.install(server.ExtraInitContainers[0]["args"].([]any)[0].(string))
 }
 
-// install runs the script that installs the plugin: it must accept the plugin, and
-// refuse it when the sum is another.
+// install runs the script that installs the plugin. The script must install the plugin if
+// SHA256 is the plugin's checksum, and must not if SHA256 is another.
 func (k *tier) install(script string) {
 	tmp, plugins, bin := k.t.TempDir(), k.t.TempDir(), k.t.TempDir()
 	plugin := filepath.Join(pluginDir, pluginName)

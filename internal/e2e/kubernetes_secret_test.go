@@ -18,7 +18,7 @@ type secret struct {
 	samples []holding
 }
 
-// holding is what a Secret had at a moment.
+// holding is one sample: the token that a Secret had at a moment.
 type holding struct {
 	at    time.Time
 	token string        // empty when there was none
@@ -44,7 +44,7 @@ func (s *secret) read(k *tier) (string, error) {
 	return string(data["access_token"]), err
 }
 
-// watch takes samples until the context ends.
+// watch starts a goroutine that takes samples until the context ends.
 func (s *secret) watch(ctx context.Context, k *tier) {
 	s.all.Go(func() {
 		for tick := time.NewTicker(sampling); ctx.Err() == nil; <-tick.C {
@@ -75,7 +75,8 @@ func (s *secret) between(from, to time.Time) (some []holding) {
 	return some
 }
 
-// changes returns when the token became another one.
+// changes returns the times, between from and to, at which the token was seen to be
+// another one, or missing.
 func (s *secret) changes(from, to time.Time) (at []time.Time) {
 	last := ""
 	for _, one := range s.between(from, to) {
@@ -90,8 +91,8 @@ func (s *secret) changes(from, to time.Time) (at []time.Time) {
 	return at
 }
 
-// sum returns how many samples were taken, how many of them Redox refused, and the
-// least life that a token had left.
+// sum returns how many samples were taken between from and to, in how many of them there
+// was no token that Redox accepts, and the least life that a token had left.
 func (s *secret) sum(from, to time.Time) (taken, refused int, least time.Duration) {
 	least = time.Hour
 	for _, one := range s.between(from, to) {
@@ -104,8 +105,8 @@ func (s *secret) sum(from, to time.Time) (taken, refused int, least time.Duratio
 	return taken, refused, least
 }
 
-// ended returns how long, from a time on, the Secret held a token that Redox refused,
-// and how long after a later time it did for the last time.
+// ended returns for how long, since from, the Secret held a token that Redox refused, and
+// how long after over that was seen for the last time.
 func (s *secret) ended(from, over time.Time) (in, after time.Duration) {
 	last := from
 	for _, one := range s.between(from, time.Now()) {

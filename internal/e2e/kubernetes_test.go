@@ -21,8 +21,9 @@ func (s serviceAccount) subject() string {
 	return "system:serviceaccount:" + s.namespace + ":" + s.name
 }
 
-// token returns a token that Kubernetes could have issued. The signature is
-// invalid: Vault lets Kubernetes check it, which tokenReview replaces.
+// token returns a token like those of Kubernetes, but with an invalid signature. Vault
+// asks Kubernetes to check the token; here tokenReview answers, and it does not check
+// the signature.
 func (s serviceAccount) token(audiences []string) (string, error) {
 	claims, err := json.Marshal(map[string]any{
 		"iss": "https://kubernetes.default.svc", "sub": s.subject(), "aud": audiences,
@@ -35,10 +36,10 @@ func (s serviceAccount) token(audiences []string) (string, error) {
 }
 
 // kubernetesCmd starts a stub of the API that Vault asks about tokens of service
-// accounts. It stores its address in KUBERNETES, an authority in kubernetes-ca.crt, and
-// a token for Vault in reviewer.jwt: kubernetes. The stub believes each token. So it
-// cannot see whether Kubernetes would, nor whether Vault may ask: scripts/kubernetes has
-// the real API.
+// accounts. It stores the stub's address in KUBERNETES, a CA certificate in
+// kubernetes-ca.crt, and a token for Vault in reviewer.jwt: kubernetes. The stub
+// accepts each token that it can decode, and does not check whether Vault may ask.
+// scripts/kubernetes tests with the real API.
 func kubernetesCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	server := httptest.NewServer(http.HandlerFunc(tokenReview))
 	ts.Defer(server.Close)
@@ -51,7 +52,8 @@ func kubernetesCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("reviewer.jwt"), []byte(token+"\n"), 0o600))
 }
 
-// tokenReview answers as the TokenReview API of Kubernetes does.
+// tokenReview answers as the TokenReview API of Kubernetes does for a valid token. It
+// checks neither the signature nor the expiry of the token.
 func tokenReview(w http.ResponseWriter, r *http.Request) {
 	var review struct {
 		Spec struct {
@@ -87,8 +89,8 @@ func tokenReview(w http.ResponseWriter, r *http.Request) {
 }
 
 // podCmd reads a path as a Pod does: it logs in with the token of a service account,
-// and reads with the resulting token: pod <namespace> <account> <role> <audience>
-// <path>. It prints the type of that token.
+// and reads with the Vault token that it gets: pod <namespace> <account> <role>
+// <audience> <path>. It prints the type of the Vault token.
 func podCmd(ts *testscript.TestScript, neg bool, args []string) {
 	kind, err := worldOf(ts).asPod(serviceAccount{args[0], args[1]}, args[2], args[3], args[4])
 	if neg == (err == nil) {

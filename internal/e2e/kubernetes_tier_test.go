@@ -26,8 +26,8 @@ var (
 	kubernetesOutage = flag.Duration("kubernetes-outage", time.Minute, "how long Redox and Vault fail in that test")
 )
 
-// tenth is the life of a token in the test. It is a tenth of that of a real one, and so
-// are the times in the manifests.
+// tenth is the life of a token in the test, a tenth of a real token's life. The test
+// shortens the times in the manifests likewise.
 const tenth = 30 * time.Second
 
 // tier is an API server with both operators, the examples applied, and each Secret
@@ -43,10 +43,10 @@ type tier struct {
 	secrets   []*secret
 }
 
-// The examples for Kubernetes work with what they are for: the API server, its reviews
-// of tokens, its access control, and the two operators. Each command of their READMEs
-// is run. No sample of a Secret has a token that Redox refuses, but after an outage that
-// lasts longer than a token lives: how long is measured and printed.
+// The examples for Kubernetes work with a real API server, its reviews of tokens, its
+// access control, and the two operators. Each command of their READMEs is run. No sample
+// of a Secret may have a token that Redox refuses, except after Redox or Vault failed:
+// how long it had one then is measured and printed.
 func TestKubernetes(t *testing.T) {
 	if *kubernetesBin == "" {
 		t.Skip("scripts/kubernetes runs it")
@@ -102,8 +102,8 @@ func newTier(t *testing.T) *tier {
 	return k
 }
 
-// openDoor makes Vault reachable with TLS, with the certificate of a private authority
-// that it writes to ca.crt.
+// openDoor makes Vault reachable with TLS. A private authority signs the certificate, and
+// openDoor writes the authority's certificate to ca.crt.
 func (k *tier) openDoor() {
 	certificate, authority, err := certify([]string{"localhost"})
 	if err != nil {
@@ -126,7 +126,8 @@ func (k *tier) openDoor() {
 	k.t.Cleanup(func() { _ = k.door.close() })
 }
 
-// engine mounts the engine. Redox knows the key of its default client.
+// engine mounts the secrets engine, configures its default client, registers that
+// client's key at Redox, and writes the policy redox-reader.
 func (k *tier) engine() {
 	policy, err := filepath.Abs(repository + "/examples/policies/redox-reader.hcl")
 	if err != nil {
@@ -143,7 +144,7 @@ vault policy write redox-reader %[5]s
 	k.paste()
 }
 
-// paste registers the keys of the client at Redox.
+// paste registers the keys of the default client at Redox.
 func (k *tier) paste() {
 	if err := k.w.paste("my-client", "redox"); err != nil {
 		k.t.Fatal(err)
@@ -159,8 +160,8 @@ func (k *tier) run(script string) string {
 	return out
 }
 
-// follow does what the READMEs say: it runs each of their commands, in order, where the
-// edited manifests lie.
+// follow edits the manifests for the test. Then it runs each command of the READMEs, in
+// order, in the folder with the edited manifests.
 func (k *tier) follow() {
 	all := strings.NewReplacer("https://vault.example.org:8200", "https://localhost:"+portOf(k.door.addr))
 	k.edit("vault-secrets-operator/connection.yaml", all, "# caCertSecretRef", "caCertSecretRef")
@@ -185,8 +186,9 @@ func (k *tier) follow() {
 	}
 }
 
-// reviews logs in as the README's account does. That succeeds because Vault has an
-// account that may ask Kubernetes about tokens, and fails with a bare 403 without it.
+// reviews logs in to Vault with tokens of Kubernetes. A login as in the README succeeds,
+// and one with a token for another audience fails. While Vault has no account that may
+// ask Kubernetes about tokens, each login fails with HTTP 403.
 func (k *tier) reviews() {
 	const login = "vault write -field=token auth/kubernetes/login role=redox-reader " +
 		"jwt=$(kubectl create token redox --namespace=ehr --audience=%s)"
@@ -258,7 +260,7 @@ func (k *tier) apply() {
 	}
 }
 
-// said returns the ends of the operators' logs.
+// said returns the last part of each operator's log.
 func (k *tier) said() (all string) {
 	for name := range k.operators {
 		raw, err := os.ReadFile(filepath.Join(k.kube.dir, name+".log"))
@@ -286,11 +288,12 @@ func (k *tier) documented(s *secret) {
 	}
 }
 
-// renewals is how many renewals of each Secret are waited for.
+// renewals is how many renewals of each Secret renew waits for, after a first one.
 const renewals = 10
 
-// renew waits until each Secret was renewed often enough, and prints when. External
-// Secrets must leave no lease in Vault.
+// renew waits until each Secret was renewed often enough, and prints when. No sample may
+// have a token that Redox refuses. At most two logins may have a lease in Vault: External
+// Secrets, which logs in for each read, must leave none.
 func (k *tier) renew() {
 	start := time.Now()
 	err := until(10*time.Minute, func() error {
@@ -334,8 +337,9 @@ func (k *tier) assertNone(s *secret, when string, refused int) {
 	}
 }
 
-// trouble does to the Secrets what may happen to them, and prints how long they held a
-// token that had ended.
+// trouble rotates the key, restarts the operators, and makes Redox and Vault fail for a
+// while. It prints how long each Secret held a token that had ended. The rotation and the
+// restart must not cause that.
 func (k *tier) trouble() {
 	fmt.Printf("\n| seconds with an ended token: in all, and after the end of the trouble |")
 	for _, s := range k.secrets {
@@ -373,8 +377,9 @@ func (k *tier) trouble() {
 	})
 }
 
-// rest does something, and waits until each Secret was renewed twice after that and for
-// a whole life of a token. It prints a row.
+// rest calls do. Then it waits for a whole life of a token, and until each Secret was
+// renewed twice. It prints a row. If smooth, it fails if a Secret held a token that had
+// ended.
 func (k *tier) rest(what string, smooth bool, do func()) {
 	start := time.Now()
 	do()

@@ -86,8 +86,9 @@ func (w *world) scan(t *testing.T) {
 	t.Logf("%s: scanned for leaks: %s", name, summary)
 }
 
-// A token in the path of a request is in clear in the audit log, and perhaps in
-// the server's log. The scan after every script finds both.
+// The scan finds a token that the path of a request has put into the audit log, and a
+// token or a password in an answer that must not have it. It fails if it cannot read the
+// audit log or storage.
 func TestScanFindsLeaks(t *testing.T) {
 	w, err := newWorld(t.TempDir())
 	if err != nil {
@@ -138,8 +139,7 @@ func TestScanFindsLeaks(t *testing.T) {
 	}
 }
 
-// walk calls its function with each entry of Vault's storage, decrypted, below a
-// prefix.
+// walk calls see with each entry of Vault's storage below a prefix, decrypted.
 func (w *world) walk(prefix string, see func(path, value string) error) error {
 	var list struct{ Data struct{ Keys []string } }
 	if _, raw, err := w.call("LIST", "sys/raw/"+prefix, ""); err != nil || json.Unmarshal(raw, &list) != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// listenerCmd is a server on this machine to which nobody may connect:
+// listenerCmd controls a server on this machine to which nobody may connect:
 //
 //	listener start      sets LISTENER to its host:port
 //	listener untouched  fails if somebody has connected

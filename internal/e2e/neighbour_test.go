@@ -19,9 +19,10 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// neighbourCmd reads a token n times in four loops, then n times again while a tenant does
-// all he can with a client of his own. It fails if a read fails. Usage: neighbour <n> <path
-// of the client> <path of the tenant's> <his token>.
+// neighbourCmd reads a token n times in four loops, then n times again while a tenant
+// does as much harm as he can with a client of his own. It prints the times, and fails
+// if a read of the first client fails. Usage: neighbour <n> <path of the client> <path
+// of the tenant's client> <the tenant's Vault token>.
 func neighbourCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	n, err := strconv.Atoi(args[0])
@@ -77,10 +78,12 @@ func neighbourCmd(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // ofVault is the answer when Vault itself fails, such as when its audit log takes too
-// long on a busy machine. The engine's own internal error says more.
+// long on a busy machine. If the engine has an internal error, its answer is longer.
 const ofVault = `{"errors":["internal error"]}`
 
-// readMany reads a token n times, in four loops, and says how long that took.
+// readMany reads a token n times, in four loops, and returns a text with the median and
+// the p99 of the times. It repeats a read once if Vault itself fails. It fails if a
+// read fails.
 func (w *world) readMany(ts *testscript.TestScript, n int, path string) string {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
 	defer client.CloseIdleConnections()
@@ -114,7 +117,7 @@ func (w *world) readMany(ts *testscript.TestScript, n int, path string) string {
 		took[n/2].Seconds()*1e3, took[n*99/100].Seconds()*1e3)
 }
 
-// askAs sends a request with a token of its own.
+// askAs sends a request with the given Vault token instead of the root token.
 func (w *world) askAs(
 	ctx context.Context, client *http.Client, token, method, path, body string,
 ) (status int, answer []byte, err error) {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// byHand lists the commands of the operator's guide that a script cannot type, and
-// says how each is run instead.
+// byHand lists the commands of the operator's guide that no script types, each with the
+// reason or with what is run instead.
 var byHand = map[string]string{
 	"vault operator unseal":       "asks for the key on a terminal: unsealCmd has it",
 	"umask 077":                   "a shell's own",

@@ -12,8 +12,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// stub is both a Vault and a Redox. It sends the examples answers that the real
-// ones send rarely, or at no certain time.
+// stub stands for both Vault and Redox. The example programs get answers from it that
+// Vault and Redox send rarely, or at no certain time.
 type stub struct {
 	mu           sync.Mutex
 	vault, redox string
@@ -31,8 +31,8 @@ type stub struct {
 //	stub redox <JSON>  the answer to a search
 //	stub refuses none  refuses no token
 //	stub refuses all   refuses each
-//	stub refuses late  refuses only token-1: the first time, and again once another token was accepted
-//	stub asked <n>     fails unless n tokens were read since stub refuses
+//	stub refuses late  refuses only token-1: the first time at once, later not before another token was accepted
+//	stub asked <n>     fails unless n tokens were read since the last stub refuses
 func stubCmd(ts *testscript.TestScript, _ bool, args []string) {
 	p := &worldOf(ts).programs
 	if p.stub == nil {

@@ -124,7 +124,8 @@ func programsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// count returns how many tokens were asked for, issued and refused so far.
+// count returns how many tokens were requested and how many were issued so far, and how
+// many API requests were refused because of their token.
 func (p *programs) count(w *world) [3]int {
 	return [3]int{len(w.sandbox.Assertions()), len(w.sandbox.Tokens()), w.sandbox.Unauthorized()}
 }
@@ -152,7 +153,8 @@ func startProgram(ts *testscript.TestScript, name string, argv, variables []stri
 	return p
 }
 
-// ask makes all programs search at the same time.
+// ask makes all programs search for a family name at the same time, and returns their
+// answers.
 func (p *programs) ask(ts *testscript.TestScript, w *world, family string) (answers []string) {
 	for _, one := range p.running {
 		_, err := fmt.Fprintln(one.in, family)
@@ -175,7 +177,8 @@ func (p *programs) ask(ts *testscript.TestScript, w *world, family string) (answ
 	return answers
 }
 
-// fail makes each program search, and fails unless it ends with an error.
+// fail makes all programs search, and fails the script unless each of them ends with
+// exit status 1. It prints their errors.
 func (p *programs) fail(ts *testscript.TestScript, w *world, family string) {
 	for _, one := range p.running {
 		_, _ = fmt.Fprintln(one.in, family) // it may have ended before it reads

@@ -32,10 +32,10 @@ type prometheus struct {
 // prometheusCmd controls a Prometheus:
 //
 //	prometheus start <file of the token>          starts it
-//	prometheus up                                 waits until it scrapes, and all rules were evaluated
-//	prometheus alert <name> <state> [<client>]    waits until the alert is inactive, pending or firing
+//	prometheus up                                 waits until a scrape succeeded, and all rules were evaluated
+//	prometheus alert <name> <state> [<client>]    waits until the alert is in the state: inactive, pending or firing
 //	prometheus query <regexp> <PromQL>            waits until a line of the answer matches
-//	prometheus dashboard                          sends every query of the dashboard of examples/grafana
+//	prometheus dashboard                          fails unless every query of the examples/grafana dashboard has a result
 func prometheusCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	switch args[0] {
@@ -65,7 +65,7 @@ func prometheusCmd(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // startPrometheus starts Prometheus with the example's config, and changes only
-// Vault's address and the interval in it. The address is that of a proxy with TLS in
+// Vault's address and the intervals in it. The address is that of a proxy with TLS in
 // front of Vault, because the example uses https and the system's certificates.
 func startPrometheus(ts *testscript.TestScript, tokenFile string) *prometheus {
 	w := worldOf(ts)
@@ -235,7 +235,7 @@ func (p *prometheus) rules() (all []rule, err error) {
 	return all, err
 }
 
-// rulesAreWell reports whether all rules of alerts.yml were evaluated.
+// rulesAreWell returns nil if all rules of alerts.yml were evaluated without an error.
 func (p *prometheus) rulesAreWell() error {
 	rules, err := p.rules()
 	if err != nil {
@@ -253,7 +253,8 @@ func (p *prometheus) rulesAreWell() error {
 	return nil
 }
 
-// alert reports whether an alert is in a state, for a client if that is not empty.
+// alert returns nil if an alert is in a state: for the client, or as a whole if client is
+// empty.
 func (p *prometheus) alert(name, state, client string) error {
 	rules, err := p.rules()
 	if err != nil {

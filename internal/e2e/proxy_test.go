@@ -102,7 +102,7 @@ func (g *gateway) lead(server *httptest.Server) {
 	g.front = server
 }
 
-// ServeHTTP is a forward proxy that tunnels to Redox only.
+// ServeHTTP is a forward proxy. It tunnels only requests for Redox's hosts, to front.
 func (g *gateway) ServeHTTP(answer http.ResponseWriter, r *http.Request) {
 	g.mu.Lock()
 	g.asked = append(g.asked, r.Method+" "+r.Host)

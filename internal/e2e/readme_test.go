@@ -44,7 +44,8 @@ func documents(t *testing.T) string {
 	return all
 }
 
-// variable lists the parts of the output that differ between two runs.
+// variable lists the parts of a demo's output that differ between two runs, and the
+// text that replaces each.
 var variable = []struct {
 	pattern *regexp.Regexp
 	with    string
@@ -66,7 +67,7 @@ func normal(text string) string {
 	return text
 }
 
-// A key ID may begin and end with a hyphen.
+// normal also replaces a key ID that begins and ends with a hyphen.
 func TestNormal(t *testing.T) {
 	id := "-" + strings.Repeat("a", 41) + "-"
 	if got := normal("key_id  " + id + "\n\"kid\":\"" + id + "\""); got != "key_id  KEY-ID\n\"kid\":\"KEY-ID\"" {
@@ -75,7 +76,8 @@ func TestNormal(t *testing.T) {
 }
 
 // The transcript in docs/demo.md is what scripts/demo prints. This test runs two demos
-// at the same time. They must not use the caller's settings for Vault.
+// at the same time, with settings for Vault in the environment that a demo must not
+// use.
 func TestDemo(t *testing.T) {
 	_, block, found := strings.Cut(page(t, "docs/demo.md"), "<!-- demo -->\n```console\n")
 	if !found {
@@ -156,11 +158,12 @@ func TestDemoKeep(t *testing.T) {
 	t.Error("Vault still runs")
 }
 
-// variables matches the parts that differ between a command as a reader types it and
-// as a script does.
+// variables matches the parts of a command that differ between the documents and a
+// script: values after = and shell variables.
 var variables = regexp.MustCompile(`=\$\([^)]*\)|=[^ ]+|\$[A-Z_]+`)
 
-// pattern returns a command without its variables, comment and redirection.
+// pattern returns a command without comment and redirection, and with * for each part
+// that variables matches.
 func pattern(line string) string {
 	line, _, _ = strings.Cut(line, " #")
 	line, _, _ = strings.Cut(line, " > ")
@@ -188,7 +191,8 @@ func typedByScripts(t *testing.T) map[string]bool {
 	return patterns
 }
 
-// Each vault command in the README and docs is run by a script.
+// A script runs each vault command in the README, in docs and in the READMEs of the
+// examples.
 func TestReadmeCommands(t *testing.T) {
 	patterns := typedByScripts(t)
 	commands := 0

@@ -86,7 +86,7 @@ func TestScriptsNameNoVersion(t *testing.T) {
 }
 
 // userAgentCmd fails unless the User-Agent header of the last token request is
-// <name>.
+// <name>: useragent <name>.
 func userAgentCmd(ts *testscript.TestScript, _ bool, args []string) {
 	if got := worldOf(ts).sandbox.UserAgent(); got != args[0] {
 		ts.Fatalf("the last request was from %s", got)

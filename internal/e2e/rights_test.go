@@ -69,8 +69,8 @@ func rightsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	_, _ = fmt.Fprintf(ts.Stdout(), "%d tried, %d allowed, %d denied\n", tried, allowed, tried-allowed)
 }
 
-// ring returns the IDs of the default client's active and pending keys, empty for
-// none.
+// ring returns the IDs of the default client's active and pending keys, "none" if there
+// is no such key.
 func (w *world) ring(ts *testscript.TestScript) (active, pending string) {
 	status, answer, err := w.call(http.MethodGet, "redox/keys", "")
 	ts.Check(err)

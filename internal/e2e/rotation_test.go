@@ -17,8 +17,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// untilCmd repeats a command of the CLI until its stdout matches: until <regexp>
-// args…
+// untilCmd repeats a command of the CLI until it succeeds and its stdout matches: until
+// <regexp> args…
 func untilCmd(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
@@ -35,8 +35,9 @@ func untilCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// anonymousCmd sends a request to Vault's API without a token: anonymous <status>
-// <method> <path>. The body becomes stdout, the headers stderr.
+// anonymousCmd sends a request without a token to Vault's API, and fails if the answer
+// has another status: anonymous <status> <method> <path>. The body becomes stdout, the
+// headers stderr.
 func anonymousCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	req, err := http.NewRequestWithContext(context.Background(), args[1], w.vault.addr+"/v1/"+args[2], nil)
@@ -89,7 +90,7 @@ func (w *world) read(paths ...string) *readers {
 	return r
 }
 
-// end stops the readers and returns the result.
+// end stops the readers and prints the result.
 func (r *readers) end(ts *testscript.TestScript) {
 	r.stop()
 	r.all.Wait()
@@ -112,8 +113,8 @@ func readersCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w.readers = nil
 }
 
-// pasteCmd pastes a client's keys into the dashboard: paste <client ID> <path of
-// keys>.
+// pasteCmd keeps a client's keys pasted into the dashboard until the script ends (see
+// keepPasting): paste <client ID> <path of keys>.
 func pasteCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -122,8 +123,8 @@ func pasteCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(func() { cancel(); done.Wait() })
 }
 
-// keepPasting pastes a client's keys into the dashboard whenever they have changed.
-// path is the client's path.
+// keepPasting pastes a client's keys into the dashboard whenever they differ from what
+// Redox has, until ctx ends. path is the client's path.
 func (w *world) keepPasting(ctx context.Context, clientID, path string) {
 	for ctx.Err() == nil {
 		if _, answer, err := w.call(http.MethodGet, path+"/keys", ""); err == nil {
@@ -174,9 +175,10 @@ func (w *world) paste(clientID, path string) error {
 	return w.sandbox.Register(clientID, []byte(set))
 }
 
-// leakCmd does what docs/rotation.md says to do after a leak, while readers read.
-// It prints how long it took until Redox no longer knew the leaked key: leak <path
-// of a client> <client ID> [pushed].
+// leakCmd does what docs/rotation.md says to do after a leak, while readers read. It
+// prints how long it took until Redox no longer knew the leaked key. With pushed, the
+// engine publishes the keys, else leakCmd pastes them: leak <path of a client> <client
+// ID> [pushed].
 func leakCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	publish := func() {

@@ -197,8 +197,8 @@ func (l *load) passingMount() {
 	l.operate(http.MethodDelete, "sys/mounts/redox-passing", "")
 }
 
-// disturb gives Redox faults that rng chooses, with pauses between them. Two failures
-// in a row are covered by the retries of a read; an outage is not.
+// disturb pauses, then gives Redox a fault that rng chooses. The fault lasts either for
+// two requests, and then the retries of a read suffice, or for seconds, as an outage.
 func (l *load) disturb(ctx context.Context, rng *rand.Rand) {
 	wait(ctx, time.Second+time.Duration(rng.Int64N(int64(4*time.Second))))
 	passing := []redoxtest.Fault{redoxtest.FaultUnavailable, redoxtest.FaultReset, redoxtest.FaultTruncate,
@@ -234,8 +234,8 @@ func (l *load) setOutage(on bool) {
 	l.outage, l.over = on, time.Now()
 }
 
-// report prints the results, and fails if there was a mistake. A client that rotates
-// must have rotated at least once every few minutes.
+// report prints the results, and fails the test if there was a mistake. A client with a
+// rotation_period must have rotated at least once in five minutes, on average.
 func (l *load) report(t *testing.T, d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -21,7 +21,8 @@ type sample struct {
 	conns      int   // at the sandbox
 }
 
-// sample returns the figures of the plugin's process that wrote last.
+// sample returns what the plugin's process uses. If several have run, it takes the one
+// that wrote the file s.watched last.
 func (s *soak) sample() (sample, error) {
 	one := sample{conns: s.w.sandbox.Open()}
 	if s.load != nil {
@@ -51,8 +52,9 @@ func (s *soak) sample() (sample, error) {
 	return one, err
 }
 
-// quiet waits until the plugin is idle, and returns what it uses then. It is idle if
-// no connection to Redox is open and no figure has fallen for three seconds.
+// quiet waits until the plugin is idle, and returns what it uses then. It is idle if for
+// three seconds no connection to Redox is open, and the numbers of goroutines and open
+// files do not fall.
 func (s *soak) quiet(t *testing.T) sample {
 	t.Helper()
 	var last sample
@@ -119,9 +121,9 @@ func median(part []sample, of func(sample) int64) int64 {
 	return values[len(values)/2]
 }
 
-// assertFlat fails if there are more goroutines or open files after the load than
-// before it; two more are allowed. It also fails if memory has grown since the first
-// third of the time: by then it should have reached its size.
+// assertFlat fails if there are more goroutines or open files after the load than before
+// it; two more are allowed. It also fails if memory has grown after the first third of
+// the time (see grown): by then it should have reached its size.
 func (s *soak) assertFlat(t *testing.T, before, after sample) {
 	t.Helper()
 	if after.goroutines > before.goroutines+2 {
@@ -143,6 +145,6 @@ func (s *soak) assertFlat(t *testing.T, before, after sample) {
 	}
 }
 
-// grown reports whether a figure has grown by more than a third and by more than a
+// grown reports whether a figure has grown by more than a third plus 2 MiB, the size of a
 // few buffers.
 func grown(from, to int64) bool { return to > from+from/3+2<<20 }

@@ -113,12 +113,11 @@ const (
 	platformAPI
 )
 
-// rotates has the shortest period that a key ring allows, so that keys rotate
-// often.
+// rotates has short settings, which allow a short rotation_period: keys rotate often.
 const rotates = `"assertion_ttl":"30s","retire_after":"30s",`
 
-// soakClients are the clients whose tokens are read, and two more: platform publishes
-// the keys of another client, and keys of spare are generated and deleted.
+// soakClients are the clients whose tokens are read. Besides, platform publishes the keys
+// of acme, and keys of spare are generated and deleted.
 var soakClients = []soakClient{
 	{"redox/clients/platform", "user", manual, `"manages":["acme=pushed"],`},
 	{"redox", "fetched", jwksURL, rotates + `"publish_window":"2s","public_jwks":true,"rotation_period":"62s",`},
@@ -134,7 +133,7 @@ const spare = "redox/clients/spare"
 // requestTimeout is short, so that a stall of some seconds has an effect.
 const requestTimeout = 6 * time.Second
 
-// addClient creates a client that can read a token.
+// addClient creates a client, and registers its keys at Redox: its tokens can be read.
 func (w *world) addClient(c soakClient) error {
 	body := fmt.Sprintf(`{%s"client_id":%q,"token_url":%q,"request_timeout":%q}`, c.config, c.id,
 		w.sandbox.TokenURL(), requestTimeout)

@@ -16,8 +16,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// crowd is many readers of one token, with only the pauses between retries of
-// Vault's library. Once Redox answers again, a reader ends when it has a token.
+// crowd is many readers of one client's tokens. A reader pauses only between the
+// retries of a read, as Vault's library does. While Redox answers normally, a reader
+// ends when it has a token.
 type crowd struct {
 	stop context.CancelFunc
 	all  sync.WaitGroup
@@ -110,7 +111,8 @@ func (c *crowd) note(began time.Time, status int, answer []byte, err error) (don
 	return true
 }
 
-// recover waits until each reader has its token.
+// recover waits until each reader has its token, and prints how long that took. It
+// fails after a minute.
 func (c *crowd) recover(ts *testscript.TestScript) {
 	done := make(chan struct{})
 	go func() { c.all.Wait(); close(done) }()
@@ -136,8 +138,8 @@ func (c *crowd) recover(ts *testscript.TestScript) {
 	}
 }
 
-// rushCmd starts n readers at once while Redox answers normally, for comparison:
-// rush <n> <path of a client>.
+// rushCmd starts n readers at once while Redox answers normally, and waits until each
+// has a token, for comparison with stall: rush <n> <path of a client>.
 func rushCmd(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -161,8 +163,8 @@ func stallCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}))
 }
 
-// recoverCmd ends the stall. The requests that stalled stay stalled, as on dead
-// connections, and new requests are answered.
+// recoverCmd ends the stall, and waits until each reader has a token. New requests are
+// answered. The requests that stalled stay stalled, as on dead connections.
 func recoverCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	c := w.crowd
@@ -186,8 +188,9 @@ func elsewhereCmd(ts *testscript.TestScript, _ bool, args []string) {
 	vaultCmd(ts, false, []string{"write", args[1] + "/config", "client_id=" + args[0], "token_url=" + other.TokenURL()})
 }
 
-// slowest repeats a request to Vault itself. It is slow if something holds the locks
-// of Vault that all requests need. stop returns how long the slowest one took.
+// slowest repeats a request that Vault itself answers, until stop is called. The
+// request is slow if something holds the locks of Vault that all requests need. stop
+// returns how long the slowest request took.
 func (w *world) slowest(addr string) (stop func() time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
 	worst := make(chan time.Duration, 1)
@@ -212,9 +215,9 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// withinCmd does the same as http. It fails if that takes longer than the duration, or
-// if another request to Vault takes more than five seconds meanwhile: within <duration>
-// <status> <method> <path> [<body>].
+// withinCmd makes a request as the command http does. It fails if the request takes
+// longer than <duration>, or if a read of sys/mounts takes more than five seconds
+// meanwhile: within <duration> <status> <method> <path> [<body>].
 func withinCmd(ts *testscript.TestScript, _ bool, args []string) {
 	limit, err := time.ParseDuration(args[0])
 	ts.Check(err)
@@ -229,9 +232,10 @@ func withinCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// latencyCmd reads each path 300 times in a row, and prints how long that took. In
-// later calls the median must be at most twice that of the first call, or 10 ms,
-// because a shared machine is slow at times: latency <path>….
+// latencyCmd reads each path 300 times in a row, and prints the median and the 95th
+// percentile of the times. The median may be at most twice that of the first call for
+// the path. A median of at most 10 ms always passes, because a shared machine is slow
+// at times: latency <path>….
 func latencyCmd(ts *testscript.TestScript, _ bool, args []string) {
 	const noise = 10 * time.Millisecond
 	w := worldOf(ts)

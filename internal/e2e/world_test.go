@@ -24,7 +24,8 @@ import (
 
 const repository = "../.."
 
-// canary is part of the server's HTTPS_PROXY, where a password would be.
+// canary stands for the password in the Vault server's HTTPS_PROXY. No output may show
+// it.
 const canary = "canary-of-the-proxy-password"
 
 // world is what each script has for itself: Vault, sandbox, files.
@@ -158,8 +159,8 @@ func startVault(dir string) (*server, error) {
 	return s, s.ready()
 }
 
-// start runs vault server until it ends or is stopped. It can be started again
-// then.
+// start starts the Vault server, and does not wait until it is ready. When the server
+// has ended, start can be called again.
 func (s *server) start(dir string) error {
 	logFile, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -189,7 +190,8 @@ func freePort() (string, error) {
 	return port, errors.Join(err, l.Close())
 }
 
-// ready waits until the server is ready or has ended.
+// ready waits until the server is ready. It returns an error if the server ends, or is
+// not ready after 30 s.
 func (s *server) ready() error {
 	for range 600 {
 		select {
@@ -220,7 +222,7 @@ func (s *server) stop() {
 	}
 }
 
-// asksForToken reports whether a command reads the path of a token.
+// asksForToken reports whether a word of the command is the path of a token.
 func asksForToken(command string) bool {
 	return slices.ContainsFunc(strings.Fields(command), func(word string) bool {
 		return strings.HasSuffix(word, "/token") && !strings.Contains(word, "=")
@@ -255,8 +257,8 @@ func (w *world) ask(ctx context.Context, client *http.Client, addr, method, path
 	return resp.StatusCode, answer, err
 }
 
-// record keeps the output of a command for the scan for secrets. A token may be in
-// the output of a command that reads one, and in no other.
+// record keeps the output of a command for the scan for secrets. The output of a
+// command that asks for a token may have that token once: record leaves it out.
 func (w *world) record(command string, said ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -3,12 +3,14 @@ package keyring
 import "time"
 
 // A key's acceptance is a fingerprint of the settings with which Redox first issued a
-// token for the key. It is stored once. It protects the old key of a
-// rotation: somebody who may write the settings can send requests to a false server,
-// which accepts the new key. The engine must not delete the old key then.
+// token for the key. It is stored once. It protects the old key of a rotation: somebody
+// who may write the settings can send requests to a false server, which accepts the new
+// key. So the engine deletes the old key only if the new one was accepted with the same
+// settings.
 
-// Accept records that Redox issued a token for a request that was signed with k, with
-// settings of the fingerprint where. Only the first acceptance is stored.
+// Accept records that Redox issued a token for a request that was signed with k. where is
+// the fingerprint of the settings. Only the first acceptance is stored. If k is active,
+// Accept also clears the record of attempts to prove it.
 func (k *Key) Accept(where string) {
 	if k.Accepted == "" {
 		k.Accepted = where
@@ -49,10 +51,10 @@ func (r *Ring) NewestAccepted(where string) *Key {
 	return newest
 }
 
-// unaccepted returns the active key if the engine must find out whether Redox accepts
-// it, else nil. It must for a ring's first key, whose Proofs.NextAt Add has set. It must
-// also if another key depends on the answer: if keys rotate automatically, and while a
-// key is retiring.
+// unaccepted returns the active key if the engine must find out whether Redox accepts it,
+// else nil. The engine must if Proofs.NextAt is set: Add sets it in a key that is active
+// at once. The engine must also if another key depends on the answer: if keys rotate
+// automatically, or while a key is retiring.
 func (r *Ring) unaccepted(p Policy) *Key {
 	k := r.Active()
 	if k == nil || k.Accepted != "" {

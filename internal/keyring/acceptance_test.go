@@ -7,7 +7,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// The first acceptance of a key is never overwritten.
+// Accept stores only the first acceptance of a key. It clears Proofs of an active key,
+// and keeps Proofs of a pending key.
 func TestAccept(t *testing.T) {
 	r := ring(t, "a")
 	k := r.Get("a")
@@ -50,8 +51,8 @@ func TestKeeps(t *testing.T) {
 	}
 }
 
-// NewestAccepted returns the newest key of those that were accepted with the given
-// settings, whatever their order in the ring and their age.
+// NewestAccepted returns the retiring key that was replaced last, of those that were
+// accepted with the given settings. The order of the keys in the ring does not matter.
 func TestNewestAccepted(t *testing.T) {
 	at := func(id keyring.ID, minutes int, where string) *keyring.Key {
 		return key(id, func(k *keyring.Key) {

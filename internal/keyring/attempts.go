@@ -18,8 +18,8 @@ const (
 	retryLast  = time.Hour
 )
 
-// Refused records that Redox refused, and why. The pause before the next attempt is
-// longer after each refusal.
+// Refused records that Redox refused, and why. Each refusal makes the pause before the
+// next attempt longer, up to retryLast.
 func (a *Attempts) Refused(reason string, now time.Time) {
 	wait := retryLast
 	if a.Refusals < 6 {
@@ -36,8 +36,8 @@ func (a *Attempts) note(reason string, now time.Time, wait time.Duration) {
 	a.LastAt, a.Failure, a.NextAt = now.UTC(), reason, now.UTC().Add(wait)
 }
 
-// settle corrects times that a clock ahead of time has stored. LastAt becomes at most
-// now, and NextAt at most now plus retryLast. It reports whether it changed a.
+// settle corrects times that were stored while the clock ran ahead. LastAt becomes at most
+// now, and NextAt at most now plus retryLast. settle reports whether it changed a.
 func (a *Attempts) settle(now time.Time) (changed bool) {
 	if a.LastAt.After(now) {
 		a.LastAt, changed = now, true

@@ -12,9 +12,10 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// Each file in testdata/cases is accepted, or refused with the words in expected.tsv. JSON
-// replaces each byte that is not UTF-8 with U+FFFD: a refused text must also be refused
-// after that, with the same message.
+// Each file in testdata/cases is accepted or refused as expected.tsv says, with the
+// words there in the warnings or in the error. JSON replaces each byte that is not
+// UTF-8 with U+FFFD: a file that is refused must be refused with the same error after
+// that, too.
 func TestCases(t *testing.T) {
 	accepted, refused := 0, 0
 	for line := range strings.Lines(file(t, "cases/expected.tsv")) {

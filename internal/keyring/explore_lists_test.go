@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// listing is one list that Redox may have of a ring, and what Merge is to make of it.
+// listing is one list of keys that Redox may have, and what Merge must make of it for a
+// ring.
 type listing struct {
 	list, merged []json.RawMessage
 	added        []ID
@@ -16,7 +17,7 @@ type listing struct {
 	conflict     bool     // another key has the ID of one of the ring
 }
 
-// add notes that the list has that key. It stays in the list unless it was deleted.
+// add adds the key p to the list. If stays is true, Merge must keep it there.
 func (l *listing) add(p Public, stays bool) {
 	l.list = append(l.list, raw(p))
 	if stays {
@@ -24,9 +25,9 @@ func (l *listing) add(p Public, stays bool) {
 	}
 }
 
-// listings returns the lists that Redox may have of the ring: of each of its keys the
-// key itself, none, or another key with that ID; each deleted key or not; and keys of
-// others before and after those.
+// listings returns the lists that Redox may have for the ring. For each key of the ring, a
+// list has this key, none, or another one with its ID. It has each deleted key or not. Keys
+// of others are first and last.
 func listings(r *Ring) (all []*listing) {
 	odd := json.RawMessage(`{"kid":7}`)
 	choices := 1
@@ -72,9 +73,9 @@ func listings(r *Ring) (all []*listing) {
 	return all
 }
 
-// TestExploreLists merges rings of up to three keys and two deleted keys, also such as
-// have the ID of a key of the ring, into each list that Redox may have. Only deleted keys
-// leave the list, and what the ring then says of the list is so.
+// TestExploreLists merges rings of up to three keys and two deleted keys, which may have
+// the ID of a key of the ring, into each list that Redox may have. Only deleted keys leave
+// the list, and what the ring then records about the list is true.
 func TestExploreLists(t *testing.T) {
 	tried := 0
 	for keys := range 4 {
@@ -88,9 +89,9 @@ func TestExploreLists(t *testing.T) {
 	t.Logf("%d lists", tried)
 }
 
-// listedRing returns a ring with that many keys, the last of which is pending. Of the
-// bits of gone, two say which deleted keys there are, and two whether these have the ID
-// of a key of the ring.
+// listedRing returns a ring with that many keys. The first is active, and the last of two
+// or more is pending. The lower two bits of gone say which deleted keys there are, the
+// upper two which of these have the ID of a key of the ring.
 func listedRing(keys, gone int) *Ring {
 	r := &Ring{Publication: &Publication{To: here}}
 	for i := range keys {

@@ -88,8 +88,8 @@ const (
 	allGone
 )
 
-// replies are the lists that differ in what concerns the ring. TestExploreLists tries
-// all others.
+// replies are the answers that make a difference for a ring. TestExploreLists tries all
+// other lists.
 var replies = []reply{
 	{stored, true, true, allGone}, // what the engine believes, unless the pending key is not published
 	{stored, false, true, allGone},
@@ -116,7 +116,7 @@ func (y reply) applies(r *Ring) bool {
 	return y.gone == noGone || len(r.Gone) > 0 || y.end == stored
 }
 
-// list returns the list that the engine reads before it updates it.
+// list returns the list that the engine reads before it sends the update.
 func (y reply) list(r *Ring) []json.RawMessage {
 	list := []json.RawMessage{raw(foreign)}
 	for i, k := range r.Keys {
@@ -155,7 +155,8 @@ type event struct {
 	bad       string            // what was wrong on the way
 }
 
-// make makes a move in the world w, which is at least settled if the move is a step.
+// make makes a move in the world w. If isLook reports true of the move, the caller has
+// settled w before.
 func (w *world) make(m move) (e event) {
 	e.move, e.applies = m, true
 	r := &w.ring
@@ -220,7 +221,7 @@ func (w *world) add(k *Key, e *event) {
 	}
 }
 
-// touch does what a person does with one key.
+// touch makes a move that concerns one key: a person's request, or Redox's acceptance.
 func (w *world) touch(m move, e *event) {
 	k := w.ring.Keys[m.key]
 	switch m.kind {
@@ -281,7 +282,7 @@ func (w *world) rotate(e *event) {
 	}
 }
 
-// step does the next step. Its outcome is how.
+// step does the next step of the worker. how is the outcome.
 func (w *world) step(how int, e *event) {
 	r := &w.ring
 	e.step = r.Next(w.policy(), w.now)
@@ -336,7 +337,7 @@ func (w *world) again(why kind, e *event) {
 	}
 }
 
-// setBack sets the clock to a time before all stored ones.
+// setBack sets the clock to a time before all stored ones, and settles the world.
 func (w *world) setBack(e *event) {
 	w.now = w.now.Add(-1000 * tick)
 	before := newWorld()

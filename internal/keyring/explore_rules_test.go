@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// expect changes want, which is as the world was before, into what the event may make
-// of it. Whatever else a move changes breaks a rule.
+// expect changes w, which is the world before the move, into what the move must make of
+// it. Whatever else a move changes breaks a rule.
 func (w *world) expect(e *event) {
 	r := &w.ring
 	if e.err != nil {
@@ -58,7 +58,7 @@ func (w *world) expect(e *event) {
 	}
 }
 
-// expectKey says what the event makes of a key that stays.
+// expectKey changes k, which was in the ring before, to what the event must make of it.
 func (w *world) expectKey(k *Key, e *event) {
 	if e.accepted == k.ID {
 		if k.Accepted == "" { // the first acceptance stays
@@ -84,7 +84,7 @@ func (w *world) expectKey(k *Key, e *event) {
 	}
 }
 
-// expectFailed says what a failed attempt makes of a.
+// expectFailed changes a to what it must be after a failed attempt.
 func (w *world) expectFailed(a *Attempts, refused bool) {
 	pause := time.Minute
 	if refused {
@@ -161,7 +161,7 @@ func (w *world) expectPublished(e *event) {
 	}
 }
 
-// expectSettled says what a look of the worker makes of the ring.
+// expectSettled changes w.ring to what a look of the worker must make of it.
 func (w *world) expectSettled() {
 	r := &w.ring
 	if len(r.Keys) == 0 {
@@ -176,7 +176,7 @@ func (w *world) expectSettled() {
 	}
 }
 
-// expectOnTime says the same, apart from where the engine publishes.
+// expectOnTime does the same as expectSettled, but leaves Publication.To as it is.
 func (w *world) expectOnTime() {
 	r, way := &w.ring, ways[w.way]
 	k := r.only(Pending)
@@ -227,8 +227,8 @@ func (r *Ring) only(state State) (found *Key) {
 	return found
 }
 
-// differs says how got differs from what was expected, empty if it does not. The texts
-// of failures may differ.
+// differs describes want if w differs from it, else it returns "". The texts of failures
+// may differ. differs copies them to want.
 func (w *world) differs(want *world) string {
 	fit := func(want, got *Attempts) {
 		if want.Failure != "" && got.Failure != "" {
@@ -299,8 +299,8 @@ func (w *world) wellFormed() string {
 	return ""
 }
 
-// replaced reports whether k retired for so long that it is to be deleted: the key that
-// signs was accepted where k was.
+// replaced reports whether k is to be deleted: it has been retiring for RetireAfter, and
+// the active key was accepted in the same place as k.
 func (w *world) replaced(k *Key) bool {
 	active := w.ring.only(Active)
 	return w.pastTime(k) && k.Accepted != "" && active.Accepted == k.Accepted
@@ -316,14 +316,15 @@ func (w *world) overdue() bool {
 	return k != nil && period > 0 && w.now.Sub(k.ActivatedAt) >= period
 }
 
-// depends reports whether it depends on the acceptance of the active key what becomes of
-// others.
+// depends reports whether another key depends on the acceptance of the active key: keys
+// rotate automatically, or one is retiring.
 func (w *world) depends() bool {
 	retires := func(k *Key) bool { return k.State == Retiring }
 	return w.policy().Period > 0 || slices.ContainsFunc(w.ring.Keys, retires)
 }
 
-// due says which steps may be made in the settled world w, and with which key.
+// due returns the steps other than Drop that may be made in the settled world w, and with
+// which key.
 func (w *world) due() map[Action]*Key {
 	r, p := &w.ring, w.policy()
 	steps := map[Action]*Key{}
@@ -348,7 +349,7 @@ func (w *world) due() map[Action]*Key {
 	return steps
 }
 
-// wrongStep says why the step may not be the next one of the settled world w, empty if
+// wrongStep says why s may not be the next step of the settled world w. It returns "" if
 // it may.
 func (w *world) wrongStep(s Step) string {
 	if slices.ContainsFunc(w.ring.Keys, w.replaced) != (s.Action == Drop) {
@@ -369,7 +370,8 @@ func (w *world) wrongStep(s Step) string {
 	return ""
 }
 
-// wrongWait says why the worker may not sleep until that time: something is due before.
+// wrongWait says why the worker may not sleep until that time, or for ever if that is
+// zero: something is due before, or the time has come. It returns "" if it may.
 func (w *world) wrongWait(until time.Time) string {
 	if !until.IsZero() && !until.After(w.now) {
 		return "the worker waits for a time that has come"
@@ -387,7 +389,8 @@ func (w *world) wrongWait(until time.Time) string {
 	return ""
 }
 
-// wrongReport says what the functions that only tell say wrong of the world.
+// wrongReport says what is wrong in the results of the methods that only report on the
+// ring. It returns "" if nothing is.
 func (w *world) wrongReport() string {
 	r, p := &w.ring, w.policy()
 	active, pending := r.only(Active), r.only(Pending)
@@ -434,7 +437,8 @@ func (w *world) wrongReport() string {
 	return ""
 }
 
-// wrongKeys does with a key what cannot be done with it. It says what was not refused.
+// wrongKeys tries what must be refused or change nothing, most of it with a key that the
+// ring does not have. It says what was not refused. The caller compares the ring.
 func (w *world) wrongKeys() string {
 	r := &w.ring
 	const none = ID("none")
@@ -460,8 +464,9 @@ func sameUpdate(a, b *Ring) bool {
 	return a.Publication.To == b.Publication.To && slices.EqualFunc(a.Keys, b.Keys, public) && slices.Equal(a.Gone, b.Gone)
 }
 
-// wrongSame says why it is wrong that a step which was decided in the world w counts, or
-// does not count, as the next one of the world now. Both are settled.
+// wrongSame says what is wrong in the result of Step.Same, which compares the step that
+// was decided in the world w with the next one in the world now. Both worlds are settled.
+// It returns "" if nothing is wrong.
 func (w *world) wrongSame(decided Step, now *world) string {
 	s := now.ring.Next(now.policy(), now.now)
 	same := decided.Action == s.Action

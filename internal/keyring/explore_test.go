@@ -73,7 +73,7 @@ type reached struct {
 	by   move
 }
 
-// explorer makes all moves of some states. It owns its worlds.
+// explorer makes all moves from some of the states. No other goroutine uses its worlds.
 type explorer struct {
 	e                            *exploration
 	before, settled, after, want world
@@ -241,7 +241,8 @@ func (e *exploration) run() error {
 	return nil
 }
 
-// broken returns how a rule was broken in the first state where one was.
+// broken returns an error that says how a rule was broken, in the first of the states
+// where that happened. It returns nil if no rule was broken.
 func (e *exploration) broken(workers []*explorer) error {
 	var first *explorer
 	for _, x := range workers {
@@ -266,7 +267,7 @@ func (e *exploration) note(c code, from int32, by move) int32 {
 	return index
 }
 
-// path returns the moves that lead to a state, and the last one.
+// path returns, as text, the moves that lead to a state, and then last.
 func (e *exploration) path(index int32, last move) string {
 	lines := []string{"then " + last.String()}
 	var w world
@@ -278,9 +279,9 @@ func (e *exploration) path(index int32, last move) string {
 	return strings.Join(lines, "\n")
 }
 
-// well returns the move that comes next while nothing fails and nobody interferes. Redox's
-// list is as the engine believes. If it is not, the first read leads to another state of
-// the exploration, and from there on it is.
+// well returns the next move if nothing fails, nobody interferes, and Redox's list is
+// as the engine believes. If the list is different, the first read leads to another
+// state of the exploration, and from there on the list is as believed.
 func (w *world) well() move {
 	if len(w.ring.Keys) == 0 {
 		return move{kind: pass}
@@ -296,7 +297,8 @@ func (w *world) well() move {
 }
 
 // settles follows, from each state, the moves that come while nothing fails. It returns
-// the most moves after which all is done, or an error if that is never so.
+// how many moves it takes at most until all is done, or an error if some state never
+// gets there.
 func (e *exploration) settles() (most int, err error) {
 	const unknown = -1
 	explored := len(e.states)
@@ -333,14 +335,14 @@ func (e *exploration) settles() (most int, err error) {
 	return most, nil
 }
 
-// TestExplore explores each state that a ring can be in, and each move from there. See
-// code for what makes two states the same.
+// TestExplore explores each state of a ring with up to -explore.keys keys, and each
+// move from there. The doc comment of type code says which states count as the same.
 func TestExplore(t *testing.T) {
 	explore(t, limits{keys: *exploreKeys, gone: *exploreGone, refusals: *exploreRefusals})
 }
 
-// TestExploreFull does the same with a ring that is full of keys that nobody deletes, and
-// with one that has as many deleted keys as it may.
+// TestExploreFull does the same with a ring that has as many deleted keys as it may, or
+// one less, and with a ring that is almost full of keys that nobody deletes.
 func TestExploreFull(t *testing.T) {
 	keys := max(1, *exploreKeys-2)
 	l := limits{keys: keys, gone: *exploreGone, refusals: *exploreRefusals}
@@ -373,8 +375,8 @@ func explore(t *testing.T, l limits) {
 	}
 }
 
-// A world and its normal form do the same: the same moves lead to the same states. The
-// worlds are those of long random walks that are never normalised.
+// From a world and from its normal form, moves of the same kind lead to the same
+// states. The worlds come from long random walks, in which no world is normalised.
 func TestExploreNormal(t *testing.T) {
 	l := limits{keys: 4, gone: 2, refusals: 2}
 	e := newExploration(l)

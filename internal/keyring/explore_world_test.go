@@ -9,17 +9,18 @@ import (
 	"time"
 )
 
-// tick is the unit of time of the exploration. The list is read again after two. The
-// pauses after up to five refusals are shorter than one.
+// tick is the unit of time of the exploration. The list is read again after two ticks. The
+// pauses after up to five refusals are shorter than one tick.
 const tick = lookAgain / 2
 
-// The settings that an exploration changes between. Times are in ticks.
+// explored are the settings between which the exploration changes.
 var explored = []Policy{
 	{Period: 2 * tick, Window: tick, RetireAfter: 2 * tick},
 	{Period: 0, Window: 0, RetireAfter: 2 * tick},
 }
 
-// Ages in ticks. No setting in explored is longer, so a greater age changes no result.
+// These are the greatest ages that count, in ticks. No setting in explored is longer, so a
+// greater age changes no result.
 const (
 	oldActive    = 2
 	oldRetired   = 2
@@ -49,7 +50,7 @@ type world struct {
 
 const here, elsewhere = "here", "elsewhere"
 
-// other returns the config's fingerprint after it was changed to lead elsewhere.
+// other returns elsewhere for here, and here for elsewhere.
 func other(where string) string {
 	if where == here {
 		return elsewhere
@@ -81,7 +82,7 @@ func (w *world) copyTo(to *world) {
 	}
 }
 
-// names of keys, as making one costs more than a move.
+// names are the names of keys. They are made once, as making one takes longer than a move.
 var names = func() (list [64]string) {
 	for i := range list {
 		list[i] = fmt.Sprint("k", i)
@@ -108,8 +109,8 @@ func (w *world) settle() (changed bool) {
 // code is a normalised world. Two worlds have the same code if they differ only in what
 // decides nothing:
 //
-//   - Times. An age counts in whole ticks, up to the one above from which on it makes no
-//     difference. A pause that has not ended counts as one tick or two. A time that
+//   - Times. An age counts in whole ticks, and at most as oldActive, oldRetired or
+//     oldPublished. A pause that has not ended counts as one tick or two. A time that
 //     nothing compares with the clock is left out: CreatedAt, ReadAt, LastAt of Proofs,
 //     ActivatedAt of a key that is not active, and RetiredAt of one that is not retiring.
 //     LastAt of the publication counts while a recheck would come too early.
@@ -117,8 +118,8 @@ func (w *world) settle() (changed bool) {
 //     accepted or published with other settings is "elsewhere".
 //   - Order. The retiring keys come first, then the active one and the pending one. The
 //     retiring keys are sorted by where they were accepted, and then by age.
-//   - Numbers. More refusals or deleted keys than the limits count as that many, unless
-//     there are so many deleted keys that no more may come.
+//   - Numbers. More refusals or deleted keys than the limits count as that many. But
+//     almostFull, maxNoted and more than maxNoted deleted keys are told apart.
 //   - Texts, which keys of others are on Redox's list, and whether the active key was
 //     proved to publish.
 //
@@ -136,7 +137,8 @@ type limits struct {
 	fullList             bool // the first rings have as many deleted keys as they may, or one less
 }
 
-// almostFull is the lesser number of deleted keys.
+// almostFull is one less than the number of deleted keys at which a request to add or
+// delete a key is refused.
 const almostFull = maxNoted - 1
 
 // age returns how many ticks ago t was, at most old.
@@ -144,8 +146,8 @@ func (w *world) age(t time.Time, old uint16) uint16 {
 	return min(uint16(max(w.now.Sub(t), 0)/tick), old)
 }
 
-// pause returns 0 if a has no next attempt, 1 if it is due, and 2 or 3 if it is in one
-// tick or two.
+// pause returns 0 if a has no next attempt, 1 if that is due, 2 if it will be due within a
+// tick, and 3 if later.
 func (w *world) pause(a *Attempts) uint16 {
 	switch {
 	case a.NextAt.IsZero():
@@ -221,7 +223,7 @@ func (w *world) encode(l limits) (c code) {
 // at returns the time that is that many ticks ago.
 func (w *world) at(age uint16) time.Time { return w.now.Add(-time.Duration(age) * tick) }
 
-// next returns the time for what pause returned.
+// next returns the time of a next attempt for which pause returns this number.
 func (w *world) next(pause uint16) time.Time {
 	return [...]time.Time{{}, w.now, w.now.Add(tick), w.now.Add(2 * tick)}[pause]
 }

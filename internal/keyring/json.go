@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// readJSON reads a JWK, or a JWK Set or an array of JWKs with one private key. It
-// also reads an array of strings that are the lines of another text.
+// readJSON reads a JWK, or a JWK Set or an array of JWKs with one private key. It also
+// reads an array of strings: the lines of a key in any form, such as PEM.
 func readJSON(text string) (found, error) {
 	raw, err := oneValue(text)
 	if err != nil {
@@ -46,8 +46,9 @@ func readJSON(text string) (found, error) {
 	return readJWK(private[0])
 }
 
-// oneValue returns the first JSON value in text. What follows is ignored if it is words
-// or numbers, and is an error if it may be JSON: if it has a brace, a quote or a slash.
+// oneValue returns the first JSON value in text. It ignores text after the value, but
+// returns an error if that text may be JSON: if it has a quote, a slash, or an opening
+// brace or bracket.
 func oneValue(text string) (json.RawMessage, error) {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	var raw json.RawMessage
@@ -83,8 +84,8 @@ func place(text string, offset int) (line, column int) {
 	return 1 + strings.Count(before, "\n"), len(before) - strings.LastIndex(before, "\n")
 }
 
-// noJWK returns the error for JSON that is not a JWK. It names the member that looks
-// like the key.
+// noJWK returns the error for JSON that is not a JWK. If a member looks like a private
+// key and its name may be shown, the error names it.
 func noJWK(raw json.RawMessage) error {
 	var value any
 	if err := json.Unmarshal(raw, &value); err != nil {

@@ -64,8 +64,8 @@ func readJWK(j jwk) (found, error) {
 	return got, nil
 }
 
-// checkPurpose returns an error if the JWK is not for signing with RS384. It looks at
-// kty, alg, use and key_ops.
+// checkPurpose returns an error if the JWK is not a private RSA key with two primes, or
+// if alg, use or key_ops say that it is not for signing with RS384.
 func (j jwk) checkPurpose() error {
 	kty, err := j.text("kty")
 	switch {
@@ -119,8 +119,8 @@ func (j jwk) checkOperations() error {
 
 var briefly = regexp.MustCompile(`^[A-Za-z0-9+_. -]{1,16}$`)
 
-// brief returns value (an alg, use or kty), or otherwise if value is long or has unusual
-// characters.
+// brief returns value, which is an alg, use or kty. If value is empty, long, or has
+// unusual characters, brief returns the text in otherwise.
 func brief(value, otherwise string) string {
 	if briefly.MatchString(value) {
 		return value

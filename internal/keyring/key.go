@@ -56,8 +56,10 @@ func badCharacter(s string) string {
 // State says what a key is used for now.
 type State string
 
-// A key is first pending, then active, then retiring, and then it is deleted. In all
-// three states it is published. Only the active key signs.
+// A key is usually first pending, then active, then retiring, and then it is deleted.
+// The first key of a ring is active at once. The JWK Set has the keys of all three
+// states. The active key signs; a pending key signs its proofs, and a retiring key may
+// sign if Redox does not know the active one.
 const (
 	Pending  State = "pending"
 	Active   State = "active"
@@ -67,7 +69,8 @@ const (
 // Origin says where a private key was made.
 type Origin string
 
-// A generated key was never outside Vault. An imported key was.
+// The engine made a generated key. An imported key was made elsewhere, and there may be
+// copies of it.
 const (
 	Generated Origin = "generated"
 	Imported  Origin = "imported"
@@ -87,8 +90,9 @@ type Key struct {
 	// key. It is empty until then.
 	Accepted string `json:"accepted,omitzero"`
 
-	// These are only for a pending key: whether it becomes active without a further
-	// request, and since when it is published.
+	// Only a pending key has these two. If Rotating is true, the key becomes active as
+	// soon as Redox accepts it. PublishedAt is when it was published; zero if it was
+	// not, or if the engine cannot know.
 	Rotating    bool      `json:"rotating,omitzero"`
 	PublishedAt time.Time `json:"published_at,omitzero"`
 
@@ -112,8 +116,8 @@ func Generate(bits int, now time.Time) (*Key, error) {
 	return newKey(private, "", Generated, now)
 }
 
-// newKey returns a key with the private half private. If id is empty, the ID is the
-// thumbprint.
+// newKey returns a key whose private half is private. If id is empty, the ID is the
+// thumbprint of the public half.
 func newKey(private *rsa.PrivateKey, id ID, origin Origin, now time.Time) (*Key, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
@@ -154,8 +158,7 @@ func (k *Key) Private() (*rsa.PrivateKey, error) {
 	return private, nil
 }
 
-// JWK is a public key in the form of RFC 7517, with the members that the SMART
-// profile requires.
+// JWK is a public RSA key in the form of RFC 7517, for signatures with RS384.
 type JWK struct {
 	KeyType   string `json:"kty"`
 	ID        ID     `json:"kid"`

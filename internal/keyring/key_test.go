@@ -63,7 +63,8 @@ func TestLargestKey(t *testing.T) {
 	}
 }
 
-// go-jose reads the set, and the result is exactly the public key.
+// go-jose reads a ring's JWK Set, which has the public half of each key and nothing
+// else.
 func TestJWKS(t *testing.T) {
 	r := &keyring.Ring{}
 	for _, k := range []*keyring.Key{imported(t, ""), generated(t)} {

@@ -22,7 +22,7 @@ type walk struct {
 	made    int  // number of keys so far
 	healthy bool // Redox does what it is asked, and the clock does not jump
 
-	// Redox's list, and since when each key is in it.
+	// list is Redox's list. since is when each key was last sent to it.
 	list  []json.RawMessage
 	since map[keyring.ID]time.Time
 }
@@ -57,7 +57,8 @@ func (w *walk) add(rotating bool) {
 	w.ring.PublishTo("redox")
 }
 
-// prove makes a proof that Redox refuses, does not answer, or accepts, at random.
+// prove makes a proof, and fails the test if the publish window is not over. Redox
+// refuses it, does not answer, or accepts it, at random. A healthy Redox accepts it.
 func (w *walk) prove(k *keyring.Key) {
 	switch published := w.since[k.ID]; {
 	case w.policy.Publishing == keyring.JWKSURL && w.now.Sub(k.PublishedAt) < w.policy.Window:
@@ -93,8 +94,8 @@ func (w *walk) accept(k *keyring.Key) {
 	k.Accept("here")
 }
 
-// publish makes an update that Redox refuses, does not answer, accepts and loses, or
-// stores, at random.
+// publish makes an update. Redox refuses it, does not answer, accepts and loses it, or
+// stores it, at random. A healthy Redox stores it.
 func (w *walk) publish() {
 	merged, added, changed, err := w.ring.Merge(w.list)
 	if err != nil {
@@ -127,7 +128,7 @@ func (w *walk) publish() {
 	w.ring.Listed(w.list, w.now)
 }
 
-// others returns the IDs of the keys in a list that do not belong to the ring.
+// others returns the IDs of the keys that wait has put into a list for somebody else.
 func others(list []json.RawMessage) string {
 	var ids []string
 	for _, raw := range list {
@@ -150,7 +151,7 @@ func (w *walk) wait(until time.Time) {
 	if w.random.IntN(10) == 0 {
 		w.now = w.now.Add(time.Duration(w.random.IntN(100)) * time.Minute)
 	}
-	// Sometimes somebody else changes the list.
+	// Sometimes somebody else adds a key to the list, or removes one.
 	switch w.random.IntN(20) {
 	case 0:
 		w.list = append(w.list, json.RawMessage(fmt.Sprintf(`{"kid":"x%d","n":"x"}`, w.made)))
@@ -163,9 +164,9 @@ func (w *walk) wait(until time.Time) {
 	}
 }
 
-// step does the next step. Always exactly one key is active, a key is proved only after
-// its publish window, a replaced key stays until retire_after is over, the ring does not
-// grow too large, and the keys of others stay.
+// step does the next step. It fails the test unless one key is active, a key is proved
+// only after its publish window, a replaced key stays until retire_after is over, the ring
+// does not grow too large, and the keys of others stay.
 func (w *walk) step() {
 	s := w.ring.Next(w.policy, w.now)
 	switch s.Action {
@@ -197,8 +198,8 @@ func (w *walk) step() {
 	}
 }
 
-// disturb does what people may do at any time: delete, activate and add a key, and
-// change the settings.
+// disturb does one thing that may happen at any time: somebody deletes, activates or adds
+// a key, or changes the settings, or Redox's list keeps many deleted keys.
 func (w *walk) disturb() {
 	k := w.ring.Keys[w.random.IntN(len(w.ring.Keys))]
 	switch w.random.IntN(6) {
@@ -259,9 +260,9 @@ func (w *walk) behind() string {
 	return ""
 }
 
-// Whatever happened, once Redox is healthy each ring is soon up to date, and stays
-// so: each key past its time is gone unless it is kept, the rotation is not overdue, and Redox lists
-// the keys of the ring and no deleted one.
+// Whatever happened before, while Redox is healthy a ring that is not up to date soon is.
+// Up to date means: each key past its time is gone unless it is kept, no rotation is
+// overdue, and Redox lists the keys of the ring and no deleted one.
 func TestLiveness(t *testing.T) {
 	for _, way := range []keyring.Publishing{keyring.Manual, keyring.JWKSURL, keyring.PlatformAPI} {
 		for seed := range uint64(100) {
@@ -275,7 +276,7 @@ func TestLiveness(t *testing.T) {
 			w.healthy = true
 			// bound is the largest number of steps until the ring is up to date: two
 			// for each key, which is dropped and then removed from Redox's list, and
-			// 12 for a rotation, whose parts each wait.
+			// 12 for a rotation and the waits in it.
 			const bound = 2*keyring.MaxKeys + 12
 			for range bound {
 				w.step()

@@ -14,8 +14,8 @@ type numbers struct{ n, e, d, p, q *big.Int }
 
 var one = big.NewInt(1)
 
-// complete checks the numbers, computes those that were not given, and returns the
-// key. It has signed once with the key, and verified the signature.
+// complete checks the numbers, computes those that were not given, and returns the key.
+// Before that, it makes a test signature with the key and verifies it.
 func (k numbers) complete() (*rsa.PrivateKey, error) {
 	if err := k.checkPublic(); err != nil {
 		return nil, err

@@ -29,8 +29,8 @@ func pkcs1(t testing.TB, n, e, d, p, q *big.Int) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: raw}))
 }
 
-// d, p and q are computed if they were not given, and a wrong one is refused. The CRT
-// values are always computed anew.
+// Those of d, p and q that are missing are computed from the others, and a wrong one is
+// refused. The CRT values are always computed anew.
 func TestNumbers(t *testing.T) {
 	key := testKey(t)
 	n, e, d, p, q := key.N, big.NewInt(65537), key.D, key.Primes[0], key.Primes[1]

@@ -94,8 +94,8 @@ func find(text string, layers int) (found, error) {
 }
 
 // withoutIntroduction replaces the words before JSON with blanks, so that line and
-// column numbers stay the same. It changes nothing if the words are a comment: such a
-// file has more comments, and is not JSON either.
+// column numbers stay the same. If the words hold // or /*, it changes nothing: a file
+// with comments is not JSON.
 func withoutIntroduction(text string) string {
 	for i := range text {
 		if text[i] != '{' && text[i] != '[' || !pasted.IsJSON(text[i:]) {

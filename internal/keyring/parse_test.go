@@ -63,8 +63,8 @@ func privateJWK(t testing.TB, changes map[string]any) string {
 	return string(raw)
 }
 
-// TestParse tests what testdata/cases does not: other wrappings of a key, several at
-// once, and the ID.
+// TestParse tests what testdata/cases does not: other wrappings of a key, several
+// wrappings at once, and the key ID.
 func TestParse(t *testing.T) {
 	pkcs8, certificate := file(t, "pkcs8.pem"), file(t, "certificate.pem")
 	named := privateJWK(t, map[string]any{"kid": "from-jwk"})
@@ -145,7 +145,7 @@ func TestParse(t *testing.T) {
 
 func base(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 
-// within returns the text between the BEGIN and the END line.
+// within returns the base64 between the BEGIN and the END line, without line ends.
 func within(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.Join(lines[1:len(lines)-1], "")

@@ -36,12 +36,14 @@ const lookAgain = time.Hour
 // recheckAgain is the shortest time between a read of Redox's list and a recheck.
 const recheckAgain = 10 * time.Second
 
-// maxNoted limits how many foreign keys and how many deleted keys are stored. Both
-// numbers depend on others, so they could grow without end.
+// maxNoted limits how many foreign keys are stored, and how many deleted keys: at that
+// limit no key can be added, and only [Ring.Drop] deletes one. Without limits both numbers
+// could grow without end, as they depend on what Redox lists.
 const maxNoted = 32
 
-// added and removed make the next update of Redox's list due at once, if the engine
-// keeps that list.
+// added and removed update Gone, and make the next update of Redox's list due at once. If
+// the engine does not keep that list up to date, removed does nothing, and added only
+// takes k out of Gone.
 func (r *Ring) added(k *Key) {
 	r.Gone = slices.DeleteFunc(r.Gone, func(gone Public) bool { return gone == k.public() })
 	if r.Publication != nil {
@@ -57,9 +59,10 @@ func (r *Ring) removed(k *Key) {
 
 // PublishTo sets where the engine publishes the keys, and reports whether that
 // changed the ring. The argument is a digest of the list and of the rights that are
-// used to change it. When the digest changes, all keys count as neither published nor
-// proved. The deleted keys stay recorded, because the new list may be the old one.
-// PublishTo does nothing if the engine does not publish keys.
+// used to change it. When the digest changes, the pending key no longer counts as
+// published, and the active key must be proved again before the next update. The deleted
+// keys stay recorded, because the new list may be the old one. PublishTo does nothing if
+// the engine does not publish keys.
 func (r *Ring) PublishTo(to string) (changed bool) {
 	if r.Publication == nil || r.Publication.To == to {
 		return false
@@ -110,8 +113,8 @@ func (r *Ring) fingerprint() string {
 
 // Merge returns the list that Redox should have, given the one it has: it adds the
 // missing keys of the ring, leaves out the deleted ones, and keeps all others.
-// changed is false if the list needs no update. A different key with the ID of a key
-// of the ring is an error.
+// changed is false if the list needs no update. Merge returns an error if another key,
+// which is not a deleted one, has the ID of a key of the ring.
 func (r *Ring) Merge(list []json.RawMessage) (merged []json.RawMessage, added []ID, changed bool, err error) {
 	missing := map[ID]*Key{}
 	for _, k := range r.Keys {
@@ -156,8 +159,9 @@ func (r *Ring) Sent(added []ID) {
 }
 
 // Listed records what Redox lists after an update, or when no update was needed. A
-// pending key counts as published since Redox first listed it. If a list is without it,
-// that begins anew.
+// pending key counts as published since Redox first listed it, and as not published once
+// a list is without it. A missing key, or a deleted key in the list, is recorded as a
+// failure.
 func (r *Ring) Listed(list []json.RawMessage, now time.Time) {
 	now = now.UTC()
 	p := r.Publication
@@ -195,8 +199,8 @@ func (r *Ring) Listed(list []json.RawMessage, now time.Time) {
 	}
 }
 
-// parsePublic returns the ID and the numbers of a public key. Those that it cannot
-// find are empty.
+// parsePublic returns the ID and the numbers of a public key. Those that are missing are
+// empty, and all are empty if raw cannot be decoded.
 func parsePublic(raw json.RawMessage) Public {
 	var p Public
 	if err := json.Unmarshal(raw, &p); err != nil {
@@ -220,7 +224,7 @@ func (r *Ring) gone(listed Public) *Public {
 }
 
 // number decodes a number from base64url. It ignores padding and leading zeros, so
-// that equal numbers are equal. It returns a text that cannot be decoded unchanged.
+// that equal numbers are equal. If it cannot decode the text, it returns the text.
 func number(text string) string {
 	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(text, "="))
 	if err != nil {

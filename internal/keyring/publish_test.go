@@ -26,8 +26,8 @@ func jwk(id keyring.ID, n string) string {
 	return fmt.Sprintf(`{"kid":%q,"kty":"RSA","n":%q,"e":"AQAB","added":"2026"}`, id, n)
 }
 
-// published returns a ring with an active key "a", a pending key "p" and a deleted
-// key "g". The engine keeps Redox's list of it.
+// published returns a ring with an active key "a", a pending key "p" and a deleted key
+// "g". The engine keeps the list of the ring's keys at Redox up to date.
 func published() *keyring.Ring {
 	r := activeAnd(key("p", func(*keyring.Key) {}))
 	r.Publication = &keyring.Publication{To: "redox"}
@@ -159,8 +159,9 @@ func TestListedEndsRefusals(t *testing.T) {
 	}
 }
 
-// If another list of keys is updated, or with other rights, earlier proofs and
-// publications no longer count.
+// If the engine publishes to another list, or with other rights, then it no longer
+// counts that Redox accepted the active key or listed the pending key. The deleted keys
+// stay recorded.
 func TestAim(t *testing.T) {
 	r := published()
 	r.Publication.Proved, r.Get("p").PublishedAt = true, noon
@@ -179,7 +180,9 @@ func TestAim(t *testing.T) {
 	}
 }
 
-// If a key is deleted or added, the list is out of date at once.
+// If a key is deleted or added, the next update of Redox's list is due at once. While
+// 32 deleted keys are still on that list, no key can be deleted or added. At most 32
+// keys of others are recorded.
 func TestOutOfDate(t *testing.T) {
 	r := published()
 	r.Publication.NextAt = noon.Add(day)
@@ -224,8 +227,8 @@ func TestOutOfDate(t *testing.T) {
 	}
 }
 
-// A key whose time has come goes whatever else waits. With so many deleted keys on
-// Redox's list that no further key is added, the next look takes them off.
+// A retiring key is deleted when its time has come, even if 32 deleted keys are still
+// on Redox's list. No key can be added until an update has removed them from the list.
 func TestDropWithAFullList(t *testing.T) {
 	p := keyring.Policy{RetireAfter: time.Hour, Period: time.Hour, Publishing: keyring.PlatformAPI}
 	r := retired("here")
@@ -261,8 +264,8 @@ func TestDropWithAFullList(t *testing.T) {
 	}
 }
 
-// When Redox does not know a key, its list is read again, but not within ten seconds of
-// the last time.
+// Recheck makes the next read of Redox's list due now, unless the last read failed or
+// was less than ten seconds ago. Retry makes it due now only if the last read failed.
 func TestDoubt(t *testing.T) {
 	r := published()
 	if r.Recheck(noon) {

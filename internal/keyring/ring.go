@@ -71,8 +71,8 @@ func (r *Ring) first(state State) *Key {
 	return nil
 }
 
-// CanAdd returns why the ring accepts no further key, and nil when it does. Callers
-// ask before they generate a key, which is slow.
+// CanAdd returns nil if the ring accepts another key, else an error that says why not.
+// Callers ask before they generate a key, which is slow.
 func (r *Ring) CanAdd() error {
 	if k := r.Pending(); k != nil {
 		return ruleError("key %s is pending already: activate or delete it before adding another", k.ID)
@@ -86,8 +86,8 @@ func (r *Ring) CanAdd() error {
 	return nil
 }
 
-// manyGone returns an error when so many deleted keys are on Redox's list still that
-// nobody may delete another, nor add one that would have to be deleted some day.
+// manyGone returns an error if maxNoted deleted keys are still on Redox's list. Then no
+// further key may be deleted, or added: it would have to be deleted some day.
 func (r *Ring) manyGone() error {
 	if r.Publication != nil && len(r.Gone) >= maxNoted {
 		return ruleError("%d deleted keys are still on Redox's list: first fix the problem that publication in keys shows",
@@ -153,8 +153,9 @@ func (r *Ring) Activate(id ID, now time.Time) error {
 	return nil
 }
 
-// Remove deletes the key with that ID. It deletes the active key only if it is the
-// only one and force is true: without an active key there are no tokens.
+// Remove deletes the key with that ID. It deletes the active key only if that is the only
+// one and force is true: without an active key there are no tokens. It returns an error
+// if too many deleted keys are still on Redox's list.
 func (r *Ring) Remove(id ID, force bool) error {
 	for i, k := range r.Keys {
 		if k.ID != id {
@@ -178,8 +179,8 @@ func (r *Ring) Remove(id ID, force bool) error {
 	return ruleError("there is no key %s", id)
 }
 
-// Public returns a copy of the ring without the numbers of its keys, the private ones
-// above all: states and times alone.
+// Public returns a copy of the ring without the public and private numbers of its keys.
+// Of Publication the copy has only Attempts, and it has no Gone.
 func (r *Ring) Public() *Ring {
 	public := &Ring{}
 	for _, k := range r.Keys {
@@ -193,9 +194,9 @@ func (r *Ring) Public() *Ring {
 	return public
 }
 
-// Drop deletes a retiring key when its time has come, however many deleted keys are
-// on Redox's list still: its private half is to go. The public half is taken off that
-// list later.
+// Drop deletes a retiring key, whose time has come. It does so even if too many deleted
+// keys are still on Redox's list, because the private half must not stay. The public half
+// is removed from that list later.
 func (r *Ring) Drop(id ID) {
 	i := slices.IndexFunc(r.Keys, func(k *Key) bool { return k.ID == id && k.State == Retiring })
 	if i >= 0 {

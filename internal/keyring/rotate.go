@@ -13,7 +13,8 @@ type Policy struct {
 // Publishing is how Redox learns the ring's public keys.
 type Publishing string
 
-// The ways to publish. With Manual, only a proof can show that it was done.
+// These are the ways to publish. With Manual, the engine cannot see whether a key was
+// pasted until a proof of the key succeeds.
 const (
 	Manual      Publishing = "pasted"  // somebody pastes the JWK Set
 	JWKSURL     Publishing = "fetched" // Redox fetches the JWK Set from Vault
@@ -23,8 +24,8 @@ const (
 // Action is what must be done next in a rotation.
 type Action string
 
-// The actions. The caller carries out all but Wait, and each ends with one write of
-// the ring.
+// These are the actions. The caller carries out each one except Wait, and then writes
+// the ring once.
 const (
 	Wait  Action = "wait"
 	Add   Action = "add"   // generate a key and put it into the ring, rotating
@@ -111,9 +112,9 @@ func (r *Ring) Due(p Policy) time.Time {
 	return active.ActivatedAt.Add(p.Period)
 }
 
-// Published reports whether Redox may know the pending key k. If somebody has to
-// paste it, the engine cannot know that, and Published returns true: a proof will
-// show it.
+// Published reports whether Redox may know the pending key k. If somebody has to paste
+// the keys, the engine cannot know whether k is among them. Then Published returns
+// true, and a proof will show it.
 func (k *Key) Published(p Policy) bool { return p.Publishing == Manual || !k.PublishedAt.IsZero() }
 
 // ProvableFrom returns the earliest time for a proof of the pending key k. The caller has
@@ -126,10 +127,12 @@ func (k *Key) ProvableFrom(p Policy) time.Time {
 	return from
 }
 
-// Settle brings the ring up to date with the policy and the clock, and reports
-// whether that changed it. If Redox fetches the JWK Set, a pending key counts as
-// published from now on. If the way to publish has changed, the key no longer counts
-// as published. A time in the future, from a clock that ran ahead, becomes now.
+// Settle brings the ring up to date with the policy and the clock, and reports whether
+// that changed it. If Redox fetches the JWK Set, a pending key that is not published
+// yet counts as published from now on. If the way to publish has changed, an earlier
+// publication of the pending key no longer counts. If a clock that ran ahead has stored
+// times of keys and attempts, past events get the time now, and the next attempt is at
+// most an hour away.
 func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 	now = now.UTC()
 	k := r.Pending()
@@ -162,8 +165,9 @@ func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 	return changed
 }
 
-// Rotate marks the pending key: it becomes active as soon as Redox accepts it. It fails
-// if there is none: the caller adds one before.
+// Rotate marks the pending key, so that it becomes active as soon as Redox accepts it,
+// and returns the key. It fails if the ring has no pending key, or has marked it
+// already.
 func (r *Ring) Rotate() (*Key, error) {
 	k := r.Pending()
 	switch {

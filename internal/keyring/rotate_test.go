@@ -73,9 +73,9 @@ func TestSameStep(t *testing.T) {
 	}
 }
 
-// listedAt returns a ring whose list must be read again at noon plus next. Its
-// pending key is published since noon plus since; if since is zero, it is not
-// published.
+// listedAt returns a ring whose list at Redox must be read again at noon plus next. The
+// ring's pending key is published since noon plus since, or not at all if since is
+// zero. change may be nil; it changes the pending key.
 func listedAt(change func(*keyring.Key), since, next time.Duration) *keyring.Ring {
 	r := published()
 	r.Publication.NextAt = noon.Add(next)
@@ -98,7 +98,8 @@ func retired(accepted string) *keyring.Ring {
 	}))
 }
 
-// unaccepted returns a ring as a version stored it that did not store acceptances.
+// unaccepted returns a ring as an older version stored it: its active key has no stored
+// acceptance. k is as in activeAnd.
 func unaccepted(k *keyring.Key) *keyring.Ring {
 	r := activeAnd(k)
 	r.Get("a").Accepted = ""
@@ -285,8 +286,8 @@ func TestSettleWays(t *testing.T) {
 	}
 }
 
-// The pause doubles after each refused proof, and is short after a proof without an
-// answer.
+// The pause doubles after each refused proof, up to an hour. After a proof without an
+// answer it is a minute. Activating the key deletes the record of its proofs.
 func TestProofs(t *testing.T) {
 	r := activeAnd(key("p", func(k *keyring.Key) { k.Rotating = true }))
 	k := r.Get("p")

@@ -52,8 +52,8 @@ const keystore = `keytool -genkeypair -alias redox -keyalg RSA -keysize 2048 -dn
 	-keystore key.p12 -storepass changeit
 `
 
-// Each tool makes a private key, and computes its public half itself. The engine
-// computes the same public half.
+// The engine reads the private key that each tool makes, and computes the same public half
+// as the tool.
 func TestKeysOfTools(t *testing.T) {
 	for name, test := range map[string]struct{ script, file, content string }{
 		"OpenSSL, PKCS#8": {"openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out private\nopenssl pkey " +
@@ -99,7 +99,8 @@ func parseFile(t *testing.T, path string) *keyring.Key {
 	return k
 }
 
-// Each command in a refusal converts the refused key to one that is accepted.
+// The commands in a refusal convert the refused key to one that is accepted. They do not
+// change the file of an SSH key.
 func TestCommandsOfRefusals(t *testing.T) {
 	commands := regexp.MustCompile(`\(((?:iconv|install|ssh-keygen|openssl|keytool|jq) [^()]+|jq .+)\)`)
 	for name, test := range map[string]struct{ input, output, key, store string }{

@@ -38,9 +38,9 @@ var characters = strings.NewReplacer(
 	"\r\n", "\n", "\r", "\n", "\v", "\n", "\f", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n",
 )
 
-// Clean removes everything around the content of text: byte order marks, blanks, line
-// ends, quotes, an assignment, a code fence, tags and escapes. It changes text that
-// begins like JSON only if the result is valid JSON.
+// Clean removes what is around the content of text: byte order marks, blanks, line
+// ends, quotes, an assignment, a code fence, tags and escapes. It unwraps text that begins
+// like JSON only if the result is valid JSON.
 func Clean(text string) string {
 	text = strings.TrimSpace(characters.Replace(text))
 	for range 8 { // each round removes a layer of wrapping
@@ -83,7 +83,7 @@ var quotes = [][2]string{
 	{"“", "”"}, {"„", "“"}, {"‘", "’"}, {"«", "»"},
 }
 
-// unquote removes a comma or semicolon at the end, then the quotes around the text.
+// unquote removes commas and semicolons at the end, then the quotes around the text.
 // The escapes of a JSON string are decoded.
 func unquote(text string) string {
 	text = strings.TrimRight(text, ";,")
@@ -130,8 +130,8 @@ var escapes = strings.NewReplacer(
 	`\u003d`, "=", `\u003D`, "=", `\u002b`, "+", `\u002B`, "+",
 )
 
-// unescape removes one layer of backslashes, or up to three layers if text begins
-// like JSON.
+// unescape removes one layer of backslashes. If text begins like JSON, it removes up to
+// three layers, until it is valid JSON.
 func unescape(text string) string {
 	plain := escapes.Replace(text)
 	for range 2 {

@@ -26,7 +26,7 @@ var (
 // Blocks returns all PEM blocks in text, and ignores other text around them. text
 // comes from Clean. Blocks accepts more than encoding/pem: lines may be indented,
 // quoted, empty, of any length or joined. It returns an error if a BEGIN or END line
-// is damaged or missing, and no blocks if text has none.
+// is damaged or missing or their labels differ, and no blocks if text has none.
 func Blocks(text string) ([]Block, error) {
 	markers := marker.FindAllStringSubmatchIndex(text, -1)
 	for _, at := range almost.FindAllStringSubmatchIndex(text, -1) {
@@ -70,10 +70,12 @@ func damage(keyword, label string) error {
 // quotes and the + in between.
 var joint = regexp.MustCompile(`["']\s*[+.]?\s*\n\s*[+.]?\s*["']`)
 
-// separators restores line ends: damaged texts have other characters instead.
+// separators restores line ends, in whose place damaged texts have other characters, and
+// the = that mail writes as =3D.
 var separators = strings.NewReplacer(",", "\n", ";", "\n", "|", "\n", "^M", "\n", "=3D", "=")
 
-// body decodes the text between BEGIN and END. raw is nil if it is not base64.
+// body decodes the text between BEGIN and END. raw is nil if the text is encrypted or not
+// base64.
 func body(text string) (raw []byte, encrypted bool) {
 	if strings.Contains(text, "Proc-Type:") {
 		return nil, true

@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Parts of the errors that several tests expect.
+// Parts of expected errors and of answers, for several tests.
 const (
 	noToken    = "the answer has no usable access_token"
 	noJSON     = "the answer is not the JSON of a token"
@@ -60,7 +60,7 @@ var badAnswers = map[string]struct {
 	kind   Kind
 	want   string
 }{
-	// 2xx without a usable token.
+	// 2xx without a usable token, and answers that are too large or repeat the assertion.
 	"HTML": {ok("<html>" + canary),
 		Unusable, "the token endpoint answered HTTP 200: " + noJSON + " (a firewall or proxy may have answered)"},
 	"text":                        {ok(canary), Unusable, noJSON + " (a firewall or proxy may have answered)"},
@@ -94,7 +94,7 @@ var badAnswers = map[string]struct {
 	"the assertion with status 300":  {jsonAnswer("300 X", assertion), NotRedox, "HTTP 300: a redirect"},
 	"the assertion in HTML with 403": {jsonAnswer("403 Forbidden", assertion), NotRedox, firewall},
 
-	// Other statuses, with a body that is not an error response.
+	// Other statuses, most with a body that is not an error response.
 	"400 in HTML":                  {bad("<html>" + canary), NotRedox, "HTTP 400: " + firewall},
 	"400 with deep nesting":        {bad(deep), NotRedox, firewall},
 	"400 whose error is an object": {bad(`{"error":{"` + canary + `":1}}`), NotRedox, firewall},
@@ -117,7 +117,7 @@ var badAnswers = map[string]struct {
 	"999":                        {jsonAnswer("999 "+canary, "{}"), Unavailable, "HTTP 999"},
 	"099":                        {jsonAnswer("099 Low", canaryJSON), NotRedox, "the answer is HTTP 99" + notAsked},
 
-	// Error responses. The error quotes Redox's words, cut, on one line, and without
+	// Error responses. The error quotes Redox's words: shortened, on one line, and without
 	// anything that may be a credential.
 	"an error as documented": {bad(
 		`{"error":"invalid_request","error_description":"No assertion","error_uri":"` + permalink + `"}`),
@@ -207,8 +207,8 @@ func TestBadAnswers(t *testing.T) {
 	}
 }
 
-// A good answer gives a token, in whatever form HTTP sends it. The token has only the
-// fields that a reader can use.
+// A good answer gives a token, in whatever form it is sent. A scope that cannot be used
+// is left out. If expires_in cannot be used, five minutes are assumed.
 func TestGoodAnswers(t *testing.T) {
 	t.Parallel()
 	const minute = `{"access_token":"t","expires_in":60}`

@@ -1,6 +1,6 @@
 // Package redoxapi speaks HTTP with Redox: with the token endpoint, which issues an
-// access token for a signed assertion, and with the Platform API, which lists the
-// public keys of an OAuth API key.
+// access token for a signed assertion, and with the Platform API, through which it
+// reads and updates the list of an OAuth API key's public keys.
 //
 // It knows nothing of Vault, and nothing of key rings. Its caller signs the
 // assertion, limits the number of requests, and decides which of them to repeat.
@@ -19,7 +19,8 @@ import (
 	"time"
 )
 
-// maxBody is how many bytes of an answer are read. Redox's answers are below 16 KiB.
+// maxBody is the size of the largest answer that is accepted, in bytes. Redox's answers
+// are below 16 KiB.
 const maxBody = 1 << 20
 
 // Options say how a [Client] connects.
@@ -29,8 +30,8 @@ type Options struct {
 	MaxConns     int    // the limit of connections to one host
 	MaxIdleConns int    // how many of them may stay open without a request
 
-	// Transport makes the requests if it is not nil. The options above are not used
-	// then.
+	// Transport makes the requests if it is not nil. Then CAPEM, MaxConns and
+	// MaxIdleConns have no effect on connections.
 	Transport http.RoundTripper
 
 	// Now is the clock that is compared with Redox's. It is not used for timeouts.
@@ -59,7 +60,8 @@ func New(o Options) (*Client, error) {
 	return &Client{
 		http: &http.Client{
 			Transport: transport,
-			// A redirect would send the assertion to a host that nobody has chosen.
+			// Redirects are not followed: one could send the assertion to a host that
+			// nobody has chosen.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		userAgent: "vault-plugin-secrets-redox/" + strings.TrimPrefix(o.Version, "v"),
@@ -105,7 +107,7 @@ func rootsOnly(caPEM string) (*tls.Config, error) {
 }
 
 // CloseIdleConnections closes the connections that have no request. The others close
-// when their request ends.
+// when their request ends, unless a new request is made before that.
 func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
 
 // httpAnswer is the part of an HTTP answer that this package uses.
@@ -139,10 +141,10 @@ func (c *Client) send(req *http.Request) (*httpAnswer, error) {
 		up.What = "no connection to " + c.firstHop(req) + " in time" + c.route(req)
 	}
 	if err != nil && !connected {
-		// When a request is given up, net/http still goes on connecting, and counts
-		// that as a connection towards MaxConnsPerHost. A host that drops packets
-		// would use up all of them, and no request could be made even when it works
-		// again. This call ends such attempts to connect.
+		// When a request is given up, net/http still goes on connecting, and counts the
+		// attempt as a connection towards MaxConnsPerHost. If a host drops packets,
+		// such attempts would reach the limit, and no request could be made even when
+		// the host works again. This call ends such attempts.
 		c.http.CloseIdleConnections()
 	}
 	return got, err

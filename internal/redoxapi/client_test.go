@@ -59,8 +59,8 @@ func stages() map[string]stage {
 	}
 }
 
-// If a server stalls, at any stage, the exchange ends with the timeout and leaves
-// nothing behind.
+// If a server stalls, at any stage, the exchange ends with the timeout, and leaves no
+// goroutine or connection behind.
 func TestServersThatStall(t *testing.T) {
 	t.Parallel()
 	all := stages()
@@ -103,8 +103,8 @@ func TestServersThatHangUp(t *testing.T) {
 	}
 }
 
-// An answer that switches protocols has no body. Reading on would not end with the
-// deadline.
+// An answer that switches protocols is an error, and the client reads no further: such a
+// read would not end at the deadline.
 func TestServersThatSwitchProtocols(t *testing.T) {
 	t.Parallel()
 	for _, then := range []step{stall, stallUnread, hangUp, reset, flood(canary)} {
@@ -115,8 +115,8 @@ func TestServersThatSwitchProtocols(t *testing.T) {
 	}
 }
 
-// If a host drops packets, as a firewall does, the exchange ends with the timeout.
-// This host's queue for new connections is full, and it accepts none.
+// If a host drops packets, as a firewall does, the exchange ends with the timeout. Here
+// the kernel drops them, because the listener's queue for new connections is full.
 func TestServersThatDoNotAccept(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
@@ -178,11 +178,13 @@ func TestServersThatRecover(t *testing.T) {
 	}
 }
 
-// fewBytes bounds what a client may take. It is more than the kernel can buffer, and less
-// than the 10 MiB of headers that net/http reads by default.
+// fewBytes is the most that a server may be able to send before the client stops reading.
+// It is more than the kernel can buffer, and less than the 10 MiB of headers that net/http
+// reads by default.
 const fewBytes = 8 << 20
 
-// If a server sends without end, the client stops reading after 1 MiB.
+// If a server sends without end, the client stops reading before fewBytes. A body of more
+// than 1 MiB, also after decompression, is an error.
 func TestServersThatFlood(t *testing.T) {
 	t.Parallel()
 	const chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -406,7 +408,7 @@ func waitFor(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// Retry-After is used only if it is in seconds.
+// Retry-After is used only if it is a whole number of seconds, and 65535 at most.
 func TestReadRetryAfter(t *testing.T) {
 	for value, want := range map[string]time.Duration{
 		"": 0, "1": time.Second, "3600": time.Hour, "soon": 0, "-5": 0, "1.5": 0, "Tue, 24 Nov 2099 09:00:00 GMT": 0,

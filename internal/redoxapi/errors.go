@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// Error is an OAuth error response (RFC 6749 section 5.2). It is permanent: trying
-// again cannot succeed until something is fixed.
+// Error is an OAuth error response (RFC 6749 section 5.2): Redox refused the request.
+// To repeat the request does not help until something has changed, such as the keys
+// that Redox knows.
 type Error struct {
 	Status      int // HTTP status
 	Code        string
@@ -72,8 +73,8 @@ func (e *UpstreamError) Error() string {
 	return text
 }
 
-// Transient reports whether the same request, with a new assertion, may succeed at
-// once. After a 429 it may not: that means too many requests.
+// Transient reports whether it makes sense to repeat the request at once, with a new
+// assertion. It returns false after a 429, which means too many requests.
 func (e *UpstreamError) Transient() bool {
 	switch e.Kind {
 	case Unreachable, TimedOut, Unavailable, Unusable:
@@ -82,8 +83,9 @@ func (e *UpstreamError) Transient() bool {
 	return false
 }
 
-// parseError reads a 4xx answer. If it is not the JSON of an OAuth error response, a
-// proxy or firewall has sent it, and the result is an [*UpstreamError].
+// parseError returns the error in an answer: an [*Error] if it is the JSON of an OAuth
+// error response, else an [*UpstreamError], because a proxy or firewall may have sent
+// it.
 func parseError(status int, raw []byte, skew Skew) error {
 	var answer struct {
 		Error       string `json:"error"`
@@ -107,9 +109,9 @@ func parseError(status int, raw []byte, skew Skew) error {
 // ID, a UUID of 36 characters, is too short to match.
 var tokenLike = regexp.MustCompile(`[A-Za-z0-9_.~+/=-]{40,}`)
 
-// Quotable returns text that was received, changed so that it can be shown: without
-// control characters, without anything that may be a credential, and cut after most
-// characters.
+// Quotable returns a received text in a form that can be shown. Control characters
+// become blanks, and long words that may be credentials become [removed]. most is
+// the number of characters after which the text is cut.
 func Quotable(text string, most int) string {
 	text = strings.TrimSpace(tokenLike.ReplaceAllStringFunc(withoutControls(text), func(match string) string {
 		if quotableURL("https:"+match) != "" {

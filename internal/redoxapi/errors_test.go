@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// Only the error_description shows that Redox does not know the key.
+// UnknownKey returns true only if the error_description says that the public key was not
+// found. Upper and lower case are the same.
 func TestUnknownKey(t *testing.T) {
 	for description, want := range map[string]bool{
 		"Public key not found for kid k": true, "PUBLIC KEY NOT FOUND": true, "": false, "key not found": false,

@@ -33,8 +33,8 @@ func FuzzTokenAnswer(f *testing.F) {
 	})
 }
 
-// FuzzAPIKey: any answer of the Platform API gives either an API key with a list, or
-// an error that can be shown.
+// FuzzAPIKey: any answer of the Platform API gives either an API key with a list of keys
+// or a JWKS URL, or an error that is not too long.
 func FuzzAPIKey(f *testing.F) {
 	f.Add([]byte(`{"payload":{"apikey":{"id":"c","jwksURL":"https://redox.example",` +
 		`"jwkSet":{"keys":[{"kid":"k"},null,"x"]}}}}`))

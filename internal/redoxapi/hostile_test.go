@@ -27,7 +27,7 @@ import (
 // canary is in the answers of hostile servers. No error may show it.
 const canary = "c4n4ry"
 
-// The assertion that all tests send. No error may show its claims or signature.
+// All tests send this assertion. No error may show its claims or signature.
 var (
 	claims    = strings.Repeat("claims-", 20)
 	signature = strings.Repeat("Sig_-", 60)
@@ -207,26 +207,26 @@ func newClient(t *testing.T, caPEM string) *Client {
 	return c
 }
 
-// impatient is the timeout for tests that must reach it, patient for all others.
-// grace is how long after its timeout an exchange, with all its goroutines, must have
-// ended; a busy machine needs some time. It is less than 10 s, because net/http may
-// continue an abandoned TLS handshake for 10 s, and the tests must notice that.
+// impatient is the timeout for tests that must reach it, patient for all others. An
+// exchange, with all its goroutines, must have ended at most grace after its timeout; a
+// busy machine needs some time. grace is less than 10 s, because net/http may continue an
+// abandoned TLS handshake for 10 s, and the tests must notice that.
 const (
 	impatient = 300 * time.Millisecond
 	patient   = 10 * time.Second
 	grace     = 8 * time.Second
 )
 
-// net/http logs unsolicited data from a server.
+// TestMain discards the log: net/http logs data that a server sends unasked.
 func TestMain(m *testing.M) {
 	log.SetOutput(io.Discard)
 	os.Exit(m.Run())
 }
 
-// withstand sends the assertion to url, which belongs to s, or to another server if s
-// is nil. It checks that the exchange ends with its timeout, leaves no goroutine or
-// connection behind, sends no second request, and returns no error that quotes a
-// secret.
+// withstand sends the assertion to url. s is the server there, nil if it is no
+// hostileServer. withstand checks that the exchange ends soon after its timeout at the
+// latest, leaves no goroutine or connection behind, sends s no second request, and
+// returns no error that quotes a secret.
 func withstand(t *testing.T, c *Client, s *hostileServer, url string, timeout time.Duration) (*Token, error) {
 	t.Helper()
 	var got *Token
@@ -263,8 +263,8 @@ func withstand(t *testing.T, c *Client, s *hostileServer, url string, timeout ti
 	return got, err
 }
 
-// running reports whether a goroutine with that label still runs. net/http has two
-// for each connection.
+// running reports whether a goroutine with that label still runs. net/http starts two
+// such goroutines for each connection.
 func running(t *testing.T, label string) bool {
 	t.Helper()
 	var profile bytes.Buffer

@@ -22,9 +22,9 @@ type proxyRefusal int
 
 func (s proxyRefusal) Error() string { return "the proxy refuses with HTTP " + strconv.Itoa(int(s)) }
 
-// proxyConnected reads a proxy's answer to CONNECT. The error of the standard library
-// has only the proxy's own text, which must not be shown, so this one keeps the
-// status.
+// proxyConnected reads a proxy's answer to CONNECT. If the proxy refuses, it returns the
+// status as an error: the error of the standard library has only the proxy's own text,
+// which must not be shown.
 func proxyConnected(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
 	if answer.StatusCode != http.StatusOK {
 		return proxyRefusal(answer.StatusCode)
@@ -32,8 +32,8 @@ func proxyConnected(_ context.Context, _ *url.URL, _ *http.Request, answer *http
 	return nil
 }
 
-// connectionError classifies what http.Client returned. Its text is not passed
-// on: a proxy's URL in it may hold a password.
+// connectionError classifies an error of http.Client. It does not pass on the whole text,
+// in which a proxy's URL may hold a password.
 func (c *Client) connectionError(req *http.Request, err error) error {
 	host := req.URL.Host
 	var (
@@ -89,7 +89,8 @@ func (c *Client) proxyOf(req *http.Request) *url.URL {
 	return proxy
 }
 
-// firstHop names whom the request is sent to at first.
+// firstHop names the host that the request goes to first: the proxy, if there is one,
+// else the host of the request's URL.
 func (c *Client) firstHop(req *http.Request) string {
 	if proxy := c.proxyOf(req); proxy != nil {
 		return "the proxy " + proxy.Host
@@ -97,8 +98,8 @@ func (c *Client) firstHop(req *http.Request) string {
 	return req.URL.Host
 }
 
-// route says by which way the request went. Without a name and password: a proxy's
-// URL may hold both.
+// route says by which way the request went. It leaves out the user name and password that
+// a proxy's URL may hold.
 func (c *Client) route(req *http.Request) string {
 	if proxy := c.proxyOf(req); proxy != nil {
 		return "; through the proxy " + proxy.Host + ", which the environment of the Vault server names " +

@@ -21,7 +21,8 @@ import (
 var loopback = []net.IP{{127, 0, 0, 1}}
 
 // The client sends no assertion to a server without TLS 1.2 or later, or with a
-// certificate that neither ca_pem nor the system's authorities verify.
+// certificate that it does not trust. If ca_pem is set, the client trusts only the
+// authorities in it, else those of the system. Each error names the server.
 func TestServersWithBadTLS(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -211,7 +212,8 @@ func TestProxies(t *testing.T) {
 	}
 }
 
-// An error before the server has answered names the host.
+// If no connection can be made, the error names the host or the proxy that is the
+// cause.
 func TestConnectionErrors(t *testing.T) {
 	t.Parallel()
 	closed := listen(t)
@@ -291,8 +293,8 @@ func TestProxyTrouble(t *testing.T) {
 	}
 }
 
-// certify makes a certificate that signs itself, valid since yesterday unless
-// the template says otherwise.
+// certify makes a self-signed certificate. It is valid since yesterday unless the
+// template says otherwise.
 func certify(t *testing.T, template x509.Certificate) (certificate tls.Certificate, caPEM string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -34,8 +34,8 @@ type APIKey struct {
 	Keys    []json.RawMessage // exactly as Redox sent them
 }
 
-// Read returns the API key with that client ID. The error is a [*PlatformError] if
-// Redox refused, else an [*UpstreamError].
+// Read returns the API key with that client ID. The error is a [*PlatformError] after a
+// status from 300 to 499 except 429, else an [*UpstreamError].
 func (p *Platform) Read(ctx context.Context, clientID string) (*APIKey, error) {
 	raw, err := p.send(ctx, http.MethodGet, clientID, nil)
 	if err != nil {
@@ -44,9 +44,9 @@ func (p *Platform) Read(ctx context.Context, clientID string) (*APIKey, error) {
 	return parseAPIKey(raw, clientID)
 }
 
-// Update replaces the public keys of the API key with that client ID. It returns the
-// same errors as Read. Redox does not document whether it replaces or merges the
-// keys, so the caller must read the result.
+// Update sends keys as the public keys of the API key with that client ID. It returns
+// the same errors as Read. Redox does not document whether the keys replace the old
+// ones or are added to them, so the caller must read the result.
 func (p *Platform) Update(ctx context.Context, clientID string, keys []json.RawMessage) error {
 	var body bytes.Buffer
 	encoder := json.NewEncoder(&body)
@@ -121,8 +121,8 @@ func parseAPIKey(raw []byte, clientID string) (*APIKey, error) {
 	return found, nil
 }
 
-// PlatformError is an error response of the Platform API. Its format is not
-// documented, so its text is not shown.
+// PlatformError is a response of the Platform API with a status from 300 to 499, except
+// 429. The format of such a response is not documented, so its text is not shown.
 type PlatformError struct {
 	Status   int    // HTTP status
 	ClientID string // of the API key in the request

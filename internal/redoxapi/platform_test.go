@@ -61,7 +61,8 @@ func TestPlatformRequests(t *testing.T) {
 	}
 }
 
-// Each answer gives an error of the right kind, which quotes nothing of it.
+// Each of these answers gives an error of the right kind, which quotes nothing of the
+// answer. An empty list of keys gives none.
 func TestPlatformAnswers(t *testing.T) {
 	const words = "words of the server"
 	for name, test := range map[string]struct {

@@ -13,7 +13,7 @@ type Skew struct {
 	Ahead time.Duration
 }
 
-// Off reports whether the clocks were seen to differ.
+// Off reports whether the clocks are known to differ by more than two seconds.
 func (s Skew) Off() bool { return s.Known && s.Ahead.Abs() > 2*time.Second }
 
 // String returns the skew as a sentence.

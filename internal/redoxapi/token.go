@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// maxToken is the largest access token that is accepted, in bytes. A larger one would
-// not fit into an HTTP header.
+// maxToken is the largest access token that is accepted, in bytes. Many servers would
+// refuse a larger one in an HTTP header.
 const maxToken = 16 << 10
 
 // defaultLifetime is used for a token without a usable expires_in. Redox documents
@@ -115,7 +115,7 @@ func parseAnswer(status int, raw []byte, skew Skew) (*Token, error) {
 	return parseToken(status, raw, skew)
 }
 
-// parseToken reads a 2xx answer. Without a token it is an error.
+// parseToken reads a 2xx answer. It returns an error if the answer has no usable token.
 func parseToken(status int, raw []byte, skew Skew) (*Token, error) {
 	var answer struct {
 		AccessToken any             `json:"access_token"`
@@ -152,7 +152,7 @@ func parseToken(status int, raw []byte, skew Skew) (*Token, error) {
 	return t, nil
 }
 
-// scopeText returns a scope as text. Some servers send a list of them.
+// scopeText returns the scope in an answer as text. Some servers send a list of texts.
 func scopeText(scope any) string {
 	switch scope := scope.(type) {
 	case string:
@@ -168,8 +168,8 @@ func scopeText(scope any) string {
 	return ""
 }
 
-// IsScope reports whether text can be a list of scopes (RFC 6749 section 3.3) of
-// a sensible length. The empty one is.
+// IsScope reports whether text can be a list of scopes (RFC 6749 section 3.3) of a
+// sensible length. The empty text can.
 func IsScope(text string) bool {
 	return len(text) <= 1024 && IsPrintable(strings.ReplaceAll(text, " ", ""))
 }
@@ -179,9 +179,9 @@ func IsPrintable(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// lifetime reads expires_in, a number or a string with a number, as some servers send
-// it. If it is neither, lifetime returns the default and assumed is true. A value
-// below one second is rounded to zero: the token has ended.
+// lifetime reads expires_in, a number or a string with a number, as some servers send it.
+// If it is neither, or more than a day, lifetime returns the default and assumed is true.
+// A value below one second is rounded to zero: the token has ended.
 func lifetime(expiresIn json.RawMessage) (d time.Duration, assumed bool) {
 	const most = 24 * 60 * 60
 	seconds, err := strconv.ParseFloat(strings.Trim(string(expiresIn), `"`), 64)

@@ -62,8 +62,8 @@ func TestExchangeURL(t *testing.T) {
 	checkError(t, err, Unreachable, "the token URL cannot be requested")
 }
 
-// A part of an assertion is removed if it is longer than any word. The header is not
-// secret.
+// redact removes each part of the assertion that has at least 32 characters. It does
+// not remove the header, which is not secret.
 func TestRedact(t *testing.T) {
 	header, short, long := strings.Repeat("h", 40), strings.Repeat("s", 31), strings.Repeat("l", 32)
 	text := header + " " + short + " " + long + " " + long

@@ -23,7 +23,7 @@ type apiKey struct {
 	hidden bool                       // whether it belongs to another organization
 }
 
-// version is what an API key's keys were until some time.
+// version is the keys that an API key had until some time.
 type version struct {
 	keys  map[string]jose.JSONWebKey
 	until time.Time
@@ -64,7 +64,8 @@ func (k *apiKey) save(set []json.RawMessage, keys map[string]jose.JSONWebKey, no
 	k.set, k.keys = set, keys
 }
 
-// known returns the keys that a machine knows now that learns of a change after lag.
+// known returns the keys that a machine knows at the time now, if it learns of each change
+// only after lag.
 func (k *apiKey) known(now time.Time, lag time.Duration) map[string]jose.JSONWebKey {
 	for _, old := range k.before {
 		if lag > 0 && old.until.After(now.Add(-lag)) {
@@ -78,7 +79,7 @@ func (k *apiKey) known(now time.Time, lag time.Duration) map[string]jose.JSONWeb
 // dashboard does; the empty URL removes it. As at Redox, the URL has precedence
 // over pasted keys. The set is fetched when it is needed, and kept as long as its
 // Cache-Control allows. Redox does not document how it fetches; SMART App Launch 2
-// requires this.
+// requires servers to obey Cache-Control.
 func (s *Sandbox) RegisterURL(clientID, url string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,7 +127,7 @@ func (k *apiKey) jwkSet() map[string]any {
 	return map[string]any{"keys": append([]json.RawMessage{}, k.set...)}
 }
 
-// Clients returns the client IDs that have public keys.
+// Clients returns the client IDs of all API keys, also of those without public keys.
 func (s *Sandbox) Clients() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,7 +142,8 @@ func (s *Sandbox) SetStale(stale bool) {
 	s.stale, s.requests = stale, 0
 }
 
-// lookup returns the public key that a client has registered under kid.
+// lookup returns the public key that the machine which answers this token request knows
+// under the client ID and kid.
 func (s *Sandbox) lookup(clientID, kid string) (key jose.JSONWebKey, known bool) {
 	keys, hasURL := s.fetched(clientID)
 	s.mu.Lock()

@@ -140,7 +140,8 @@ func TestClockOffset(t *testing.T) {
 	}
 }
 
-// If Options.URL is set, it is the audience.
+// If Options.URL is set, the token URL begins with it. The token URL is also the
+// audience.
 func TestURL(t *testing.T) {
 	s, _ := start(t, redoxtest.Options{URL: "http://redox:8080"})
 	if s.TokenURL() != "http://redox:8080/v2/auth/token" {
@@ -155,8 +156,8 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
-// An assertion is accepted only once. Its jti is remembered until the assertion
-// expires.
+// An assertion is accepted only once, and no other with the same jti for 10 minutes and
+// 20 seconds: as long as an assertion with that jti could still be valid.
 func TestReplay(t *testing.T) {
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	s, _ := start(t, redoxtest.Options{Now: func() time.Time { return now }})

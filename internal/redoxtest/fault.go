@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Fault names a failure of the token endpoint.
+// Fault names a way in which the token endpoint or the Platform API fails, or is slow.
 type Fault string
 
 // The faults.
@@ -42,7 +42,8 @@ var faults = []Fault{
 // Faults returns all faults.
 func Faults() []Fault { return slices.Clone(faults) }
 
-// ParseFault returns the fault called name; the empty name is no fault.
+// ParseFault returns the fault called name, or an error if there is none. The empty
+// name means no fault.
 func ParseFault(name string) (Fault, error) {
 	if f := Fault(name); f == "" || slices.Contains(faults, f) {
 		return f, nil
@@ -70,12 +71,13 @@ type scheduledFault struct {
 	times int
 }
 
-// SetFault makes the next token requests fail with f: times of them, or all if
-// times is negative. The empty fault ends it.
+// SetFault makes the next token requests fail with f: times of them, or all if times is
+// negative. If f is empty, no more requests fail.
 func (s *Sandbox) SetFault(f Fault, times int) { s.setFault(tokenEndpoint, f, 0, times) }
 
-// SetPlatformFault does the same for requests to the Platform API, after it has
-// answered the next after requests normally.
+// SetPlatformFault makes requests to the Platform API fail with f. The first requests,
+// as many as after says, are answered normally. Then times of them fail, or all if
+// times is negative.
 func (s *Sandbox) SetPlatformFault(f Fault, after, times int) {
 	s.setFault(platformAPI, f, after, times)
 }
@@ -93,7 +95,8 @@ func (s *Sandbox) FaultsLeft() int {
 	return s.faults[tokenEndpoint].times
 }
 
-// nextFault returns the fault for the next request, empty for none, and counts it.
+// nextFault returns the fault for the next request, empty for none, and counts the
+// request.
 func (s *Sandbox) nextFault(at endpoint) Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,7 +115,7 @@ func (s *Sandbox) nextFault(at endpoint) Fault {
 }
 
 // serveFault answers the request with the next fault, if there is one, and reports
-// whether it did.
+// whether it did. FaultSlow only delays the request: then serveFault returns false.
 func (s *Sandbox) serveFault(at endpoint, w http.ResponseWriter, r *http.Request) (answered bool) {
 	f := s.nextFault(at)
 	if f == "" {

@@ -74,7 +74,7 @@ func TestEveryFault(t *testing.T) {
 	}
 }
 
-// post sends the request. It returns status 0 if the response is incomplete.
+// post sends the request. It returns status 0 if no complete response comes.
 func (r *request) post(t *testing.T, s *redoxtest.Sandbox, client *http.Client) (status int, body string) {
 	t.Helper()
 	resp, err := client.Do(r.build(t, s))

@@ -19,8 +19,9 @@ type jwksURL struct {
 	keys    map[string]jose.JSONWebKey
 }
 
-// fetched returns the keys of an API key from its JWKS URL. hasURL is false if it has
-// no such URL.
+// fetched returns the keys at the JWKS URL of an API key. It fetches them if the last
+// set has expired; if that fails, it returns the last set. hasURL is false if the API
+// key has no JWKS URL.
 func (s *Sandbox) fetched(clientID string) (keys map[string]jose.JSONWebKey, hasURL bool) {
 	now := s.now()
 	s.mu.Lock()

@@ -13,12 +13,12 @@ import (
 )
 
 // piece is the length of the parts of a secret that are searched for. Any part of a
-// secret that is at least two pieces long is found. No harmless text contains a
-// piece.
+// secret that is at least two pieces long is found. A piece is long enough that no
+// harmless text contains one by chance.
 const piece = 24
 
-// Leaks returns which texts contain which secrets, in whole or in part. Both maps go
-// from a name, which the result uses, to a text.
+// Leaks returns which texts contain which secrets, in whole or in part. Both maps are from
+// names to texts. Each result is "<name of the secret> in <name of the text>".
 func Leaks(texts, secrets map[string]string) []string {
 	pieces := map[string][]string{} // names of the secrets that contain each piece
 	var short []string              // secrets that are too short for pieces
@@ -76,7 +76,8 @@ func KeySecrets(name string, key *rsa.PrivateKey) (map[string]string, error) {
 	secrets := map[string]string{}
 	for format, der := range map[string][]byte{"PKCS#8": pkcs8, "PKCS#1": x509.MarshalPKCS1PrivateKey(key)} {
 		text := base64.StdEncoding.EncodeToString(der)
-		// The modulus fills the first quarter. A line of PEM has 64 characters.
+		// Skip the first three tenths, which contain the modulus, and then up to the next
+		// line of PEM: a line has 64 characters.
 		secrets["key "+name+" as "+format] = text[len(text)*3/10/64*64+64:]
 	}
 	for number, value := range map[string]*big.Int{"d": key.D, "p": key.Primes[0], "q": key.Primes[1]} {

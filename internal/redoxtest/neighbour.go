@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// Neighbour is a tenant who has all rights on a client of his own and does his worst
-// with it, to see whether others feel it.
+// Neighbour is a tenant who has all rights on a client of his own, and uses them to put
+// as much load on Vault as he can. A test checks that the reads of another client still
+// succeed.
 type Neighbour struct {
 	Client  string   // path of the client in Vault, such as redox/clients/worst
 	Key     string   // a private key (PEM) for it
@@ -22,9 +23,9 @@ type Neighbour struct {
 	Ask func(ctx context.Context, method, path, body string) []byte
 }
 
-// Run works on the client until ctx ends: many at once read tokens and test the
-// connection, generate the largest keys, flip the config between certificates and
-// token URLs, delete the client, and read jwks and hang up.
+// Run works on the client until ctx ends. Many goroutines at once read token and check,
+// generate the largest keys, write configs with changing certificates and token URLs,
+// delete the client, and begin reads of jwks that they break off.
 func (n *Neighbour) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	loop := func(workers int, do func(ctx context.Context)) {

@@ -10,11 +10,12 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// The only environment of the sandbox. User-level API keys belong to none.
+// environmentID is the only environment of the sandbox. User-level API keys belong to no
+// environment.
 const environmentID = "sandbox-environment"
 
-// Quirk names an unexpected result of an update of an API key. Redox documents
-// neither that these happen nor that they do not.
+// Quirk names an unexpected result of an update of an API key. Redox does not document
+// whether these happen.
 type Quirk string
 
 // The quirks.
@@ -185,8 +186,8 @@ func (s *Sandbox) updateAPIKey(w http.ResponseWriter, r *http.Request) {
 	s.withAPIKey(w, r, func(k *apiKey) { k.change(c, s.quirk, s.nowLocked()) })
 }
 
-// withAPIKey calls do with the API key that the path names, under the lock, and
-// answers with that key.
+// withAPIKey calls do, unless it is nil, with the API key that the path names, under the
+// lock. It answers with that key, or with 404 if there is none.
 func (s *Sandbox) withAPIKey(w http.ResponseWriter, r *http.Request, do func(*apiKey)) {
 	id := r.PathValue("id")
 	s.mu.Lock()

@@ -56,7 +56,7 @@ func set(t *testing.T, answer map[string]any) (jwks string, key map[string]any) 
 	return string(raw), key
 }
 
-// The five operations on API keys, in the formats that Redox documents.
+// The five operations on API keys work, in the formats that Redox documents.
 func TestPlatform(t *testing.T) {
 	s, ask := manager(t)
 	jwk := publicJWK(t, &key(t).PublicKey, "k2")
@@ -120,7 +120,8 @@ func TestPlatform(t *testing.T) {
 	}
 }
 
-// Only a valid token of a user-level key whose user has the role is accepted.
+// The Platform API accepts only a valid token of a user-level key whose user may manage
+// API keys.
 func TestPlatformRefuses(t *testing.T) {
 	s, _ := start(t, redoxtest.Options{})
 	if err := s.Register("other", []byte(`{"keys":[]}`)); err != nil {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The sandbox's one patient, as in Redox's own FHIR sandbox.
+// patient is the sandbox's only patient. Redox's own FHIR sandbox has it, too.
 var patient = map[string]any{
 	"resourceType": "Patient",
 	"id":           "81c2f5eb-f99f-40c4-b504-59483e6148d7",
@@ -81,8 +81,8 @@ func (s *Sandbox) dataModel(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, http.StatusOK, map[string]any{"Meta": map[string]any{"Message": map[string]any{"ID": 1}}}, "data model")
 }
 
-// dashboard stands for pasting a JWK Set, or giving the URL of one as jwks_url
-// in the query, and pressing Save Changes.
+// dashboard does what Save Changes does in Redox's dashboard: it saves the JWK Set in the
+// body or, if the query has jwks_url, that JWKS URL instead.
 func (s *Sandbox) dashboard(w http.ResponseWriter, r *http.Request) {
 	if url := r.URL.Query().Get("jwks_url"); url != "" {
 		s.RegisterURL(r.PathValue("client_id"), url)
@@ -103,16 +103,16 @@ func (s *Sandbox) dashboard(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// dashboardUser makes an API key a user-level one. Its keys are saved like
-// those of any other.
+// dashboardUser makes an API key a user-level one, whose user may manage OAuth API keys.
+// dashboard saves its public keys, as those of any other API key.
 func (s *Sandbox) dashboardUser(w http.ResponseWriter, r *http.Request) {
 	s.RegisterUser(r.PathValue("client_id"), true)
 	s.log("PUT /dashboard/users 204 user-level API key")
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// orderFault reads the name and the number of times from the query. The number is one
-// if it is missing.
+// orderFault sets the fault that name in the query names, for as many requests as times
+// says: one if times is missing.
 func (s *Sandbox) orderFault(w http.ResponseWriter, r *http.Request) {
 	times := 1
 	f, err := ParseFault(r.URL.Query().Get("name"))

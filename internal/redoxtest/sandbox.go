@@ -30,8 +30,8 @@ type Options struct {
 	// Transport fetches the JWK Sets of JWKS URLs; nil for http.DefaultTransport.
 	Transport http.RoundTripper
 
-	// Lag returns how old the keys are that the machine knows which answers the next
-	// token request: Redox consists of many machines. nil: all know the newest ones.
+	// Lag returns how late the machine that answers the next token request learns of a
+	// change of keys: Redox consists of many machines. nil: each learns of it at once.
 	Lag func() time.Duration
 }
 
@@ -88,7 +88,8 @@ func New(o Options) *Sandbox {
 	}
 }
 
-// Start listens and serves. The error is from the listener.
+// Start returns a sandbox that listens and serves. It returns an error if it cannot
+// listen.
 func Start(o Options) (*Sandbox, error) {
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
@@ -204,7 +205,7 @@ func (s *Sandbox) Open() int {
 	return s.open
 }
 
-// Redirected returns how many requests followed [FaultRedirect].
+// Redirected returns how many POST requests followed [FaultRedirect].
 func (s *Sandbox) Redirected() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -51,7 +51,7 @@ func publicJWK(t *testing.T, k any, kid string) string {
 	return string(raw)
 }
 
-// start returns a sandbox that knows the test key, and what it logs.
+// start returns a sandbox that knows the test key, and the sandbox's log.
 func start(t *testing.T, o redoxtest.Options) (*redoxtest.Sandbox, *bytes.Buffer) {
 	t.Helper()
 	log := &bytes.Buffer{}
@@ -95,7 +95,8 @@ func good(t *testing.T, s *redoxtest.Sandbox, now time.Time) *request {
 	}
 }
 
-// build signs the assertion, unless the test has put one into the form.
+// build returns the HTTP request. It signs an assertion, unless the test has put one into
+// the form.
 func (r *request) build(t *testing.T, s *redoxtest.Sandbox) *http.Request {
 	t.Helper()
 	if _, given := r.form["client_assertion"]; !given {
@@ -213,7 +214,7 @@ func setForm(name, value string) func(*request) {
 	}
 }
 
-// Each check of the form that Redox documents, with the error_description.
+// The sandbox refuses a bad form, with the error_description if Redox documents one.
 func TestRefusesForms(t *testing.T) {
 	refuses(t, map[string]badRequest{
 		"JSON": {func(r *request) { r.kind = "application/json" },
@@ -233,7 +234,8 @@ func TestRefusesForms(t *testing.T) {
 	})
 }
 
-// Each check of the assertion. A wrong claim has no error_description.
+// The sandbox refuses a bad assertion. The error_description is empty if the algorithm,
+// the signature or a claim is wrong. Clocks may differ by ten seconds.
 func TestRefusesAssertions(t *testing.T) {
 	refuses(t, map[string]badRequest{
 		"no kid":         {func(r *request) { delete(r.header, "kid") }, "JWT header kid property is required", ""},

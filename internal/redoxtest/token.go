@@ -31,7 +31,8 @@ func (r *refused) Error() string { return r.reason }
 
 func documented(description string) error { return &refused{description, description} }
 
-// blank returns what Redox answers when a claim has a wrong value: no description.
+// blank returns a refusal without a description, as Redox answers when a claim has a
+// wrong value.
 func blank(reason string) error { return &refused{"", reason} }
 
 func (s *Sandbox) token(w http.ResponseWriter, r *http.Request) {
@@ -72,7 +73,7 @@ func (s *Sandbox) refuse(w http.ResponseWriter, r *http.Request, description, re
 	}, reason)
 }
 
-// answer sends v as JSON and logs the reason.
+// answer logs the reason, and then sends v as JSON.
 func (s *Sandbox) answer(w http.ResponseWriter, r *http.Request, status int, v any, reason string) {
 	s.log("%s %s %d %s", r.Method, r.URL.Path, status, reason)
 	w.Header().Set("Content-Type", "application/json")
@@ -122,7 +123,7 @@ func (s *Sandbox) verify(r *http.Request) (clientID string, err error) {
 	return s.verifyAssertion(form.Get("client_assertion"))
 }
 
-// claims uses pointers where a missing value differs from zero.
+// claims are the claims of an assertion. Pointers tell a missing value from zero.
 type claims struct {
 	Issuer   string `json:"iss"`
 	Subject  string `json:"sub"`
@@ -133,7 +134,8 @@ type claims struct {
 }
 
 func (s *Sandbox) verifyAssertion(compact string) (clientID string, err error) {
-	// Other algorithms are parsed too, so that the error is the one that Redox returns.
+	// Algorithms other than RS384 are parsed too, so that the error is the one that Redox
+	// returns.
 	jws, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{
 		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512,
 		jose.HS256, jose.HS384, jose.HS512,

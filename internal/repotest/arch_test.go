@@ -15,7 +15,7 @@ import (
 
 const module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 
-// sources calls see with each Go file of the module, except those in tools.
+// sources calls see with each Go file of the module, except those in tools and testdata.
 func sources(t *testing.T, see func(path string)) {
 	t.Helper()
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
@@ -34,8 +34,8 @@ func sources(t *testing.T, see func(path string)) {
 	}
 }
 
-// rooms lists the packages besides the standard library that the packages in a folder
-// may import. The compiler already prevents imports of the root package.
+// rooms lists, for the Go files in a folder that are not tests, the packages that they
+// may import besides the standard library.
 var rooms = map[string][]string{
 	"internal/assertion":  {"github.com/golang-jwt/jwt/v5"},
 	"internal/keyring":    {"github.com/go-jose/go-jose/v4", module + "/internal/pasted"},
@@ -88,7 +88,8 @@ func TestRooms(t *testing.T) {
 	}
 }
 
-// No product file has more than 300 lines: a longer one probably mixes two ideas.
+// Except for tests, no Go file has more than 300 lines: a longer one probably mixes two
+// ideas.
 func TestSizes(t *testing.T) {
 	atRoot(t)
 	sources(t, func(path string) {
@@ -102,8 +103,9 @@ func TestSizes(t *testing.T) {
 	})
 }
 
-// Only internal/assertion signs assertions, only with the algorithm that Redox
-// documents, and every certificate is verified.
+// Except for tests, no Go file names a signing method other than RS384, the only one that
+// Redox documents, uses the default client or transport of net/http, or can skip the check
+// of a certificate.
 func TestForbiddenNames(t *testing.T) {
 	atRoot(t)
 	sources(t, func(path string) {

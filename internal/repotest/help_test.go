@@ -12,7 +12,8 @@ import (
 )
 
 // Every path and field has a help text, every operation says what it does and what it
-// returns, and every secret field is marked as sensitive.
+// returns, and every secret field is marked as sensitive. Vault forwards those
+// operations that write, and no others.
 func TestHelp(t *testing.T) {
 	atRoot(t)
 	e := newEngine(t)

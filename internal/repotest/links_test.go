@@ -53,7 +53,7 @@ func readPage(text string) page {
 }
 
 // brokenLinks returns the links of a file to parts of this repository that do not
-// exist.
+// exist. relative is the number of all links of the file to this repository.
 func brokenLinks(path, text string) (broken []string, relative int) {
 	for _, link := range readPage(text).links {
 		u, err := url.Parse(link)

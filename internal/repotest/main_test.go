@@ -33,7 +33,8 @@ func atRoot(t *testing.T) {
 	t.Chdir(folder)
 }
 
-// root returns the root of the repository: the nearest parent folder with a go.mod.
+// root returns the root of the repository: the first folder with a go.mod, from the
+// working folder upwards.
 func root() (string, error) {
 	folder, err := os.Getwd()
 	if err != nil {
@@ -73,7 +74,8 @@ func newEngine(t *testing.T) engine {
 	return made.(engine)
 }
 
-// paths returns each path in the engine's OpenAPI document once.
+// paths returns the engine's route for each path in its OpenAPI document, each route
+// once.
 func paths(t *testing.T, e engine) []*framework.Path {
 	t.Helper()
 	var all []*framework.Path

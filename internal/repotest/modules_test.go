@@ -76,8 +76,9 @@ func readBudget(text string) (head string, reasons map[string]string) {
 	return head, reasons
 }
 
-// modulesOf returns the modules of the binary for a platform: those that packages of
-// the SDK need, and the others.
+// modulesOf returns the modules of the binary for a platform. sdk has those that
+// packages of the SDK need. rest has all but the SDK and this module, so a module can
+// be in both.
 func modulesOf(t *testing.T, system, processor string) (sdk, rest map[string]bool) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Imports,Module",

@@ -12,9 +12,10 @@ import (
 	"testing"
 )
 
-// literals calls see with each string in a Go file: once with an empty to, and again with
-// the name of each field and each function, of this package or built in, in whose value
-// or arguments it stands.
+// literals calls see with each string in a Go file, first with an empty to. It calls see
+// again for each struct field whose value contains the string, and for each call that has
+// the string in its arguments: to is then the name of the field or function. It leaves out
+// calls of methods and of other packages' functions.
 func literals(t *testing.T, path string, see func(to, text string)) {
 	t.Helper()
 	parsed, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
@@ -73,8 +74,8 @@ func literal(t *testing.T, n ast.Expr) (text string, is bool) {
 	return "", false
 }
 
-// said returns all strings in the code of the engine, and the lines that scripts
-// expect from Vault.
+// said returns all strings in the Go code, without that of tests, examples and tools, and
+// the lines that scripts expect from Vault.
 func said(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder
@@ -110,9 +111,9 @@ func operations(t *testing.T) string {
 	return string(raw)
 }
 
-// The engine or Vault really says each message that the operator's guide quotes, in
-// the first column of a table or as the answer to a command. A message may have … for
-// variable parts.
+// Each message that the operator's guide quotes is in the code, or in what a script expects
+// from Vault. The guide quotes messages in the first column of tables, and as answers to
+// commands. A message may have … for variable parts.
 func TestOperationsMessages(t *testing.T) {
 	atRoot(t)
 	all := said(t)
@@ -154,8 +155,8 @@ func TestOperationsMessages(t *testing.T) {
 	}
 }
 
-// The operator's guide explains each reason why a token request may fail, each error
-// about something that does not exist, and each refusal that Redox documents.
+// The operator's guide quotes each reason why a token request may fail, each error about
+// something that does not exist, and each refusal that Redox documents.
 func TestOperationsAreComplete(t *testing.T) {
 	atRoot(t)
 	guide := operations(t)

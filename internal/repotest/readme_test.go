@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// excerptOf returns the first part of an excerpt that text does not have behind the
-// parts before it. A line … in the excerpt stands for lines that were left out.
+// excerptOf returns the first part of an excerpt that is missing in text behind the parts
+// before it, or "". A line … ends a part: it stands for lines that were left out.
 func excerptOf(excerpt, text string) (missing string) {
 	for part := range strings.SplitSeq("\n"+excerpt, "\n…") {
 		_, rest, found := strings.Cut("\n"+text, part+"\n")

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// The Go of releases and the number of modules in docs/release.md are up to date.
+// docs/release.md names the version of Go that builds releases, and the number of
+// modules in them.
 func TestReleasePage(t *testing.T) {
 	atRoot(t)
 	file := func(path string) string {
@@ -28,7 +29,8 @@ func TestReleasePage(t *testing.T) {
 		return found[1]
 	}
 	page := file("docs/release.md")
-	// Another version of Go builds a different binary, so the page must name it.
+	// Another version of Go builds a different binary, so the page must name the
+	// version.
 	if want := "`scripts/release` builds with " + one(`(?m)^toolchain (\S+)$`, file("tools/release/go.mod")) +
 		","; !strings.Contains(page, want) {
 		t.Errorf("it does not say: %s", strings.TrimSpace(want))

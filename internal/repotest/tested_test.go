@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// The rows about Go and the pinned Vault in docs/tested.md are up to date, and README.md
-// repeats the rows of all servers.
+// docs/tested.md has a row for the Go version of go.mod, and one for the Vault version of
+// tools/vault/go.mod. README.md repeats the rows of all servers.
 func TestTestedPage(t *testing.T) {
 	atRoot(t)
 	file := func(path string) string {

@@ -10,8 +10,8 @@ import (
 
 var (
 	uses = regexp.MustCompile(`(?m)^[^#\n]*\buses\b.*$`)
-	// An action is pinned to a commit, because a tag can be moved. The comment names
-	// the version for people.
+	// An action is pinned to a commit, because a tag can be moved. A comment in the same
+	// line names the version for people.
 	pinned = regexp.MustCompile(`^ *(?:- )?uses: ([\w.-]+/[\w.-]+)(?:/[\w./-]+)?@([0-9a-f]{40} # v\d+\.\d+\.\d+)$`)
 	local  = regexp.MustCompile(`^ *(?:- )?uses: \./[\w./-]+$`)
 )
@@ -34,7 +34,8 @@ func unpinned(workflow string, pins map[string]string) (wrong []string) {
 	return wrong
 }
 
-// Workflows use only actions that are pinned to a commit.
+// Workflows and the example for GitHub Actions pin each action of another repository to a
+// commit, the same everywhere.
 func TestWorkflowsArePinned(t *testing.T) {
 	atRoot(t)
 	files, err := filepath.Glob(".github/workflows/*.y*ml")
@@ -56,8 +57,8 @@ func TestWorkflowsArePinned(t *testing.T) {
 	}
 }
 
-// Each run step uses a bash that fails if any part of a pipe fails, and no checkout
-// leaves a token for later steps.
+// Each workflow names bash as the shell of its run steps: then a step fails if any part
+// of a pipe fails. No checkout leaves a token for later steps.
 func TestWorkflowsAreCareful(t *testing.T) {
 	atRoot(t)
 	files, err := filepath.Glob(".github/workflows/*.y*ml")

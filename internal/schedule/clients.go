@@ -88,7 +88,7 @@ func (s *clients) plan(c *client, due time.Time) {
 	}
 }
 
-// begin gives the client a worker, whose step stop ends.
+// begin gives the client a worker. stop ends the worker's step.
 func (s *clients) begin(c *client, stop context.CancelFunc, now time.Time) {
 	if c.looked.IsZero() {
 		s.unread--
@@ -109,9 +109,9 @@ func (s *clients) end(c *client, due time.Time) {
 	}
 }
 
-// pick returns the client to look at now, nil for none: one that was woken; then,
-// at a pace, one that is due at wall, one that was never looked at, or one for the
-// safety net.
+// pick returns the client to look at now, nil for none. A client that was woken comes
+// first. The others come one per pace: one that is due at wall, else one that was never
+// looked at, else one for the safety net.
 func (s *clients) pick(now, wall time.Time) *client {
 	if s.workers >= maxWorkers {
 		return nil
@@ -143,8 +143,8 @@ func (s *clients) pick(now, wall time.Time) *client {
 	return picked
 }
 
-// idle returns for how long pick has nothing to return, unless a client is woken or
-// a step ends.
+// idle returns for how long pick will return nil if nothing changes meanwhile, at most
+// LookAgain.
 func (s *clients) idle(now, wall time.Time) time.Duration {
 	if s.workers >= maxWorkers {
 		return LookAgain

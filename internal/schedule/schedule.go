@@ -14,20 +14,20 @@ const (
 	// schedule sleeps at most: clocks jump, and machines are suspended.
 	LookAgain = time.Minute
 
-	// Steps that are due begin this far apart at least, and so do those of the first
-	// look at all clients: neither may take storage away from requests.
+	// pace is the least time between the beginnings of two steps that Wake did not ask
+	// for: they must leave storage to requests.
 	pace = 5 * time.Millisecond
 
-	// The safety net: so often one client is looked at, the one that was not for the
-	// longest time, if that is LookAgain or more. It finds what was changed without a
-	// word, such as an entry that somebody repaired by hand.
+	// checkEvery is how often the safety net looks at a client: the one that was not
+	// looked at for the longest time, if that is LookAgain or more. It finds changes
+	// that nobody reported, such as an entry that somebody repaired by hand.
 	checkEvery = 2500 * time.Millisecond
 
-	// How often the list of clients is read.
+	// listEvery is how often the list of clients is read.
 	listEvery = 10 * time.Minute
 
-	// The most workers at a time. A worker may wait for a server, or for a key to be
-	// generated.
+	// maxWorkers is the most workers at a time. A worker may wait for a server, or for
+	// a key to be generated.
 	maxWorkers = 128
 )
 
@@ -74,7 +74,8 @@ func (s *Schedule) signal() {
 	}
 }
 
-// Wake has the next step of a client run at once, also of one that is new.
+// Wake makes the next step of a client begin at once, or when a step that runs has
+// ended. The client may be new to the schedule.
 func (s *Schedule) Wake(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,7 +84,8 @@ func (s *Schedule) Wake(name string) {
 }
 
 // Plan sets when the next step of a client is due; zero means never. It does nothing
-// while a step runs, because that step's result will set the time.
+// for an unknown client, nor while a step runs, because that step's result will set the
+// time.
 func (s *Schedule) Plan(name string, due time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,16 +111,16 @@ func (s *Schedule) Workers() int {
 	return s.clients.workers
 }
 
-// Unread returns how many clients were not looked at yet. complete reports whether
-// the list of clients was read, and all were looked at.
+// Unread returns for how many clients no step has begun yet. complete reports whether
+// the list of clients was read, and a step has begun for each of them.
 func (s *Schedule) Unread() (n int, complete bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.clients.unread, s.listed && s.clients.unread == 0
 }
 
-// Start begins the work, unless it was stopped. While it is under way, Start compares
-// the due times with the clock.
+// Start begins the work, unless Stop was called. If the work is under way already,
+// Start makes it compare the due times with the clock.
 func (s *Schedule) Start(work Work) {
 	s.running.Lock()
 	defer s.running.Unlock()
@@ -170,8 +172,8 @@ func (s *Schedule) run(ctx context.Context, work Work) {
 	}
 }
 
-// beginDue begins the steps that are due now. It returns how long it takes until the
-// next one is due.
+// beginDue begins the steps that may begin now, and reads the list of clients when it
+// is time. It returns after how long to call it again.
 func (s *Schedule) beginDue(ctx context.Context, work Work, all *sync.WaitGroup) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -203,9 +205,10 @@ func (s *Schedule) end(c *client, next time.Time, err error) {
 	s.signal()
 }
 
-// list reads the list of clients, and forgets those that are not in it and were
-// there when it began. It is read again in a minute when it cannot be read, and
-// when it is empty: then another node may do the work.
+// list reads the list of clients. It adds the new ones, and forgets those that were
+// known before it began and are not in the list. If the list cannot be read or is
+// empty, it is read again in a minute: an empty list can mean that another node does
+// the work.
 func (s *Schedule) list(ctx context.Context, work Work, began time.Time) {
 	names, err := work.List(ctx)
 	if ctx.Err() != nil {

@@ -100,8 +100,8 @@ var errTest = errors.New("it fails")
 
 const second, minute = time.Second, time.Minute
 
-// A step runs when it is due, and after an error in a minute, whatever time was told
-// along with it.
+// A step runs when it is due. After a step that fails, the next one runs in a minute,
+// whatever time the failed step returns.
 func TestWhenStepsRun(t *testing.T) {
 	inWorld(t, []string{"due", "failing", "past"}, func(w *world) {
 		in := func(d time.Duration, err error) func(context.Context) (time.Time, error) {
@@ -152,8 +152,9 @@ func TestSafetyNet(t *testing.T) {
 	}
 }
 
-// The first look at all clients goes at a pace; nobody
-// waits for it who is woken, and it is told when it has ended.
+// In the first look at all clients, the steps begin at a fixed pace. A client that is
+// woken does not wait for its turn. Unread returns how many clients are left, and
+// whether the first look is complete.
 func TestFirstLook(t *testing.T) {
 	names := make([]string, 10_000)
 	for i := range names {
@@ -183,8 +184,8 @@ func TestFirstLook(t *testing.T) {
 	})
 }
 
-// Many steps that are due at one time begin one after the other, and only so many
-// run at a time; one that is woken is the next.
+// If many steps are due at the same time, they begin at a fixed pace, and at most
+// maxWorkers of them run at once. A client that is woken is the next.
 func TestManyDue(t *testing.T) {
 	names := make([]string, 1000)
 	for i := range names {
@@ -219,8 +220,8 @@ func TestManyDue(t *testing.T) {
 	})
 }
 
-// One worker runs a client's steps, one after the other, and delays no other.
-// However often a client is woken during a step, one more follows.
+// The steps of a client run one after the other, and a slow step does not delay other
+// clients. However often a client is woken during a step, only one more step follows.
 func TestSlowStep(t *testing.T) {
 	inWorld(t, []string{"slow", "quick"}, func(w *world) {
 		w.step["slow"] = func(context.Context) (time.Time, error) {
@@ -243,7 +244,7 @@ func TestSlowStep(t *testing.T) {
 	})
 }
 
-// Wake runs a client's next step at once, also of one that is new.
+// Wake runs a client's next step at once, even if the client is new.
 func TestWake(t *testing.T) {
 	inWorld(t, []string{"old"}, func(w *world) {
 		w.Start(w.work())
@@ -255,7 +256,8 @@ func TestWake(t *testing.T) {
 	})
 }
 
-// Plan sets the time of the next step, unless one runs.
+// Plan sets the time of a client's next step. It does nothing while a step of the
+// client runs, or if the client is unknown.
 func TestPlan(t *testing.T) {
 	inWorld(t, []string{"a", "running"}, func(w *world) {
 		w.step["a"] = func(context.Context) (time.Time, error) { return time.Now().Add(time.Hour), nil }
@@ -276,7 +278,8 @@ func TestPlan(t *testing.T) {
 	})
 }
 
-// A wall clock that jumps is noticed within a minute, and at once by Start.
+// If the wall clock jumps past the time of a step, that step runs within a minute, or
+// at once when Start is called.
 func TestClockJumps(t *testing.T) {
 	for name, told := range map[string]bool{"within a minute": false, "at the periodic call": true} {
 		inWorld(t, []string{"a"}, func(w *world) {
@@ -308,9 +311,10 @@ func TestClockJumps(t *testing.T) {
 	}
 }
 
-// A client that goes loses its worker: its step is told to end. When it comes back
-// it has another. A list that cannot be read changes nothing, nor does one that is
-// older than the client.
+// A client that is no longer listed is forgotten, and its step is told to end. When it
+// is listed again, it has steps again. A list that cannot be read changes nothing. A
+// client that was added after a read of the list began is not forgotten because of that
+// list.
 func TestClientsComeAndGo(t *testing.T) {
 	inWorld(t, []string{"stays", "goes"}, func(w *world) {
 		ended := 0
@@ -402,8 +406,8 @@ func TestListAgain(t *testing.T) {
 	})
 }
 
-// Start while the work is under way begins nothing anew. Stop ends each step and waits
-// for it. Afterwards nothing begins, whoever asks for it.
+// Start begins nothing new while the work is under way. Stop tells each step to end,
+// and waits for it. After Stop, neither Start nor Wake begins anything.
 func TestStartAndStop(t *testing.T) {
 	inWorld(t, []string{"a", "b"}, func(w *world) {
 		w.step["a"] = func(ctx context.Context) (time.Time, error) {
@@ -428,7 +432,7 @@ func TestStartAndStop(t *testing.T) {
 	})
 }
 
-// What was stopped before it began does not begin.
+// A schedule that is stopped before its first Start does not begin.
 func TestStopBeforeStart(t *testing.T) {
 	inWorld(t, []string{"a"}, func(w *world) {
 		w.Stop()
@@ -438,7 +442,8 @@ func TestStopBeforeStart(t *testing.T) {
 	})
 }
 
-// A list that waits for storage ends with Stop, and holds up nobody meanwhile.
+// Stop ends a read of the list that waits for storage. Until then, that read delays no
+// client.
 func TestSlowList(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		work := w.work()

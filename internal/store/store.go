@@ -1,6 +1,6 @@
-// Package store reads and writes the engine's entries in Vault's storage.
-// It is the only internal package that knows Vault; it knows nothing of what
-// an entry means.
+// Package store reads and writes the engine's entries in Vault's storage. It is the only
+// internal package in the plugin that knows Vault; it knows nothing of what an entry
+// means.
 package store
 
 import (
@@ -22,7 +22,8 @@ type entry[T any] struct {
 }
 
 // UnreadableError means that an entry exists but cannot be read: it is damaged, or a
-// newer plugin wrote it. The text says which, and quotes nothing of the entry.
+// newer plugin wrote it. The text says which, and quotes nothing of the entry but its
+// schema version.
 type UnreadableError string
 
 func (e UnreadableError) Error() string { return string(e) }

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// The next token is fetched a fraction of the margin before the margin begins, so
-// that readers need not wait for it. After a failed call, the cache waits a fraction
-// of the margin before the next one, unless the token has ended, or is in its margin and
-// the error is permanent.
+// If a reader comes within a quarter of the margin before the margin begins, its read
+// starts the call for the next token, and does not wait for that. After a failed call,
+// the cache waits a twelfth of the margin before the next call, unless the token has
+// ended, or is in its margin and the error is permanent.
 const (
 	aheadPart = 4  // a quarter: 15 s of a minute
 	restPart  = 12 // a twelfth: 5 s of a minute
@@ -31,7 +31,7 @@ type Token interface {
 	Margin() time.Duration
 }
 
-// Errors of [Cache.Get] that do not come from fetch.
+// Get itself returns these errors. All its other errors come from fetch.
 var (
 	ErrClosed = errors.New("the token cache is closed")
 	ErrGaveUp = errors.New("the reader gave up while it waited for a token")

@@ -85,8 +85,8 @@ func (w *world) after(d time.Duration, token, calls int) Got[fakeToken] {
 	return got
 }
 
-// A token is handed out until shortly before its margin. Then the next one is
-// fetched, and no reader waits for it.
+// A read shortly before a token's margin returns that token, and starts a call for the
+// next one. No reader waits for that call.
 func TestRefreshAhead(t *testing.T) {
 	inWorld(t, func(w *world) {
 		if first := w.after(0, 1, 1); !first.Fetched || first.Trouble != nil {
@@ -108,8 +108,8 @@ func TestRefreshAhead(t *testing.T) {
 	})
 }
 
-// Readers that need a token at the same time share one call, and only one of them has
-// started it. Keys share nothing.
+// Readers that need a token at the same time share one call, and Fetched is true for only
+// one of them. Another key has a token and a call of its own.
 func TestOneCallForManyReaders(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.takes = time.Second
@@ -141,7 +141,8 @@ func TestOneCallForManyReaders(t *testing.T) {
 
 // While calls fail with a temporary error, the token is handed out until its last
 // second. In its margin, the error is returned with it. For a twelfth of the margin
-// after a failure no call starts, and no reader waits.
+// after a failure no call starts, and no reader waits. After the token's last second each
+// read starts a call and returns its error.
 func TestOutage(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.after(0, 1, 1)
@@ -183,7 +184,7 @@ func TestOutage(t *testing.T) {
 // left returns how much longer the cached token lives.
 func (w *world) left() time.Duration { return w.cache.entries["key"].token.Left(time.Now()) }
 
-// After an outage, a reader near the token's end gets a new one, and no error. If the
+// After an outage, a reader near the token's end gets a new token, and no error. If the
 // token ends during a call that fails, the reader gets the error.
 func TestTroubleInTheMargin(t *testing.T) {
 	inWorld(t, func(w *world) {
@@ -237,7 +238,7 @@ func TestReaderGivesUp(t *testing.T) {
 }
 
 // If something that affects the token changes, the fingerprint changes. Then neither
-// the old token is handed out, nor one from a call that started before.
+// the old token is handed out, nor one from a call that started before the change.
 func TestFingerprint(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.takes = time.Second
@@ -257,7 +258,7 @@ func TestFingerprint(t *testing.T) {
 }
 
 // A reader that waits while its key is dropped still gets its token. The next reader
-// gets a new one.
+// gets a new one. Keep drops all keys that it is not given.
 func TestDropAndKeep(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.takes = time.Second
@@ -315,9 +316,9 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// A reader that comes back after NextIn finds the next token. It comes at most a
-// sixth of the margin later than necessary, and not all readers come in the same
-// second.
+// Before the margin, NextIn sends a reader back when the margin has begun, at most a
+// sixth of the margin and a second later. Readers are spread over all seconds of that
+// sixth. In the margin, NextIn returns at most a twelfth of the margin, or one second.
 func TestNextIn(t *testing.T) {
 	now := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
 	for _, life := range []time.Duration{1, 2, 4, 5, 10, 30, 300, 3600} {

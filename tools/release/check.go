@@ -17,7 +17,8 @@ import (
 // stops a release until somebody has found out why.
 const largest = 30 << 20
 
-// checkBinary checks that the build flags had an effect. For example, -X silently
+// checkBinary checks a binary before its release: how it was built, its size, its
+// version, and that it is stripped. A wrong build flag causes no error: for example, -X
 // does nothing if the variable has another name.
 func checkBinary(ctx context.Context, system, arch, version, file string) error {
 	info, err := buildinfo.ReadFile(file)

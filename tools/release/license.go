@@ -23,14 +23,14 @@ import (
 var allowed = []string{"0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MPL-2.0"}
 
 // enough is the percentage of a licence file that must match a known licence word for
-// word. If less matches, the file has other terms, and a person must read them.
+// word. If less matches, the file may have other terms, and a person must read it.
 const enough = 75
 
 var (
 	isLicense = regexp.MustCompile(`(?i)^(licen[cs]e|copying|unlicense)([-_.].*)?$`)
 	isNotice  = regexp.MustCompile(`(?i)^(notice|patents|authors|copyright)([-_.](md|txt))?$`)
-	// Code files with such a name, and licences of a module's documentation, which is
-	// not compiled in.
+	// isOther matches code files with such a name, and licences of a module's
+	// documentation, which is not compiled in.
 	isOther = regexp.MustCompile(`(?i)\.(go|s|c|h|py|sh|tmpl|docs)$`)
 )
 
@@ -40,8 +40,8 @@ type dependency struct {
 	folders   map[string]bool // in dir: from the root to each package in the binary
 }
 
-// writeLicenses writes the file with all licences that is shipped with each binary.
-// Most licences require that.
+// writeLicenses writes the texts of all licences into one file, which is shipped with each
+// binary. Most licences require that.
 func writeLicenses(ctx context.Context, repository, file string) error {
 	found := map[string]*dependency{}
 	for _, system := range []string{"darwin", "freebsd", "linux", "windows"} {
@@ -111,8 +111,8 @@ func listPackages(ctx context.Context, repository, system, arch string, found ma
 	}
 }
 
-// read returns the names of a module's licences, and their texts. A licence that is
-// not allowed is an error.
+// read returns the names of a module's licences, and the texts of its licences and notices.
+// It returns an error if one licence is not allowed, or if there is none.
 func (dep *dependency) read() (licenses []string, texts string, err error) {
 	line := strings.Repeat("=", 80)
 	for _, folder := range slices.Sorted(maps.Keys(dep.folders)) {

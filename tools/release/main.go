@@ -1,6 +1,7 @@
 // Command release does the work that GoReleaser does not do: it collects the licences
 // of everything in the binary, and checks that a binary is what a release promises.
-// It is a module of its own, so that the plugin does not depend on what it needs.
+// It is a module of its own, so that the plugin does not depend on the packages that it
+// needs.
 package main
 
 import (

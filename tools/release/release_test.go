@@ -81,9 +81,9 @@ later version.`
 	}
 }
 
-// The Go versions of releases, of the workflows and of the go directives change
-// together. The toolchain line here is the version of releases. No other file may
-// name another minor version or a later one.
+// The toolchain line of go.mod here is the Go version that builds releases. The workflows
+// name its minor version, or stable. The go directive of the main module must not be
+// later.
 func TestOneGo(t *testing.T) {
 	file := func(path string) string {
 		raw, err := os.ReadFile(path)

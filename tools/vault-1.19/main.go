@@ -1,4 +1,5 @@
-// Command vault-1.19 is the same as tools/vault, of an earlier minor version.
+// Command vault-1.19 is Vault 1.19 for the tests. It is a module of its own, like
+// tools/vault, which is a newer Vault.
 package main
 
 import (

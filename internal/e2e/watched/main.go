@@ -25,8 +25,8 @@ func main() {
 	}
 }
 
-// watch writes until the process ends. Vault also starts the plugin just to learn its
-// version; the next process soon overwrites what that one writes.
+// watch writes until the process ends. Vault also starts a process just to learn the
+// plugin's version. The process that serves the mount soon overwrites the file.
 func watch(path string) {
 	for ; ; time.Sleep(time.Second) {
 		if err := write(path); err != nil {
@@ -38,7 +38,7 @@ func watch(path string) {
 // write replaces the file atomically. It writes the figures, and then the stacks of
 // all goroutines for a test that finds too many.
 func write(path string) error {
-	// The heap after the last collection: the heap in use includes garbage.
+	// Report the heap that the last collection left: the heap in use includes garbage.
 	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(heap)
 	var text bytes.Buffer
