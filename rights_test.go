@@ -243,7 +243,8 @@ var rights = map[string]struct {
 	"delete keys": {true, func(r *raid) {
 		r.send(logical.DeleteOperation, "keys/"+r.key(), map[string]any{"force": true})
 	}},
-	"delete clients": {true, func(r *raid) {
+	"delete clients": {false, func(r *raid) {
+		r.write("clients/acme/keys/generate", nil) // the owner does
 		r.send(logical.DeleteOperation, "clients/acme", map[string]any{"force": true})
 	}},
 	"reads": {false, func(r *raid) {

@@ -125,11 +125,15 @@ func main() {
 		log.Fatal("set VAULT_ADDR and REDOX_FHIR_BASE")
 	}
 	r := &redox{http: http.Client{Timeout: 30 * time.Second}}
-	for names := bufio.NewScanner(os.Stdin); names.Scan(); {
+	names := bufio.NewScanner(os.Stdin)
+	for names.Scan() {
 		total, err := r.patients(context.Background(), names.Text())
 		if err != nil {
 			log.Fatal(err)
 		}
 		fmt.Printf("%s: %d found\n", names.Text(), total)
+	}
+	if err := names.Err(); err != nil {
+		log.Fatal(err)
 	}
 }

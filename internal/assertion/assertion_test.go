@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"flag"
 	"maps"
+	"math/big"
 	"os"
 	"slices"
 	"strings"
@@ -180,8 +181,13 @@ func TestKeyThatCannotSign(t *testing.T) {
 	if !strings.Contains(err.Error(), "key-1") {
 		t.Errorf("the error does not name the key: %v", err)
 	}
-	if strings.Contains(err.Error(), tooSmall.D.String()) {
-		t.Error("the error quotes the key")
+	for _, secret := range []*big.Int{tooSmall.D, tooSmall.N} { // N is a prime of the key
+		for _, form := range []string{secret.String(), secret.Text(16), base64.StdEncoding.EncodeToString(secret.Bytes()),
+			base64.RawURLEncoding.EncodeToString(secret.Bytes())} {
+			if strings.Contains(err.Error(), form) {
+				t.Error("the error quotes the key")
+			}
+		}
 	}
 }
 

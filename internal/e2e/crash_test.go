@@ -83,8 +83,11 @@ func crashesCmd(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		_, _ = fmt.Fprintf(ts.Stdout(), "killed at %s: %s signs after %.1f s\n", moment, next, time.Since(start).Seconds())
 		ts.Check(w.keepKeys())
-		_, _, err = w.call(http.MethodDelete, args[0]+"/keys/"+old, "")
+		status, answer, err := w.call(http.MethodDelete, args[0]+"/keys/"+old, "")
 		ts.Check(err)
+		if status >= 300 {
+			ts.Fatalf("the old key is not deleted: HTTP %d: %s", status, answer)
+		}
 	}
 }
 

@@ -143,7 +143,7 @@ func TestScanFindsLeaks(t *testing.T) {
 func (w *world) walk(prefix string, see func(path, value string) error) error {
 	var list struct{ Data struct{ Keys []string } }
 	if _, raw, err := w.call("LIST", "sys/raw/"+prefix, ""); err != nil || json.Unmarshal(raw, &list) != nil {
-		return fmt.Errorf("listing %s: %w: %s", prefix, err, raw)
+		return fmt.Errorf("listing %s: %v: %s", prefix, err, raw)
 	}
 	for _, key := range list.Data.Keys {
 		path := prefix + key
@@ -156,10 +156,10 @@ func (w *world) walk(prefix string, see func(path, value string) error) error {
 		var entry struct{ Data struct{ Value string } }
 		status, raw, err := w.call(http.MethodGet, "sys/raw/"+path, "")
 		if err != nil || status != http.StatusOK || json.Unmarshal(raw, &entry) != nil {
-			return fmt.Errorf("reading %s: HTTP %d, %w", path, status, err)
+			return fmt.Errorf("reading %s: HTTP %d, %v", path, status, err)
 		}
 		if err := see(path, entry.Data.Value); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+			return fmt.Errorf("%s: %v", path, err)
 		}
 	}
 	return nil

@@ -178,7 +178,7 @@ func (p *prometheus) ask(path string, with url.Values, data any) error {
 		Data   any
 	}{Data: data}
 	if err := json.Unmarshal(raw, &answer); err != nil || answer.Status != "success" {
-		return fmt.Errorf("%s: %w: %s", path, err, raw)
+		return fmt.Errorf("%s: %v: %s", path, err, raw)
 	}
 	return nil
 }
@@ -243,7 +243,7 @@ func (p *prometheus) rulesAreWell() error {
 	}
 	text, err := os.ReadFile(filepath.Join(p.dir, "alerts.yml"))
 	if want := bytes.Count(text, []byte("- alert: ")); err != nil || len(rules) != want || want == 0 {
-		return fmt.Errorf("%d rules, want %d, %w", len(rules), want, err)
+		return fmt.Errorf("%d rules, want %d, %v", len(rules), want, err)
 	}
 	for _, r := range rules {
 		if r.Health != "ok" || r.Type != "alerting" {

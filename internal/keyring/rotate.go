@@ -159,8 +159,11 @@ func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 		}
 		changed = k.Proofs.settle(now) || changed
 	}
-	if r.Publication != nil {
-		changed = r.Publication.settle(now) || changed
+	if p := r.Publication; p != nil {
+		if p.ReadAt.After(now) {
+			p.ReadAt, changed = now, true
+		}
+		changed = p.settle(now) || changed
 	}
 	return changed
 }

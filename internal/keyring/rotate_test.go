@@ -273,6 +273,10 @@ func TestSettleWays(t *testing.T) {
 	if !r.Settle(pushed, noon) || !r.Publication.NextAt.Equal(noon.Add(time.Hour)) || !r.Get("p").PublishedAt.Equal(noon) {
 		t.Errorf("still pushed: %+v", r.Publication)
 	}
+	r.Publication.ReadAt = noon.Add(day) // by a clock that ran ahead
+	if !r.Settle(pushed, noon) || !r.Publication.ReadAt.Equal(noon) {
+		t.Errorf("listed in the future: %+v", r.Publication)
+	}
 	if !r.Settle(fetched, noon.Add(time.Hour)) || r.Publication != nil ||
 		!r.Get("p").PublishedAt.Equal(noon.Add(time.Hour)) {
 		t.Errorf("fetched now: %+v", r.Get("p"))
