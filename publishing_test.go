@@ -127,7 +127,7 @@ func TestPublishMerges(t *testing.T) {
 	m.pass(time.Hour)
 	m.rotate()
 	if got := m.publication(); !strings.Contains(got,
-		"Redox took the update and lists the deleted key "+old+" still: remove it in the dashboard") {
+		"Redox took the update and still lists the deleted key "+old+": remove it in the dashboard") {
 		t.Errorf("publication: %s", got)
 	}
 	m.register(clientID, m.read("keys")["jwks"].(string))

@@ -42,8 +42,9 @@ func TestSlots(t *testing.T) {
 		fails(t.Context(), "a", redoxapi.Overloaded, slotWait, full+"this client has 2 under way: try again")
 		ctx, cancel := context.WithTimeout(t.Context(), slotWait/2)
 		defer cancel()
-		fails(ctx, "a", redoxapi.Overloaded, slotWait/2, "the request was given up while it waited for its turn")
-		fails(ctx, "b", redoxapi.Overloaded, 0, "the request was given up while it waited for its turn")
+		const gaveUp = "the request was given up while it waited for its turn: too many requests at once"
+		fails(ctx, "a", redoxapi.Overloaded, slotWait/2, gaveUp)
+		fails(ctx, "b", redoxapi.Overloaded, 0, gaveUp)
 
 		go func() {
 			time.Sleep(slotWait - time.Millisecond)

@@ -118,7 +118,7 @@ func TestListed(t *testing.T) {
 		"another key called p": {append(all[:1:1], jwk("p", "other")), nil, noon, time.Time{}, "does not list p yet",
 			time.Minute, 0, "[p]"},
 		"without both": {nil, nil, noon, time.Time{}, "does not list a, p yet", time.Minute, 0, "[]"},
-		"with the deleted one": {append(all, jwk("g", "n-of-g==")), nil, noon, noon, "lists the deleted key g still",
+		"with the deleted one": {append(all, jwk("g", "n-of-g==")), nil, noon, noon, "still lists the deleted key g",
 			time.Minute, 1, "[]"},
 		"deleted there, missing p": {append(all[:1:1], jwk("g", "n-of-g")), nil, noon, time.Time{}, "does not list p yet",
 			time.Minute, 1, "[]"},
