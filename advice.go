@@ -121,9 +121,9 @@ func (e *tokenError) nextStep(refused *redoxapi.Error) string {
 	return text
 }
 
-// isOff reports whether the clock here is so wrong that Redox may refuse for that alone,
-// or soon will. clock_leeway corrects for a clock that is a few seconds ahead. If the
-// clock is behind, Redox refuses only when an assertion has expired before it arrives.
+// isOff reports whether Redox may refuse because of the clock here alone, now or soon. A
+// clock that is a few seconds ahead does no harm, as clock_leeway corrects for it. A clock
+// that is behind does harm only if the assertion has expired when it arrives.
 func (c *config) isOff(s redoxapi.Skew) bool {
 	return s.Known && (s.Ahead > 5*time.Second || s.Ahead < -min(time.Minute, seconds(c.AssertionTTL)/2))
 }

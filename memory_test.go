@@ -44,7 +44,7 @@ func (s *spiedStorage) Put(ctx context.Context, entry *logical.StorageEntry) err
 	return s.Storage.Put(ctx, entry)
 }
 
-// coherent fails unless the views that reads of token and jwks use are the same as
+// coherent fails if the views in memory, which reads of token and jwks use, differ from
 // storage.
 func (m *mount) coherent(after string) {
 	m.t.Helper()

@@ -149,7 +149,8 @@ func outcomeOf(ctx context.Context, err error) string {
 	return outcomeUnavailable
 }
 
-// answered notes one attempt at the token endpoint.
+// answered notes one attempt at the token endpoint: how long it took, when its token was
+// issued, and how far the clocks differ.
 func (m *metrics) answered(client string, took time.Duration, t *redoxapi.Token, err error) {
 	var refused *redoxapi.Error
 	m.count(client, func(c *counts) {

@@ -51,7 +51,8 @@ func (e *engine) readMetrics(context.Context, *request) (*logical.Response, erro
 	}}, nil
 }
 
-// showCounts writes what was counted of each client, and the requests in flight.
+// showCounts writes what was counted of each client, and how many reads of token wait for
+// Redox.
 func (e *engine) showCounts(s *samples, overviews map[string]overview) {
 	all := e.metrics.all()
 	names := slices.Sorted(maps.Keys(all))

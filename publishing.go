@@ -34,9 +34,9 @@ func authority(ctx context.Context, r *request, c *config) (*config, error) {
 	return p, nil
 }
 
-// publishTo returns a digest of where the client's keys are published and with whose
-// rights, for [keyring.Ring.PublishTo] to compare. It is empty if the engine does not
-// publish the keys.
+// publishTo returns a digest of which list of keys the engine updates, and with whose
+// rights. [keyring.Ring.PublishTo] compares it. It is empty if the engine does not publish
+// the keys.
 func publishTo(ctx context.Context, r *request, c *config) (string, error) {
 	if c.PlatformClient == "" {
 		return "", nil

@@ -278,8 +278,9 @@ func TestPublishSurvivesStorage(t *testing.T) {
 	}
 }
 
-// After the cause of a refusal is fixed, a write of config makes the engine try again at
-// once, even if storage fails once. HTTP 503 is not reported as a refusal of the key.
+// HTTP 503 is not reported as a refusal of the key. If Redox refused the key, and somebody
+// fixed the cause, a write of config makes the engine try again at once, even if storage
+// fails once.
 func TestPublishRetry(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))

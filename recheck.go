@@ -18,7 +18,8 @@ type rechecks struct {
 	due   map[string]recheck
 }
 
-// recheck says why Redox's list must be read again, and which key Redox accepted.
+// recheck is what requests found out for a client's worker: why it must read Redox's list
+// again, if it must, and which key Redox accepted, if one.
 type recheck struct {
 	unknownKey bool // Redox listed a key, and then said it did not know it
 	mended     bool // somebody wrote the config, and may have fixed the cause of a failure

@@ -143,8 +143,8 @@ func TestRotateNeedsNobody(t *testing.T) {
 	}
 }
 
-// With public_jwks and a rotation_period, rotations need nobody, and no key signs
-// before its publish window is over.
+// With public_jwks and a rotation_period, rotations run by themselves. A new key signs
+// only after its publish window.
 func TestRotateFetched(t *testing.T) {
 	m := newMount(t)
 	active := any(m.ready("", map[string]any{"public_jwks": true, "rotation_period": "24h", "publish_window": "15m",

@@ -59,7 +59,8 @@ func (c *simClient) prefix() string {
 	return clientsPrefix + c.name + "/"
 }
 
-// op is a request or a step that is under way.
+// op is an operation on a node: a request, a step, a listing of clients, or a periodic
+// call.
 type op struct {
 	what    string
 	client  *simClient // nil: of none

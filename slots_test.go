@@ -97,8 +97,9 @@ func (m *mount) hold(n int, path string) (release func()) {
 	}
 }
 
-// At most 64 reads of token and two checks of a client wait for Redox, whatever its
-// owner does with config and client meanwhile. Other clients are not affected.
+// A client has at most 64 reads of token and two checks that wait for Redox. Its owner
+// cannot get more by a change of config, or by deleting the client. Other clients are not
+// affected.
 func TestSlotsBelongToTheName(t *testing.T) {
 	m := newMount(t)
 	const acme = "clients/acme/"

@@ -308,7 +308,7 @@ func TestDamagedStorage(t *testing.T) {
 	}
 }
 
-// A slow write of one client does not delay a write of another.
+// A slow write of one client does not delay a write of another, unless both share a lock.
 func TestWritesOfClientsSideBySide(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))

@@ -91,7 +91,7 @@ func parseHost(text string) (host string, err error) {
 	case strings.IndexFunc(text, func(r rune) bool { return r > '~' || r < '!' }) >= 0:
 		return "", invalid("it has blanks or other characters than ASCII: write the name as DNS has it, in its xn-- form")
 	case strings.Contains(text, "://"):
-		return "", invalid("it is a URL: leave out the scheme and all behind the host")
+		return "", invalid("it is a URL: leave out the scheme, and all behind the host and its port")
 	case strings.ContainsAny(text, `/\`):
 		return "", invalid("it has a path: leave that out")
 	case strings.Contains(text, "*"):

@@ -20,8 +20,8 @@ import (
 
 const rootToken = "bench"
 
-// testbed is a Vault with the plugins, and the token endpoint that the engine and
-// signpost use.
+// testbed is a Vault with the plugins of this benchmark, and a stub of the token endpoint
+// for the engine and signpost.
 type testbed struct {
 	dir      string
 	addr     string

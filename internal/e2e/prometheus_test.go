@@ -64,9 +64,9 @@ func prometheusCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// startPrometheus starts Prometheus with the example's config, and changes only
-// Vault's address and the intervals in it. The address is that of a proxy with TLS in
-// front of Vault, because the example uses https and the system's certificates.
+// startPrometheus starts Prometheus with the example's config. It changes Vault's address,
+// and adds short intervals. The address is that of a proxy with TLS in front of Vault,
+// because the example uses https and the system's certificates.
 func startPrometheus(ts *testscript.TestScript, tokenFile string) *prometheus {
 	w := worldOf(ts)
 	dir := ts.MkAbs("prometheus")

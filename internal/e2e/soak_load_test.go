@@ -39,7 +39,7 @@ func newLoad(w *world) *load {
 	}
 }
 
-// run starts the load. rng decides about the faults.
+// run starts the load and returns. rng chooses the faults and how long they last.
 func (l *load) run(ctx context.Context, rng *rand.Rand) {
 	for _, c := range soakClients {
 		if c.publishing == manual && c.path != spare {

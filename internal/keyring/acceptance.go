@@ -39,8 +39,8 @@ func (r *Ring) Kept(p Policy, now time.Time) []*Key {
 	return kept
 }
 
-// NewestAccepted returns the retiring key that was replaced last, of those that Redox
-// accepted with the settings whose fingerprint is where. It returns nil if there is none.
+// NewestAccepted looks at the retiring keys that Redox accepted with the settings whose
+// fingerprint is where. It returns the one that was replaced last, nil if there is none.
 func (r *Ring) NewestAccepted(where string) *Key {
 	var newest *Key
 	for _, k := range r.In(Retiring) {

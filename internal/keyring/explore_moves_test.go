@@ -155,8 +155,8 @@ type event struct {
 	bad       string            // what was wrong on the way
 }
 
-// make makes a move in the world w. If isLook reports true of the move, the caller has
-// settled w before.
+// make makes a move in the world w. If the worker looks at the ring before that move
+// (isLook), the caller has settled w already.
 func (w *world) make(m move) (e event) {
 	e.move, e.applies = m, true
 	r := &w.ring

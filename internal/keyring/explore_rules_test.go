@@ -176,7 +176,8 @@ func (w *world) expectSettled() {
 	}
 }
 
-// expectOnTime does the same as expectSettled, but leaves Publication.To as it is.
+// expectOnTime changes w.ring to what Settle must make of it: the way to publish and the
+// clock count, a new Publication.To does not.
 func (w *world) expectOnTime() {
 	r, way := &w.ring, ways[w.way]
 	k := r.only(Pending)

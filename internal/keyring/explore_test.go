@@ -280,8 +280,8 @@ func (e *exploration) path(index int32, last move) string {
 }
 
 // well returns the next move if nothing fails, nobody interferes, and Redox's list is
-// as the engine believes. If the list is different, the first read leads to another
-// state of the exploration, and from there on the list is as believed.
+// as the engine believes. If the list is different, the engine's first read of it
+// leads to another state. That one is explored too, and there the list is as believed.
 func (w *world) well() move {
 	if len(w.ring.Keys) == 0 {
 		return move{kind: pass}
@@ -341,8 +341,8 @@ func TestExplore(t *testing.T) {
 	explore(t, limits{keys: *exploreKeys, gone: *exploreGone, refusals: *exploreRefusals})
 }
 
-// TestExploreFull does the same with a ring that has as many deleted keys as it may, or
-// one less, and with a ring that is almost full of keys that nobody deletes.
+// TestExploreFull does the same in two more cases: the list of deleted keys is full, or one
+// short of it; and most keys of the ring are keys that nobody deletes.
 func TestExploreFull(t *testing.T) {
 	keys := max(1, *exploreKeys-2)
 	l := limits{keys: keys, gone: *exploreGone, refusals: *exploreRefusals}

@@ -90,7 +90,7 @@ var names = func() (list [64]string) {
 	return list
 }()
 
-// newKey returns a key that no ring has had yet.
+// newKey returns a key that w has not had yet.
 func (w *world) newKey() *Key {
 	name := names[w.made%len(names)]
 	w.made++

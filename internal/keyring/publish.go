@@ -148,8 +148,8 @@ func (r *Ring) Merge(list []json.RawMessage) (merged []json.RawMessage, added []
 	return merged, added, changed, nil
 }
 
-// Sent records that the keys in added were missing in Redox's list and were sent to
-// it. From now on they count as published only when Redox lists them.
+// Sent records that Redox's list lacked the keys in added, and that they were sent to it.
+// They count as not published until Redox lists them.
 func (r *Ring) Sent(added []ID) {
 	for _, id := range added {
 		if k := r.Get(id); k != nil {

@@ -94,7 +94,7 @@ var badAnswers = map[string]struct {
 	"the assertion with status 300":  {jsonAnswer("300 X", assertion), NotRedox, "HTTP 300: a redirect"},
 	"the assertion in HTML with 403": {jsonAnswer("403 Forbidden", assertion), NotRedox, firewall},
 
-	// Other statuses, most with a body that is not an error response.
+	// Statuses that are not 2xx. Most bodies are not an error response.
 	"400 in HTML":                  {bad("<html>" + canary), NotRedox, "HTTP 400: " + firewall},
 	"400 with deep nesting":        {bad(deep), NotRedox, firewall},
 	"400 whose error is an object": {bad(`{"error":{"` + canary + `":1}}`), NotRedox, firewall},

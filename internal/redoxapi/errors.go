@@ -73,8 +73,9 @@ func (e *UpstreamError) Error() string {
 	return text
 }
 
-// Transient reports whether it makes sense to repeat the request at once, with a new
-// assertion. It returns false after a 429, which means too many requests.
+// Transient reports whether it makes sense to repeat the request within the same read,
+// after a short pause and with a new assertion. It returns false after a 429, which means
+// too many requests.
 func (e *UpstreamError) Transient() bool {
 	switch e.Kind {
 	case Unreachable, TimedOut, Unavailable, Unusable:
@@ -134,8 +135,8 @@ func withoutControls(text string) string {
 	}, strings.ToValidUTF8(text, "?"))
 }
 
-// quotableURL returns text if it is a plain link to redoxengine.com or a subdomain, else
-// "".
+// quotableURL returns the link in text if it is a short https link to redoxengine.com or a
+// subdomain, and no part of it may be a secret. Otherwise it returns "".
 func quotableURL(text string) string {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(text) > 200 {

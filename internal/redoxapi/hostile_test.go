@@ -27,7 +27,7 @@ import (
 // canary is in the answers of hostile servers. No error may show it.
 const canary = "c4n4ry"
 
-// All tests send this assertion. No error may show its claims or signature.
+// All tests but that of the request's exact form send this assertion. No error may show its claims or signature.
 var (
 	claims    = strings.Repeat("claims-", 20)
 	signature = strings.Repeat("Sig_-", 60)

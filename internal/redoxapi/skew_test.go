@@ -35,8 +35,8 @@ func TestSkewString(t *testing.T) {
 	}
 }
 
-// Tokens and error responses say how far the clock here is ahead of the server's, even if
-// it is years. If the server sends no usable time, the skew is unknown.
+// The client learns the clock skew from the Date of each answer, a token or an error, even
+// if it is years. Without a usable Date the skew is unknown.
 func TestExchangeSkew(t *testing.T) {
 	now := time.Date(2026, 11, 26, 9, 0, 0, 0, time.UTC)
 	for date, want := range map[string]Skew{

@@ -168,8 +168,8 @@ func scopeText(scope any) string {
 	return ""
 }
 
-// IsScope reports whether text can be a list of scopes (RFC 6749 section 3.3) of a
-// sensible length. The empty text can.
+// IsScope reports whether text has at most 1024 printable ASCII characters and blanks. That
+// allows a little more than RFC 6749 section 3.3, and the empty text.
 func IsScope(text string) bool {
 	return len(text) <= 1024 && IsPrintable(strings.ReplaceAll(text, " ", ""))
 }

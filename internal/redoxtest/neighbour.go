@@ -81,7 +81,8 @@ func (n *Neighbour) configure(ctx context.Context, turn int) {
 	pause(ctx, 20*time.Millisecond)
 }
 
-// generate generates a key, and deletes it to have room for the next.
+// generate asks the engine for a new key of the client. If the key is pending, generate
+// deletes it, to have room for the next.
 func (n *Neighbour) generate(ctx context.Context) {
 	var answer struct {
 		Data struct {

@@ -23,19 +23,19 @@ import (
 type Options struct {
 	Listen   string           // address to listen on; 127.0.0.1:0 when empty
 	URL      string           // base URL that clients use, without a trailing slash; that of the address when empty
-	TokenTTL time.Duration    // life of a token, in whole seconds; 5m when zero
+	TokenTTL time.Duration    // life of a token, which must be whole seconds; 5m when zero
 	Now      func() time.Time // the sandbox's clock; time.Now when nil
 	Log      io.Writer        // gets a line per request, never a credential; nil for none
 
 	// Transport fetches the JWK Sets of JWKS URLs; nil for http.DefaultTransport.
 	Transport http.RoundTripper
 
-	// Lag returns how late the machine that answers the next token request learns of a
-	// change of keys: Redox consists of many machines. nil: each learns of it at once.
+	// Redox consists of many machines. Lag returns how long after a change of keys the
+	// machine that answers the next token request learns of it. nil: at once.
 	Lag func() time.Duration
 }
 
-// Sandbox is a server. Its methods are safe for concurrent use.
+// Sandbox stands in for Redox. Its methods are safe for concurrent use.
 type Sandbox struct {
 	options  Options
 	url      string
@@ -219,7 +219,7 @@ func (s *Sandbox) SetClockOffset(d time.Duration) {
 	s.offset = d
 }
 
-// SetTokenTTL sets the life of the tokens that are issued from now on, in whole
+// SetTokenTTL sets the life of the tokens that are issued from now on. d must be whole
 // seconds.
 func (s *Sandbox) SetTokenTTL(d time.Duration) {
 	s.mu.Lock()

@@ -1,5 +1,5 @@
 // Package store reads and writes the engine's entries in Vault's storage. It is the only
-// internal package in the plugin that knows Vault; it knows nothing of what an entry
+// internal package in the plugin that imports Vault's SDK. It does not know what an entry
 // means.
 package store
 

@@ -50,7 +50,7 @@ type Options struct {
 	Passing func(error) bool
 }
 
-// Cache has an entry for each key. It is safe for concurrent use.
+// Cache has at most one entry for each key. It is safe for concurrent use.
 type Cache[T Token] struct {
 	now     func() time.Time
 	passing func(error) bool
