@@ -48,7 +48,8 @@ func (u *bustle) request(
 	ctx, cancel := context.WithTimeout(context.WithValue(u.t.Context(), opKey{}, o), 90*time.Second)
 	defer cancel()
 	resp, err := u.b.HandleRequest(ctx, &logical.Request{
-		ID: "request-1", Operation: operation, Path: c.prefix() + path, MountPoint: "redox/", Storage: u.storage, Data: data,
+		ID: "request-1", Operation: operation, Path: strings.TrimSuffix(c.prefix()+path, "/"), MountPoint: "redox/",
+		Storage: u.storage, Data: data,
 	})
 	status, message = outcome(operation, resp, err)
 	if status == 200 && what == "read token" {
@@ -87,7 +88,7 @@ func (u *bustle) operates(ctx context.Context) {
 	for ctx.Err() == nil {
 		c := u.clients[rand.N(len(u.clients))]
 		key := u.anyKey(c)
-		switch rand.N(9) {
+		switch rand.N(10) {
 		case 0:
 			u.write("rotate", c, "keys/rotate", nil)
 		case 1:
@@ -107,6 +108,12 @@ func (u *bustle) operates(ctx context.Context) {
 			u.write("config", c, "config", map[string]any{"client_id": "another"})
 			sleep(ctx, rand.N(time.Minute))
 			u.mend(c)
+		case 8:
+			if c.name == "acme" {
+				u.request("delete client", logical.DeleteOperation, c, "", map[string]any{"force": true})
+				u.write("generate", c, "keys/generate", nil)
+				u.mend(c)
+			}
 		default:
 			u.paste(c)
 		}
@@ -212,10 +219,28 @@ func (u *bustle) prompt() {
 	}
 }
 
+// found fails the run unless each client's first steps were taken.
+func (u *bustle) found() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, c := range u.laws.clients {
+		p := c.ring.Publication
+		if c.ring.Active().Accepted == "" || p != nil && p.ReadAt.IsZero() {
+			u.violatedLocked("a new engine does not find %s", c.name)
+		}
+	}
+}
+
 // settled fails the run if check gives an error or an unexpected warning for a client. If
 // the engine keeps Redox's list, a rotation that an operator begins must publish its key
 // within five seconds.
 func (u *bustle) settled() {
+	if resp, status, _ := u.request("look", logical.ReadOperation, u.clients[1], "metrics", nil); status == 200 {
+		text := fmt.Sprintf("%s", resp.Data[logical.HTTPRawBody])
+		if !strings.Contains(text, "redox_clients_unread 0\n") || !strings.Contains(text, "redox_rotating_node 1\n") {
+			u.violated("the schedule has not looked at all clients: %.3000s", text)
+		}
+	}
 	for _, c := range u.clients {
 		resp, status, message := u.request("check", logical.ReadOperation, c, "check", nil)
 		if status != 200 {
@@ -244,19 +269,32 @@ func (u *bustle) run() {
 	server := &http.Server{Handler: u, ReadHeaderTimeout: time.Minute}
 	go func() { _ = server.Serve(u) }()
 	defer func() {
+		for _, c := range u.clients {
+			u.write("rotate", c, "keys/rotate", nil)
+		}
 		u.b.Cleanup(context.Background())
+		u.over.Store(true)
 		close(u.dials)
 		_ = server.Close()
+		time.Sleep(time.Minute) // until Redox has ended what the engine gave up
 		synctest.Wait()
 	}()
-	if err := u.b.Initialize(u.t.Context(), &logical.InitializationRequest{Storage: u.storage}); err != nil {
-		u.t.Fatal(err)
-	}
-	for _, c := range u.clients {
+	u.b.schedule.Stop()
+	for i, c := range u.clients {
+		if i == len(u.clients)-1 { // another engine has to find the others, although it cannot list them at first
+			u.b.Cleanup(context.Background())
+			u.start()
+			u.noList.Store(true)
+			if err := u.b.Initialize(u.t.Context(), &logical.InitializationRequest{Storage: u.storage}); err != nil {
+				u.t.Fatal(err)
+			}
+		}
 		u.write("generate", c, "keys/generate", nil)
 		u.paste(c)
 		u.mend(c)
 	}
+	time.Sleep(70 * time.Second)
+	u.found()
 	ctx, end := context.WithCancel(u.t.Context())
 	defer end()
 	var strict bool

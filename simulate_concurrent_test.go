@@ -39,6 +39,8 @@ type bustle struct {
 	clients []*simClient
 	made    atomic.Int64
 	storm   atomic.Bool // Redox and storage fail, and operators do what they can
+	noList  atomic.Bool // the next list of clients fails
+	over    atomic.Bool // the engine has ended
 	dials   chan net.Conn
 
 	asking  sync.Mutex     // guards those below, and that Redox's lists are read and written in turn
@@ -78,10 +80,20 @@ type bustleStorage struct {
 }
 
 func (s *bustleStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	if s.u.over.Load() {
+		s.u.violated("an engine that has ended reads %s", key)
+	}
 	if s.u.storm.Load() && rand.N(50) == 0 {
 		return nil, errStorage
 	}
 	return s.Storage.Get(ctx, key)
+}
+
+func (s *bustleStorage) List(ctx context.Context, prefix string) ([]string, error) {
+	if s.u.noList.Swap(false) || s.u.storm.Load() && rand.N(5) == 0 {
+		return nil, errStorage
+	}
+	return s.Storage.List(ctx, prefix)
 }
 
 func (s *bustleStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
@@ -132,6 +144,9 @@ func (t *bustleTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		req.Body = io.NopCloser(bytes.NewReader(body))
 	}
 	x, jti := readExchange(req, body)
+	if u.over.Load() {
+		u.violated("an engine that has ended asks %s", x.host)
+	}
 	c := u.clientWith(x.id)
 	o := u.opOf(req.Context(), c)
 	u.sends(o, nil, x, jti)
@@ -253,12 +268,18 @@ func newBustle(t *testing.T) *bustle {
 		u.know(c.name, c.id)
 	}
 	u.storage = &bustleStorage{Storage: &logical.InmemStorage{}, u: u}
-	made, err := Factory(t.Context(), &logical.BackendConfig{
+	u.start()
+	return u
+}
+
+// start makes an engine over what is stored.
+func (u *bustle) start() {
+	made, err := Factory(u.t.Context(), &logical.BackendConfig{
 		System: systemView(0), StorageView: u.storage,
 		Logger: hclog.New(&hclog.LoggerOptions{Output: u.log, Level: hclog.Debug}),
 	})
 	if err != nil {
-		t.Fatal(err)
+		u.t.Fatal(err)
 	}
 	u.b = made.(*backend)
 	transport := &bustleTransport{u: u}
@@ -273,5 +294,4 @@ func newBustle(t *testing.T) *bustle {
 		k.ID, k.CreatedAt = keyring.ID(fmt.Sprint("k", n)), now.UTC()
 		return &k, err
 	}
-	return u
 }

@@ -102,6 +102,9 @@ func (s *simulation) listAll() {
 	o, end := s.begin("list", n, nil)
 	_, err := o.on.b.work(o.on).List(s.ctx)
 	end()
+	if o.failed && err == nil {
+		s.violated("the list of clients says nothing of a failure")
+	}
 	s.note("list on %s: %v", n.name, err)
 }
 
@@ -361,7 +364,7 @@ func (s *simulation) lagMore() {
 
 func (s *simulation) quirk() {
 	q := oneOf(&s.draws, "", "quirk", redoxtest.QuirkForgets, redoxtest.QuirkMerges, "")
-	s.redox.sandbox.SetQuirk(q)
+	s.redox.setQuirk(q)
 	s.note("quirk %q", q)
 }
 

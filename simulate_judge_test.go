@@ -31,6 +31,7 @@ func (l *laws) sends(o *op, n *node, x *exchange, jti string) {
 		return // a person asks for the key that he names, or check for the active one
 	}
 	c := l.clients[o.client.name]
+	c.unproved++
 	k := c.ring.Get(keyring.ID(x.kid))
 	if k == nil || k.State != keyring.Pending {
 		return
@@ -89,6 +90,9 @@ func (l *laws) answered(o *op, x *exchange, token string) {
 		return
 	}
 	l.tokens[token] = issuedTo{id: x.id, kid: x.kid, at: l.clock()}
+	if o.client != nil && (o.what == "step" || o.what == "read token") {
+		l.clients[o.client.name].unproved--
+	}
 	for _, c := range l.clients {
 		if c.own[x.kid+" "+numberOf(c, x.kid)] {
 			c.accepted[x.kid+" "+x.where] = l.clock()
@@ -123,6 +127,7 @@ func (l *laws) listRead(o *op, id string, list []listedKey, changes int) {
 			there := slices.Contains(list, listedKey{string(k.ID), k.N})
 			o.seen = append(o.seen, seenKey{"pushed " + string(k.ID), there})
 		}
+		o.others = slices.DeleteFunc(slices.Clone(list), func(k listedKey) bool { return c.own[k.ID+" "+k.N] })
 	}
 }
 
@@ -150,6 +155,8 @@ func (l *laws) listWritten(o *op, id string, before, after []listedKey, changes 
 		return
 	case !read:
 		l.violatedLocked("a step updates the list of %s and has not read it", id)
+	case at == changes && l.quirk == "" && slices.Equal(before, after):
+		l.violatedLocked("a step updates the list of %s, which needed no update", id)
 	}
 	for _, k := range before {
 		if slices.Contains(after, k) {

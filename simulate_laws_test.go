@@ -3,12 +3,14 @@ package redox
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
+	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
 // laws are what must hold at every moment, whatever happens. They judge what is stored,
@@ -24,6 +26,7 @@ type laws struct {
 	tokens  map[string]issuedTo
 	hosts   []hostVersion
 	unsane  time.Time // until when a clock was wrong at last
+	quirk   redoxtest.Quirk
 }
 
 // lawClient is what the laws know of a client.
@@ -37,6 +40,8 @@ type lawClient struct {
 	accepted map[string]time.Time     // by key ID and where: when a token was issued for it at last
 	since    map[string]time.Time     // by way and key ID: since when Redox may know it, as far as the engine can see
 	way      string                   // the way to publish of the stored config
+	place    string                   // where the last step publishes
+	unproved int                      // requests for tokens that got none, since the list was to be read again
 	retired  map[keyring.ID]time.Time // since when, by the true time
 	signs    time.Time                // since when the active key does, by the true time
 	listed   map[listedKey]bool       // deleted keys that the engine has to take off Redox's list
@@ -152,9 +157,38 @@ func (l *laws) wrote(o *op, clock time.Time, key string, before, after []byte) {
 			l.violatedLocked("%s cannot be read: %v", key, err)
 		}
 	}
+	l.moved(o, c)
 	l.ringShape(o, c)
 	l.ringChange(o, c, &old, clock)
+	l.othersNoted(o, c, &old)
+	l.readEarly(o, c, &old, clock)
 	l.published(c)
+}
+
+// moved forgets what Redox has listed when a step follows a config that leads elsewhere:
+// there nothing counts as published.
+func (l *laws) moved(o *op, c *lawClient) {
+	if o.what != "step" || c.config == nil || c.config.PlatformClient == "" {
+		return
+	}
+	place := c.config.fingerprint() + " " + c.config.PlatformClient
+	if place != c.place {
+		maps.DeleteFunc(c.since, func(what string, _ time.Time) bool { return strings.HasPrefix(what, "pushed ") })
+	}
+	c.place = place
+}
+
+// othersNoted judges that a step which read Redox's list notes the keys of others in it.
+func (l *laws) othersNoted(o *op, c *lawClient, old *keyring.Ring) {
+	p := c.ring.Publication
+	if p == nil || p.ReadAt.IsZero() || old.Publication != nil && p.ReadAt.Equal(old.Publication.ReadAt) {
+		return
+	}
+	for _, k := range o.others {
+		if !slices.Contains(p.Foreign, keyring.ID(k.ID)) && len(p.Foreign) < 32 {
+			l.violatedLocked("%s does not note %s, a key of others in Redox's list of %s", o.what, k.ID, c.name)
+		}
+	}
 }
 
 func (l *laws) configWrote(o *op, c *lawClient, data []byte) {
@@ -191,6 +225,20 @@ func (l *laws) published(c *lawClient) {
 			c.since["fetched "+string(k.ID)] = l.clock()
 		}
 	}
+}
+
+// readEarly judges that a step has Redox's list read before its time only if Redox has
+// refused something.
+func (l *laws) readEarly(o *op, c *lawClient, old *keyring.Ring, clock time.Time) {
+	was, now := old.Publication, c.ring.Publication
+	if o.what != "step" || was == nil || now == nil || !now.NextAt.IsZero() || was.NextAt.IsZero() {
+		return
+	}
+	soon := clock.Before(was.NextAt) && l.unsane.Before(was.LastAt) && was.Failure == ""
+	if soon && c.unproved == 0 && now.To == was.To && len(c.ring.Keys) == len(old.Keys) {
+		l.violatedLocked("a step has Redox's list of %s read again after %v", c.name, clock.Sub(was.LastAt))
+	}
+	c.unproved = 0
 }
 
 // ringShape judges a ring by itself.

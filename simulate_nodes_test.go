@@ -158,7 +158,8 @@ func (s *simulation) op() *op { return s.ops[len(s.ops)-1] }
 
 // at calls acts, which is an operation of storage or an exchange with Redox. It returns
 // an error if the process was killed or a disturbance is due, and may have called acts
-// before. If fails is true, this also happens by chance while the node is down.
+// before. fails is whether it is one of storage: that also fails by chance while the node
+// is down.
 func (p *process) at(fails bool, acts func()) error {
 	n, s := p.node, p.node.s
 	due := n.plan.left == 1
@@ -181,6 +182,7 @@ func (p *process) at(fails bool, acts func()) error {
 		if after {
 			acts()
 		}
+		s.op().failed = s.op().failed || fails
 		return errStorage
 	default:
 		acts()
@@ -307,6 +309,10 @@ func (s *simulation) newKey(_ int, now time.Time) (*keyring.Key, error) {
 	stock, err := simStock()
 	if err != nil {
 		return nil, err
+	}
+	if o := s.op(); o.what == "step" && !s.calm && s.oneIn("", "no key can be generated", 20) {
+		o.failed = true
+		return nil, errors.New("no key can be generated")
 	}
 	for {
 		s.made++

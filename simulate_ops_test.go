@@ -89,6 +89,9 @@ func (s *simulation) work(c *simClient) {
 	next, err := n.process.b.work(n.process).Step(s.ctx, c.name)
 	end()
 	o.on.failed[c.name] = err != nil
+	if o.failed && err == nil {
+		s.violated("a step of %s says nothing of a failure", c.name)
+	}
 	switch {
 	case err != nil:
 		c.due = s.now.Add(schedule.LookAgain)

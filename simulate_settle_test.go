@@ -144,13 +144,13 @@ func (s *simulation) reasonToFail(got answer, c *lawClient) string {
 }
 
 // recover ends the excuses of the clients whose active key all machines of Redox know
-// again.
+// again, once each node has learned that it is the active one.
 func (s *simulation) recover() {
 	for _, c := range s.clients {
 		lc := s.laws.clients[c.name]
 		active := lc.ring.Active()
-		if lc.excuse == "" || s.now.Sub(lc.excused) < memory+maxReplication || active == nil || lc.config == nil ||
-			s.unsane.After(s.now) || lc.config.ClientID != c.id || lc.config.TokenURL != "" || s.redox.late {
+		if lc.excuse == "" || s.now.Sub(later(lc.excused, lc.signs)) < memory+maxReplication || active == nil ||
+			lc.config == nil || s.unsane.After(s.now) || lc.config.ClientID != c.id || lc.config.TokenURL != "" || s.redox.late {
 			continue
 		}
 		s.noteTaken(c)

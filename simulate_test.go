@@ -70,10 +70,12 @@ type op struct {
 	key     string // the ID of the key that the request names
 	force   bool
 	faults  int  // that were injected meanwhile
+	failed  bool // whether storage or the source of keys failed meanwhile
 	wrote   bool // whether it changed the key ring
 	sent    []exchange
 	listed  map[string]int // by client ID, how often Redox's list had changed when it was read
 	seen    []seenKey      // what the lists had that it read, in order
+	others  []listedKey    // keys of others in the list that it read at last
 	pausing bool           // other events may happen while it waits for Redox
 }
 
