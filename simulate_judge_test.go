@@ -123,6 +123,9 @@ func (l *laws) listRead(o *op, id string, list []listedKey, changes int) {
 		if c.id != id || o.client.name != c.name {
 			continue
 		}
+		if !proved(o, c) {
+			l.violatedLocked("a step reads the list of %s, for which it has not proved a key", id)
+		}
 		for _, k := range c.ring.Keys {
 			there := slices.Contains(list, listedKey{string(k.ID), k.N})
 			o.seen = append(o.seen, seenKey{"pushed " + string(k.ID), there})
@@ -169,6 +172,14 @@ func (l *laws) listWritten(o *op, id string, before, after []listedKey, changes 
 			l.violatedLocked("a step removes %s, which is in the ring, from Redox's list of %s", k.ID, id)
 		}
 	}
+}
+
+// proved reports whether a step that reads Redox's list has got a token for a key of the
+// client, now or earlier.
+func proved(o *op, c *lawClient) bool {
+	p := c.ring.Publication
+	return p == nil || p.Proved || !c.changed.Before(o.began) || len(o.sent) == 0 ||
+		slices.ContainsFunc(o.sent, func(x exchange) bool { return x.id == c.id && x.kid != "" && x.status == 200 })
 }
 
 // ended notes the end of an operation.

@@ -41,6 +41,8 @@ type lawClient struct {
 	since    map[string]time.Time     // by way and key ID: since when Redox may know it, as far as the engine can see
 	way      string                   // the way to publish of the stored config
 	place    string                   // where the last step publishes
+	unknown  *process                 // that is to read Redox's list again, as Redox did not know a key
+	asked    time.Time                // when Redox did not know a key at last
 	unproved int                      // requests for tokens that got none, since the list was to be read again
 	retired  map[keyring.ID]time.Time // since when, by the true time
 	signs    time.Time                // since when the active key does, by the true time

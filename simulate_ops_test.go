@@ -92,6 +92,9 @@ func (s *simulation) work(c *simClient) {
 	if o.failed && err == nil {
 		s.violated("a step of %s says nothing of a failure", c.name)
 	}
+	if err == nil {
+		s.judgeUnknown(o, c, next)
+	}
 	switch {
 	case err != nil:
 		c.due = s.now.Add(schedule.LookAgain)

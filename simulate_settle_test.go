@@ -36,6 +36,7 @@ func (s *simulation) readTokenOn(n *node, c *simClient) {
 	}
 	s.judgeRead(got, c)
 	s.judgeHeld(got, c)
+	s.noteUnknown(got, c)
 	if got.status >= 429 && !s.calm && len(s.ops) == 0 && s.oneIn(c.name, "read again", 2) {
 		s.advance(time.Second)
 		s.readTokenOn(got.on.node, c)
@@ -73,6 +74,37 @@ func (s *simulation) judgeHeld(got answer, c *simClient) {
 }
 
 func (s *simulation) lastHosts() time.Time { return s.laws.hosts[len(s.laws.hosts)-1].at }
+
+// noteUnknown notes that Redox did not know the key of a read on the active node.
+func (s *simulation) noteUnknown(got answer, c *simClient) {
+	lc := s.laws.clients[c.name]
+	if !got.active || got.faults > 0 || lc.way != "pushed" || len(got.sent) == 0 ||
+		!strings.Contains(got.sent[0].reason, "Public key not found") {
+		return
+	}
+	if s.now.Sub(lc.asked) > recheckAfter+time.Second {
+		lc.unknown = got.on
+	}
+	lc.asked = s.now
+}
+
+// judgeUnknown fails the run if a step has nothing left to do and Redox's list was not
+// read since Redox did not know a key.
+func (s *simulation) judgeUnknown(o *op, c *simClient, next time.Time) {
+	lc := s.laws.clients[c.name]
+	if lc.unknown != o.on || !o.on.node.active {
+		return
+	}
+	_, read := o.listed[c.id]
+	p, clock := lc.ring.Publication, o.on.node.clock()
+	switch {
+	case read, p == nil, p.Failure != "", o.faults > 0, !lc.changed.Before(lc.asked), s.unsane.After(lc.asked),
+		clock.Sub(p.LastAt) < recheckAfter+time.Second:
+		lc.unknown = nil
+	case next.IsZero(), next.After(clock):
+		s.violated("Redox did not know a key of %s, and its list is not read again", c.name)
+	}
+}
 
 // judgeRead fails the run unless a read got its token, or had a reason not to.
 func (s *simulation) judgeRead(got answer, c *simClient) {
