@@ -321,6 +321,25 @@ func TestMemoryUnderConcurrency(t *testing.T) {
 	all.Wait()
 }
 
+// What a read that began before a client's deletion leaves in memory is freed when the
+// clients are listed.
+func TestListFreesMemory(t *testing.T) {
+	m := newMount(t)
+	e := m.backend.engine
+	if _, err := e.connections.of("gone", ""); err != nil {
+		t.Fatal(err)
+	}
+	e.rechecks.ask("gone", e.now())
+	e.failures.note("gone", errStorage, e.now())
+	if _, err := e.work(m.storage).List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	left := [...]int{len(e.connections.clients), len(e.rechecks.asked) + len(e.rechecks.due), len(e.failures.last)}
+	if left != [3]int{} {
+		t.Errorf("memory holds %v of a client that is gone", left)
+	}
+}
+
 // If nobody has read a client for more than a minute, the engine drops its view, and
 // with it the parsed keys. If the next read of the client fails, that error is still
 // counted.
