@@ -219,6 +219,26 @@ func (u *bustle) prompt() {
 	}
 }
 
+// prepare makes the clients, most of them with an engine that takes no steps and ends.
+func (u *bustle) prepare() {
+	u.b.schedule.Stop()
+	for i, c := range u.clients {
+		if i == len(u.clients)-1 { // another engine has to find the others, although it cannot list them at first
+			u.b.Cleanup(context.Background())
+			u.start()
+			u.noList.Store(true)
+			if err := u.b.Initialize(u.t.Context(), &logical.InitializationRequest{Storage: u.storage}); err != nil {
+				u.t.Fatal(err)
+			}
+		}
+		u.write("generate", c, "keys/generate", nil)
+		u.paste(c)
+		u.mend(c)
+	}
+	time.Sleep(70 * time.Second)
+	u.found()
+}
+
 // found fails the run unless each client's first steps were taken.
 func (u *bustle) found() {
 	u.mu.Lock()
@@ -279,22 +299,7 @@ func (u *bustle) run() {
 		time.Sleep(time.Minute) // until Redox has ended what the engine gave up
 		synctest.Wait()
 	}()
-	u.b.schedule.Stop()
-	for i, c := range u.clients {
-		if i == len(u.clients)-1 { // another engine has to find the others, although it cannot list them at first
-			u.b.Cleanup(context.Background())
-			u.start()
-			u.noList.Store(true)
-			if err := u.b.Initialize(u.t.Context(), &logical.InitializationRequest{Storage: u.storage}); err != nil {
-				u.t.Fatal(err)
-			}
-		}
-		u.write("generate", c, "keys/generate", nil)
-		u.paste(c)
-		u.mend(c)
-	}
-	time.Sleep(70 * time.Second)
-	u.found()
+	u.prepare()
 	ctx, end := context.WithCancel(u.t.Context())
 	defer end()
 	var strict bool
