@@ -61,8 +61,8 @@ func TestOverdue(t *testing.T) {
 // Then the warning says what to do, and that a reload does not help.
 func TestOverdueDuringSetup(t *testing.T) {
 	for said, want := range map[string]string{
-		"writing clients/default/keyring: cannot write to storage during setup": "mount since: run vault operator step-down, " +
-			"or seal and unseal the node; a reload does not help",
+		"writing clients/default/keyring: cannot write to storage during setup": "mount since: run vault operator " +
+			"step-down, or seal and unseal the node; a reload does not help",
 		"writing clients/default/keyring: context canceled": "context canceled",
 	} {
 		ring := &keyring.Ring{Keys: []*keyring.Key{{State: keyring.Active, ActivatedAt: noon}}}
