@@ -35,8 +35,8 @@ func (s *testbed) growth(p *printer, slice time.Duration, sizes string) error {
 	}
 	p.line("\n## Many clients\n\nOne mount, all clients with a `rotation_period`, none due.\n")
 	p.line("| clients | make | start | `config` write meanwhile, p50, p99, worst | fresh, one client | fresh, spread | " +
-		"reused | `jwks` | `metrics`, p50, worst | size of `metrics` | idle, processor of plugin | idle, reads of storage | " +
-		"memory after the load, and after idling | connections |")
+		"reused | `jwks` | `metrics`, p50, worst | size of `metrics` | idle, processor of plugin | " +
+		"idle, reads of storage | memory after the load, and after idling | connections |")
 	p.line("|" + strings.Repeat("--:|", 14))
 	made := 0
 	for _, size := range strings.Split(sizes, ",") {
@@ -93,14 +93,9 @@ func (s *testbed) grown(p *printer, n int, took, slice time.Duration) error {
 	if _, err := s.call(http.MethodPost, "many/clients/c0/config", map[string]any{"reuse_tokens": false}); err != nil {
 		return err
 	}
-	scrapes := &result{}
-	var metrics []byte
-	for range 5 {
-		began := time.Now()
-		if metrics, err = s.call(http.MethodGet, "many/metrics", nil); err != nil {
-			return err
-		}
-		scrapes.add(&result{latencies: []time.Duration{time.Since(began)}})
+	scrapes, size, err := s.scrapes()
+	if err != nil {
+		return err
 	}
 	busy, err := s.resident()
 	if err != nil {
@@ -117,12 +112,29 @@ func (s *testbed) grown(p *printer, n int, took, slice time.Duration) error {
 	ms := func(r *result) string {
 		return fmt.Sprintf("%.0f/s, p99 %.1f ms", r.perSecond(), float64(r.quantile(0.99))/float64(time.Millisecond))
 	}
-	p.line("| %d | %.1f s | %.1f s | %.1f, %.1f, %.1f ms | %s | %s | %s | %s | %.2f, %.2f s | %d KiB | %.1f %% | %.2f/s | "+
-		"%d, %d MiB | %d |",
+	p.line("| %d | %.1f s | %.1f s | %.1f, %.1f, %.1f ms | %s | %s | %s | %s | %.2f, %.2f s | %d KiB | %.1f %% | "+
+		"%.2f/s | %d, %d MiB | %d |",
 		n, took.Seconds(), start.Seconds(), inMS(writes.quantile(0.5)), inMS(writes.quantile(0.99)), inMS(writes.quantile(1)),
-		ms(fresh), ms(spread), ms(reused), ms(jwks), scrapes.quantile(0.5).Seconds(), scrapes.quantile(1).Seconds(), len(metrics)>>10, cpu*100, reads, busy>>20, idle>>20,
+		ms(fresh), ms(spread), ms(reused), ms(jwks), scrapes.quantile(0.5).Seconds(), scrapes.quantile(1).Seconds(),
+		size>>10, cpu*100, reads, busy>>20, idle>>20,
 		s.upstream.conns.Load()-s.upstream.closed.Load())
 	return nil
+}
+
+// scrapes reads metrics five times. It returns how long each read took, and how many bytes
+// the last answer had.
+func (s *testbed) scrapes() (r *result, size int, err error) {
+	r = &result{}
+	for range 5 {
+		began := time.Now()
+		metrics, err := s.call(http.MethodGet, "many/metrics", nil)
+		if err != nil {
+			return nil, 0, err
+		}
+		size = len(metrics)
+		r.add(&result{latencies: []time.Duration{time.Since(began)}})
+	}
+	return r, size, nil
 }
 
 func inMS(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -142,8 +142,12 @@ func TestScanFindsLeaks(t *testing.T) {
 // walk calls see with each entry of Vault's storage below a prefix, decrypted.
 func (w *world) walk(prefix string, see func(path, value string) error) error {
 	var list struct{ Data struct{ Keys []string } }
-	if _, raw, err := w.call("LIST", "sys/raw/"+prefix, ""); err != nil || json.Unmarshal(raw, &list) != nil {
-		return fmt.Errorf("listing %s: %v: %s", prefix, err, raw)
+	_, raw, err := w.call("LIST", "sys/raw/"+prefix, "")
+	if err == nil {
+		err = json.Unmarshal(raw, &list)
+	}
+	if err != nil {
+		return fmt.Errorf("listing %s: %w: %s", prefix, err, raw)
 	}
 	for _, key := range list.Data.Keys {
 		path := prefix + key
@@ -155,11 +159,17 @@ func (w *world) walk(prefix string, see func(path, value string) error) error {
 		}
 		var entry struct{ Data struct{ Value string } }
 		status, raw, err := w.call(http.MethodGet, "sys/raw/"+path, "")
-		if err != nil || status != http.StatusOK || json.Unmarshal(raw, &entry) != nil {
-			return fmt.Errorf("reading %s: HTTP %d, %v", path, status, err)
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("HTTP %d", status)
+		}
+		if err == nil {
+			err = json.Unmarshal(raw, &entry)
+		}
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", path, err)
 		}
 		if err := see(path, entry.Data.Value); err != nil {
-			return fmt.Errorf("%s: %v", path, err)
+			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
 	return nil

@@ -177,8 +177,11 @@ func (p *prometheus) ask(path string, with url.Values, data any) error {
 		Status string
 		Data   any
 	}{Data: data}
-	if err := json.Unmarshal(raw, &answer); err != nil || answer.Status != "success" {
-		return fmt.Errorf("%s: %v: %s", path, err, raw)
+	if err := json.Unmarshal(raw, &answer); err != nil {
+		return fmt.Errorf("%s: %w: %s", path, err, raw)
+	}
+	if answer.Status != "success" {
+		return fmt.Errorf("%s: %s", path, raw)
 	}
 	return nil
 }
@@ -242,8 +245,11 @@ func (p *prometheus) rulesAreWell() error {
 		return err
 	}
 	text, err := os.ReadFile(filepath.Join(p.dir, "alerts.yml"))
-	if want := bytes.Count(text, []byte("- alert: ")); err != nil || len(rules) != want || want == 0 {
-		return fmt.Errorf("%d rules, want %d, %v", len(rules), want, err)
+	if err != nil {
+		return err
+	}
+	if want := bytes.Count(text, []byte("- alert: ")); len(rules) != want || want == 0 {
+		return fmt.Errorf("%d rules, want %d", len(rules), want)
 	}
 	for _, r := range rules {
 		if r.Health != "ok" || r.Type != "alerting" {
