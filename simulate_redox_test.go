@@ -27,15 +27,16 @@ const (
 // machines that learn of keys late, and moods, in which it answers most requests with an
 // error instead.
 type simRedox struct {
-	s       *simulation
-	sandbox *redoxtest.Sandbox
-	handler http.Handler
-	reason  string           // why the sandbox answered as it did
-	lags    [3]time.Duration // how late each machine learns of keys
-	lag     time.Duration    // of the machine that answers now
-	mood    string           // what it answers instead, empty for nothing
-	late    bool             // it cannot fetch JWK Sets
-	changes map[string]int   // of each list
+	s         *simulation
+	sandbox   *redoxtest.Sandbox
+	handler   http.Handler
+	reason    string           // why the sandbox answered as it did
+	lags      [3]time.Duration // how late each machine learns of keys
+	lag       time.Duration    // of the machine that answers now
+	mood      string           // what it answers instead, empty for nothing
+	late      bool             // it cannot fetch JWK Sets
+	changes   map[string]int   // of each list
+	elsewhere int              // tokens that another host issued
 }
 
 // exchange is one request to Redox.
@@ -138,7 +139,8 @@ func (r *simRedox) serve(p *process, x *exchange, req *http.Request, body []byte
 	if x.host != simHost {
 		x.status = http.StatusOK
 		if x.kid != "" {
-			token := fmt.Sprint("elsewhere-", s.seen["exchange"])
+			r.elsewhere++
+			token := fmt.Sprint("elsewhere-", r.elsewhere)
 			s.answered(s.op(), x, token)
 			return answerOf(req, http.StatusOK, `{"access_token":"`+token+`","token_type":"Bearer","expires_in":300}`)
 		}
