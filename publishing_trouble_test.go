@@ -376,3 +376,16 @@ func TestDropWhateverElseWaits(t *testing.T) {
 	m.rotateAll(t.Context())
 	m.fails(404, logical.ReadOperation, "keys/"+old, nil, "there is no key")
 }
+
+// The failure of the old way to publish is no warning once the config has another way.
+func TestPublishNoMore(t *testing.T) {
+	ring := &keyring.Ring{
+		Keys:        []*keyring.Key{{State: keyring.Active, ActivatedAt: noon}},
+		Publication: &keyring.Publication{Attempts: keyring.Attempts{Failure: "Redox refused", LastAt: noon}},
+	}
+	for c, want := range map[*config]int{{}: 0, {PublicJWKS: true}: 0, {PlatformClient: "platform"}: 1} {
+		if got := (status{config: c, ring: ring, now: noon}).warnings(); len(got) != want {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+}
