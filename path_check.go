@@ -64,7 +64,7 @@ func (e *engine) readCheck(ctx context.Context, r *request) (*logical.Response, 
 
 		"publication": status.publication(),
 	}}
-	if p := ring.Publication; p != nil {
+	if p := ring.PublicationBy(c.policy()); p != nil {
 		foreign := []string{}
 		for _, id := range p.Foreign {
 			foreign = append(foreign, string(id))

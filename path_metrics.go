@@ -237,7 +237,7 @@ var gauges = []struct {
 		"redox_publication_failed", "With platform_client: 1 when the last attempt to update the public keys at Redox " +
 			"failed.",
 		ofConfigured(func(c *gauged, add addSample) {
-			if p := c.ring.Publication; p != nil {
+			if p := c.ring.PublicationBy(c.policy); p != nil {
 				add(one(p.Failure != ""))
 			}
 		}),

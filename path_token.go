@@ -33,7 +33,7 @@ func (e *engine) pathToken() []*framework.Path {
 		"client_id":           shown(framework.TypeString, "Client ID the token is for"),
 		"key_id":              shown(framework.TypeString, "Key that signed the request"),
 		"ttl":                 shown(framework.TypeInt64, "Seconds until a reader should come back"),
-		"rotation_period":     shown(framework.TypeInt64, "Same as expires_in, unlike config's; makes Vault Agent obey ttl"),
+		"rotation_period":     shown(framework.TypeInt64, "Same as expires_in, not as in config; makes Vault Agent obey ttl"),
 		"last_vault_rotation": shown(framework.TypeTime, "When the token was issued, RFC 3339 in UTC"),
 	})
 	return e.path("token", "token", nil, tokenHelp, ops{

@@ -377,15 +377,24 @@ func TestDropWhateverElseWaits(t *testing.T) {
 	m.fails(404, logical.ReadOperation, "keys/"+old, nil, "there is no key")
 }
 
-// The failure of the old way to publish is no warning once the config has another way.
+// Once the config has another way to publish, nothing speaks of the old one, also before
+// the next step.
 func TestPublishNoMore(t *testing.T) {
-	ring := &keyring.Ring{
-		Keys:        []*keyring.Key{{State: keyring.Active, ActivatedAt: noon}},
-		Publication: &keyring.Publication{Attempts: keyring.Attempts{Failure: "Redox refused", LastAt: noon}},
+	const failed = "redox_publication_failed{client=default}"
+	m := newMount(t)
+	m.platformReady(nil)
+	m.sandbox.SetPlatformFault(redoxtest.FaultUnavailable, 0, -1)
+	m.rotate()
+	if text := m.checked(); !strings.Contains(text, "not up to date") || m.metrics()[failed] != 1 {
+		t.Fatalf("the publication has not failed: %s", text)
 	}
-	for c, want := range map[*config]int{{}: 0, {PublicJWKS: true}: 0, {PlatformClient: "platform"}: 1} {
-		if got := (status{config: c, ring: ring, now: noon}).warnings(); len(got) != want {
-			t.Errorf("%+v: %q", c, got)
+	for _, settings := range []map[string]any{{"platform_client": ""}, {"public_jwks": true}} {
+		m.write("config", settings)
+		data := m.read("check")
+		_, foreign := data["foreign_keys"]
+		_, shown := m.metrics()[failed]
+		if text := m.checked(); strings.Contains(text, "the public keys at Redox") || foreign || shown {
+			t.Errorf("after %v: %s, foreign keys %v, metric %v", settings, text, foreign, shown)
 		}
 	}
 }

@@ -132,7 +132,7 @@ func (s status) warnings() (list []string) {
 	for _, k := range s.ring.Kept(s.config.policy(), s.now) {
 		list = append(list, s.keeps(k))
 	}
-	if p := s.ring.Publication; p != nil && p.Failure != "" && s.config.policy().Publishing == keyring.PlatformAPI {
+	if p := s.ring.PublicationBy(s.config.policy()); p != nil && p.Failure != "" {
 		list = append(list, "the public keys at Redox are "+s.publication())
 	}
 	return list

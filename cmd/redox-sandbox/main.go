@@ -55,8 +55,8 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 		flags.PrintDefaults()
 	}
 	listen := flags.String("listen", "127.0.0.1:0", "address to listen on; port 0 picks a free one")
-	url := flags.String("url", "", "base URL that clients use, such as http://redox:8080; http:// and the address if "+
-		"empty; the audience of assertions is this and /v2/auth/token")
+	url := flags.String("url", "", "base URL that clients use, such as http://redox:8080; if empty, http:// and the "+
+		"address. The audience of assertions is this URL with /v2/auth/token behind it")
 	ttl := flags.Duration("token-ttl", 5*time.Minute, "life of a token, in whole seconds")
 	faultName := flags.String("fault", "", "how every token request fails: "+faultNames())
 	offset := flags.Duration("clock-offset", 0, "how far the sandbox's clock is ahead")

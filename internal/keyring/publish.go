@@ -20,6 +20,15 @@ type Publication struct {
 	Foreign []ID      `json:"foreign,omitempty"` // keys in that list that are not in the ring
 }
 
+// PublicationBy returns Publication if p publishes through the Platform API, else nil.
+// After a change of the config, a ring has the record of the old way until Settle.
+func (r *Ring) PublicationBy(p Policy) *Publication {
+	if p.Publishing != PlatformAPI {
+		return nil
+	}
+	return r.Publication
+}
+
 // Public is a public RSA key with its ID, encoded as in a JWK.
 type Public struct {
 	ID ID     `json:"kid"`

@@ -205,7 +205,7 @@ func (s *Sandbox) Open() int {
 	return s.open
 }
 
-// Redirected returns how many POST requests followed [FaultRedirect].
+// Redirected returns how many requests followed [FaultRedirect].
 func (s *Sandbox) Redirected() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
