@@ -79,7 +79,7 @@ func newSlots(kind string, perClient, inMount int, wait time.Duration) *slots {
 // acquire takes a slot of the client, then one of the mount; release gives both back.
 // While all are taken, a worker waits until ctx ends, and a request for s.wait; with
 // s.queue, a request waits for the mount's slot until ctx ends. The error is a
-// [*redoxapi.UpstreamError]: timed out if ctx has ended, else overloaded.
+// [*redoxapi.UpstreamError] of the kind Overloaded.
 func (s *slots) acquire(ctx context.Context, client string, worker bool) (release func(), err error) {
 	if ctx.Err() != nil {
 		return nil, gaveUpWaiting()
@@ -137,7 +137,8 @@ func (s *slots) full(ctx context.Context, whose string, n int) error {
 
 func gaveUpWaiting() error {
 	return &redoxapi.UpstreamError{
-		Kind: redoxapi.Overloaded, What: "the request was given up while it waited for its turn: too many requests at once",
+		Kind: redoxapi.Overloaded,
+		What: "the request was given up while it waited for its turn: too many requests at once: try again",
 	}
 }
 

@@ -42,7 +42,7 @@ func TestSlots(t *testing.T) {
 		fails(t.Context(), "a", redoxapi.Overloaded, slotWait, full+"this client has 2 under way: try again")
 		ctx, cancel := context.WithTimeout(t.Context(), slotWait/2)
 		defer cancel()
-		const gaveUp = "the request was given up while it waited for its turn: too many requests at once"
+		const gaveUp = "the request was given up while it waited for its turn: too many requests at once: try again"
 		fails(ctx, "a", redoxapi.Overloaded, slotWait/2, gaveUp)
 		fails(ctx, "b", redoxapi.Overloaded, 0, gaveUp)
 

@@ -292,7 +292,7 @@ func TestDamagedStorage(t *testing.T) {
 		"CA":         {"config", `"ca_pem":""`, `"ca_pem":"x"`, "token", "no CERTIFICATE block that can be read"},
 		"CA, proof":  {"config", `"ca_pem":""`, `"ca_pem":"x"`, "check", "no CERTIFICATE block that can be read"},
 		"JSON":       {"config", `{"version"`, `[`, "config", "not the JSON this plugin writes"},
-		"a setting":  {"config", `"max_retries":2`, `"max_retries":"x"`, "config", "does not have the form of"},
+		"a setting":  {"config", `"max_retries":2`, `"max_retries":"x"`, "config", "form of schema version 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMount(t)
