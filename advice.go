@@ -52,7 +52,7 @@ func (e *tokenError) advice() string {
 	return ""
 }
 
-// timeoutAdvice tells how long an attempt may wait, and what to do. It does not advise
+// timeoutAdvice says how long an attempt may take, and what to do. It does not advise
 // more time if packets are dropped, or if one attempt already has the most time possible.
 func (e *tokenError) timeoutAdvice(dropped bool) string {
 	each := e.config.attemptTimeout()
@@ -70,15 +70,17 @@ func (e *tokenError) timeoutAdvice(dropped bool) string {
 	}
 	switch {
 	case dropped:
-		return attempts + "look, with curl -v on the Vault server, whether a firewall drops the packets or the host is down"
+		return attempts + "find out, with curl -v on the Vault server, whether a firewall drops the packets or the host " +
+			"is down"
 	case len(more) == 0:
-		return attempts + "request_timeout is at its most: look why Redox, or a proxy before it, is so slow"
+		return attempts + "request_timeout is at its maximum: find out why Redox, or a proxy on the way, is so slow"
 	}
 	return attempts + strings.Join(more, ", or ")
 }
 
-// refusalAdvice tells what was sent, how far the clocks differ if that matters, and what
-// to do next. What to do depends on the clocks and on Redox's words.
+// refusalAdvice says which key and settings the request used, how the clocks compare, and
+// what to do next. If Redox does not know the key, the text leaves the clocks out unless
+// they differ.
 func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 	origin := "generated in Vault"
 	if e.origin == keyring.Imported {
@@ -92,7 +94,7 @@ func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 		}
 		return text
 	}
-	text := fmt.Sprintf("client ID %s, key %s (%s), audience %s and algorithm RS384 were sent, and %s",
+	text := fmt.Sprintf("client ID %s, key %s (%s), audience %s and algorithm RS384 were used, and %s",
 		e.config.ClientID, e.keyID, origin, e.config.audience(), refused.Skew)
 	if refused.Description == "" {
 		text = "Redox gives no reason when a claim is wrong: " + text
@@ -100,8 +102,8 @@ func (e *tokenError) refusalAdvice(refused *redoxapi.Error) string {
 	return text + ": " + e.nextStep(refused)
 }
 
-// nextStep says what to do if Redox knows the key's ID and refuses the request. If the
-// engine cannot know the cause, the text asks a question.
+// nextStep says what to do if Redox refused for another reason than an unknown key. If
+// the engine cannot know the reason, the text asks a question.
 func (e *tokenError) nextStep(refused *redoxapi.Error) string {
 	words := strings.ToLower(refused.Description)
 	switch {
@@ -113,7 +115,7 @@ func (e *tokenError) nextStep(refused *redoxapi.Error) string {
 	text := "do client ID and key belong together? Compare the JWK Set (" + e.readKeys() + ") with the public keys of " +
 		"this API key in Redox's dashboard"
 	if !e.config.PublicJWKS && e.config.PlatformClient == "" {
-		text += ", or paste it again: one lost character is enough"
+		text += ", or paste it again: one lost character breaks it"
 	}
 	if e.config.TokenURL != "" || e.config.Audience != "" {
 		text += "; is the audience, which " + e.paths + "config sets, the one that Redox expects?"
@@ -121,9 +123,9 @@ func (e *tokenError) nextStep(refused *redoxapi.Error) string {
 	return text
 }
 
-// isOff reports whether Redox may refuse because of the clock here alone, now or soon. A
-// clock that is a few seconds ahead does no harm, as clock_leeway corrects for it. A clock
-// that is behind does harm only if the assertion has expired when it arrives.
+// isOff reports whether the clock here is so wrong that Redox may refuse the assertions, now
+// or soon. A few seconds ahead do no harm: Redox allows 10, and clock_leeway adds to that. A
+// clock that is behind does harm only if an assertion has expired when it arrives.
 func (c *config) isOff(s redoxapi.Skew) bool {
 	return s.Known && (s.Ahead > 5*time.Second || s.Ahead < -min(time.Minute, seconds(c.AssertionTTL)/2))
 }
@@ -144,8 +146,9 @@ func (e *tokenError) unknownKeyAdvice() string {
 	return text
 }
 
-// withoutAdvice returns the error of a token request without its advice. Stored
-// errors must not have advice: it names paths of the mount, and the mount may move.
+// withoutAdvice returns the error in a [*tokenError], without its advice, and any other
+// error as it is. Stored errors must have no advice: advice names paths of the mount, and
+// the mount may move.
 func withoutAdvice(err error) error {
 	var t *tokenError
 	if errors.As(err, &t) {

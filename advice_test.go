@@ -73,7 +73,7 @@ func TestRefusalAsks(t *testing.T) {
 	refused := tokenError{err: &redoxapi.Error{Skew: redoxapi.Skew{Known: true, Ahead: -20 * time.Second}}, config: &c,
 		origin: keyring.Generated, paths: "redox/"}
 	if text := refused.advice(); !strings.Contains(text, "(generated in Vault)") ||
-		!strings.HasSuffix(text, "in Redox's dashboard, or paste it again: one lost character is enough") {
+		!strings.HasSuffix(text, "in Redox's dashboard, or paste it again: one lost character breaks it") {
 		t.Error(text)
 	}
 	c.AssertionTTL = 30
@@ -95,10 +95,11 @@ func TestTimeoutAdvice(t *testing.T) {
 		"the one attempt had 10s" + wait + raise:                                                         {10, 0, false},
 		"each attempt may take 15s of request_timeout (at most 2 attempts): " + lower:                    {30, 1, false},
 		"each attempt may take 2s of request_timeout (at most 3 attempts): " + raise:                     {2, 2, false},
-		"the one attempt had 30s" + wait + "request_timeout is at its most: look why Redox, or a proxy before it, is " +
-			"so slow": {30, 0, false},
+		"the one attempt had 30s" + wait + "request_timeout is at its maximum: find out why Redox, or a proxy on the " +
+			"way, is so slow": {30, 0, false},
 		"each attempt may take 3.3s of request_timeout (at most 3 attempts): " +
-			"look, with curl -v on the Vault server, whether a firewall drops the packets or the host is down": {10, 2, true},
+			"find out, with curl -v on the Vault server, whether a firewall drops the packets or the host is " +
+			"down": {10, 2, true},
 	} {
 		e := &tokenError{
 			err:    &redoxapi.UpstreamError{Kind: redoxapi.TimedOut, Dropped: test.dropped},

@@ -1,8 +1,8 @@
 // Package redox is a Vault secrets engine that holds the private keys of Redox OAuth API
-// keys and returns an access token on each read.
+// keys and returns an access token on each read of token.
 //
 // The endpoints are in path_*.go. All endpoints of a mount share one engine (engine.go).
-// Code that does not need Vault is in internal/; docs/architecture.md is the map.
+// docs/architecture.md says what is in which file and folder.
 package redox
 
 import (
@@ -114,9 +114,9 @@ func (e *engine) invalidate(key string) {
 	}
 }
 
-// HandleRequest checks the input, then lets the framework route it. It turns a panic
-// into an error: otherwise the panic would end the process, and with it the requests
-// of all other mounts.
+// HandleRequest checks the input, then lets the framework route the request. It turns a
+// panic into an error: otherwise the panic would end the process, and with it the requests
+// of the other mounts that the process serves.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
 	b.log.setMount(req.MountPoint)
 	defer func() {

@@ -26,9 +26,8 @@ type client struct {
 	now     func() time.Time
 	log     hclog.Logger
 
-	// allow returns an error if the host of the token URL is not allowed, or if the
-	// engine is being stopped. It is called before each request to Redox, as both may
-	// change meanwhile.
+	// allow returns nil if the host of the token URL is allowed and the engine is not being
+	// stopped. It is called before each request to Redox, as either can change between two.
 	allow func(ctx context.Context) error
 
 	reads, proofs, signing *slots
@@ -43,8 +42,8 @@ type issued struct {
 	keyID    keyring.ID // that signed the request
 }
 
-// complete returns an error that lists everything that a token request still lacks,
-// in the order in which to do it. It returns nil when nothing is missing.
+// complete returns an error that lists what a token request still needs, in the order in
+// which a person should provide it. It returns nil if nothing is missing.
 func complete(paths string, c *config, ring *keyring.Ring) error {
 	var missing []string
 	if ring.Active() == nil {
@@ -61,11 +60,11 @@ func complete(paths string, c *config, ring *keyring.Ring) error {
 }
 
 // issue requests a token with the active key of v's ring. If Redox does not know that
-// key, issue tries the newest earlier key that Redox accepted with this config. If that
-// succeeds, the earlier key comes first for a minute (see unknownFor). This helps in
-// two cases: Redox has many machines, and some learn of a new key later than others; or
-// somebody has activated a key that Redox does not know. unknownKey reports whether
-// Redox did not know the key that was tried first.
+// key, issue tries the retiring key that was replaced last, of those that Redox accepted
+// with this config. If that succeeds, the retiring key is tried first for a minute (see
+// unknownFor). This helps in two cases: Redox has many machines, and some learn of a new key
+// later than others; or somebody has activated a key that Redox does not know. unknownKey
+// reports whether Redox did not know the key that was tried first.
 func (c *client) issue(ctx context.Context, v *view) (t *issued, unknownKey bool, err error) {
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
@@ -92,8 +91,8 @@ func (c *client) issue(ctx context.Context, v *view) (t *issued, unknownKey bool
 	return t, true, nil
 }
 
-// requestWith requests a token, signing with k. If k is a retiring key, it counts the
-// token.
+// requestWith requests a token, signing with k. If k is a retiring key, requestWith counts
+// the token in the metrics.
 func (c *client) requestWith(ctx context.Context, v *view, k *keyring.Key) (*issued, error) {
 	private, err := v.signer(k)
 	if err != nil {
@@ -113,7 +112,7 @@ func (c *client) requestWith(ctx context.Context, v *view, k *keyring.Key) (*iss
 	return &issued{t, c.config.ClientID, k.ID}, nil
 }
 
-// prove requests a token with k, to show that Redox accepts k. No reader gets the
+// prove requests a token with k, to find out whether Redox accepts k. No reader gets the
 // token.
 func (c *client) prove(ctx context.Context, k *keyring.Key) (*redoxapi.Token, error) {
 	private, err := k.Private()
@@ -125,9 +124,8 @@ func (c *client) prove(ctx context.Context, k *keyring.Key) (*redoxapi.Token, er
 	return c.requestToken(ctx, k, private, c.proofs)
 }
 
-// limited returns ctx with request_timeout as its limit, or without a limit for a
-// worker: a worker also waits for its slots, and each of its attempts has a limit of
-// its own.
+// limited returns ctx with request_timeout as its limit. For a worker it adds no limit: a
+// worker may wait long for a slot, and each attempt has a limit of its own.
 func (c *client) limited(ctx context.Context) (context.Context, context.CancelFunc) {
 	if c.worker {
 		return context.WithCancel(ctx)
@@ -135,9 +133,10 @@ func (c *client) limited(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithTimeout(ctx, seconds(c.config.RequestTimeout))
 }
 
-// requestToken requests a token, signing with k; private is k's parsed private half. It
-// repeats a request that failed for a temporary reason, each time with a new assertion,
-// at most max_retries times and until ctx ends. Its error is a [*tokenError].
+// requestToken requests a token, signing with k; private is k's parsed private half. After
+// a transient error (see [redoxapi.UpstreamError.Transient]) it pauses, and repeats the request
+// with a new assertion, at most max_retries times and only while pause returns true. Its error
+// is a [*tokenError].
 func (c *client) requestToken(
 	ctx context.Context, k *keyring.Key, private *rsa.PrivateKey, from *slots,
 ) (*redoxapi.Token, error) {
@@ -188,7 +187,7 @@ func (c *client) attempt(
 	return t, err
 }
 
-// sign signs an assertion when it is the client's turn. at is the time of signing; the
+// sign waits for the client's turn, then signs an assertion. at is the time of signing; the
 // issue time in the assertion is clock_leeway earlier.
 func (c *client) sign(
 	ctx context.Context, id keyring.ID, private *rsa.PrivateKey,
@@ -208,8 +207,8 @@ func (c *client) sign(
 
 // pause waits before the next attempt: 100 ms, doubled for each earlier retry, then
 // shortened at random by up to half. It waits at least as long as least, which the
-// server asked for. It returns false at once if the wait would take most or longer, or
-// would outlast ctx, and when ctx is canceled.
+// server asked for. It returns true after the wait. It returns false at once if the wait
+// would take most or longer, or would outlast ctx, and as soon as ctx is canceled.
 func pause(ctx context.Context, tries int64, least, most time.Duration) bool {
 	wait := 100 * time.Millisecond << tries
 	wait -= rand.N(wait / 2) //nolint:gosec // spreads load, guards nothing

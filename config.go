@@ -11,7 +11,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// config is a client's settings as they are stored. settings says what each one means.
+// config is a client's settings as they are stored. The table settings below describes each.
 type config struct {
 	ClientID       string `json:"client_id"`
 	Region         string `json:"region"`
@@ -37,7 +37,7 @@ type config struct {
 	Manages        []string `json:"manages,omitempty"`
 }
 
-// setting is one field of config. Its schema, default, rule, answer and docs come from here.
+// setting describes one setting: its schema, default, rule and docs, and how a read shows it.
 type setting struct {
 	name    string
 	kind    framework.FieldType
@@ -50,8 +50,8 @@ type setting struct {
 	stored func(c *config) any // pointer to the stored value
 	shown  func(c *config) any // the value that a read shows, if it is not the stored one
 
-	// A merged config is checked with a range, from least to most, which bounds gives
-	// in words; or with rule if bounds is empty.
+	// If bounds is set, the value must be from least to most; bounds says that range in
+	// words. Otherwise rule checks the config, unless rule is nil.
 	least, most int64
 	bounds      string
 	rule        func(c *config) error
@@ -59,7 +59,7 @@ type setting struct {
 
 const fieldCAPEM = "ca_pem"
 
-// settings has one row for each field. A merged config is checked in this order.
+// settings has one row for each field that a write can set. merge checks them in this order.
 var settings = []setting{{
 	name: "client_id", kind: framework.TypeString, stored: func(c *config) any { return &c.ClientID },
 	help: "Client ID of the OAuth API key, as Redox's dashboard shows it on the key's settings page. Required " +
@@ -111,7 +111,8 @@ var settings = []setting{{
 	stored: func(c *config) any { return &c.RequestTimeout }, least: 1, most: maxRequestTimeout, bounds: "1s to 30s",
 }, {
 	name: "max_retries", kind: framework.TypeInt, initial: int64(2), stored: func(c *config) any { return &c.MaxRetries },
-	help:   "Further attempts after a temporary failure, 0 to 5. Each signs a new assertion. None after a refusal.",
+	help: "Further attempts after a temporary failure, 0 to 5. Each signs a new assertion. None after a refusal or " +
+		"HTTP 429.",
 	answer: "Further attempts after a temporary failure",
 	most:   5, bounds: "0 to 5",
 }, {
@@ -126,7 +127,7 @@ var settings = []setting{{
 	answer: "Whether jwks is served without a Vault token",
 }, {
 	name: "reuse_tokens", kind: framework.TypeBool, initial: false, stored: func(c *config) any { return &c.ReuseTokens },
-	help: "Hand out the same token from memory, until a fifth of its life is left, at most a minute. This means " +
+	help: "Hand out the same token from memory until its last minute (its last fifth, if that is shorter). This means " +
 		"fewer requests to Redox and quicker reads, but readers share a token. false when absent: each read gets a " +
 		"fresh token.",
 	answer: "Whether a token is handed out more than once",
@@ -144,16 +145,16 @@ var settings = []setting{{
 	rule:   func(c *config) error { return checkRetireAfter(c.RetireAfter, c.AssertionTTL) },
 }, {
 	name: "rotation_period", kind: framework.TypeDurationSecond, initial: int64(0),
-	help: "How long a key signs before the next one replaces it, such as 2160h, up to 87600h. 0 when absent: only on " +
-		"request.",
-	answer: "Seconds a key signs before it is replaced, 0: only on request",
+	help: "How long a key signs before the rotation to the next one begins, such as 2160h, up to 87600h. 0 when " +
+		"absent: only on request.",
+	answer: "Seconds a key signs before the rotation to the next one begins, 0: only on request",
 	stored: func(c *config) any { return &c.RotationPeriod },
 	rule:   func(c *config) error { return checkPeriod(c.RotationPeriod, c.PublishWindow, c.RetireAfter) },
 }, {
 	name: "platform_client", kind: framework.TypeString, stored: func(c *config) any { return &c.PlatformClient },
-	help: "Name of the client that holds a user-level API key (default for the bare paths): with it the engine " +
-		"keeps the public keys at Redox up to date itself. That client's manages must name this one. None when absent or " +
-		"empty.",
+	help: "Name of a client with a user-level API key (default is the client of the bare paths), with whose rights the " +
+		"engine keeps the public keys at Redox up to date. The manages of that client must name this one. None when " +
+		"absent or empty.",
 	answer: "Client whose rights the engine uses to publish the keys, empty for none",
 	rule:   func(c *config) error { return checkPlatformClient(c.PlatformClient, c.PublicJWKS) },
 }, {
@@ -270,8 +271,8 @@ func (c *config) show() map[string]any {
 // maxRequestTimeout is the most that request_timeout may be, in seconds.
 const maxRequestTimeout = 30
 
-// attemptTimeout returns how much of request_timeout one attempt may use. An attempt
-// on a dead connection must leave time for another one.
+// attemptTimeout returns how much of request_timeout one attempt may use: usually a part, so
+// that an attempt on a dead connection leaves time for another one.
 func (c *config) attemptTimeout() time.Duration {
 	return min(max(seconds(c.RequestTimeout)/time.Duration(c.MaxRetries+1), 2*time.Second), seconds(c.RequestTimeout))
 }

@@ -9,9 +9,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// connections keeps each client's connection to Redox. At each use, of compares the
-// connection with the config's ca_pem, so no new request uses a stale one. forget and
-// keep only free it early.
+// connections keeps each client's connection to Redox. of replaces a connection that was
+// made with another ca_pem than the config has now. forget and keep only free memory.
 type connections struct {
 	now       func() time.Time
 	transport http.RoundTripper // makes all requests; nil: each client has one of its own
@@ -24,7 +23,8 @@ func newConnections(now func() time.Time) *connections {
 	return &connections{now: now, clients: map[string]*connection{}}
 }
 
-// connection is one client's HTTP transport, and what was learned over it.
+// connection is one client's HTTP transport. It also records that Redox did not know the
+// client's active key.
 type connection struct {
 	caPEM string
 	api   *redoxapi.Client
@@ -68,8 +68,7 @@ func (c *connections) forgetLocked(client string) {
 	}
 }
 
-// keep forgets the connections of the clients that are not in clients; nil forgets
-// all. Idle connections close, and those in use close when their request ends.
+// keep forgets the connections of the clients that are not in clients; nil forgets all.
 func (c *connections) keep(clients map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 )
 
 // engine is what the endpoints and the rotation of one mount share. Only its field
-// tokens keeps tokens. Four fields keep copies of what is stored: entries (config and
+// tokens keeps tokens. These fields keep copies of what is stored: entries (config and
 // ring), hosts, overviews (for metrics) and connections (ca_pem).
 type engine struct {
 	newKey func(bits int, now time.Time) (*keyring.Key, error) // generates one
@@ -40,8 +40,8 @@ type engine struct {
 	// keys.
 	writeSafe func() bool
 
-	// unread returns how many listed clients this node has not looked at since it began to
-	// rotate keys. complete is true when the list was read and n is 0.
+	// unread returns for how many known clients no step has begun yet. complete is true when
+	// the list of clients was read and n is 0.
 	unread func() (n int, complete bool)
 }
 
@@ -79,9 +79,9 @@ func (e *engine) end() {
 	e.metrics.clear()
 }
 
-// written acts on a write of a client's entry. It renews what metrics shows of the client,
-// drops the client's token if the config or the active key may have changed, and wakes the
-// client's worker and those of the clients that it manages.
+// written acts on a write of a client's entry. It renews what metrics shows of the client if
+// the new state is known, and drops the client's token if the config or the active key may
+// have changed. It wakes the workers of the client and of the clients in its manages.
 func (e *engine) written(client string, w written) {
 	if w.after != nil {
 		e.overviews.note(client, w.after)
@@ -124,7 +124,7 @@ func (e *engine) forget(client string) {
 	e.overviews.forget(client)
 }
 
-// request is one request to an endpoint, for one client.
+// request is one request to an endpoint for one client, or one step of the client's worker.
 type request struct {
 	*logical.Request
 	client string // as stored: default for the bare paths
@@ -153,15 +153,15 @@ func (e *engine) update(ctx context.Context, r *request, change func(*state) err
 	return e.entries.update(ctx, r.Storage, r.client, change)
 }
 
-// hostsChanged drops what memory holds of the list of hosts, also after a failed
-// write, which may have reached storage. It drops the tokens as well: one of a host
-// that is not allowed any more must not be handed out again.
+// hostsChanged drops the list of hosts from memory. It is called after a failed write, too,
+// as that may have reached storage. It drops all tokens as well: one from a host that is
+// not allowed any more must not be handed out again.
 func (e *engine) hostsChanged() {
 	e.hosts.forget()
 	e.tokens.Keep(nil)
 }
 
-// allow returns nil when the mount may talk to the host that c points to.
+// allow returns nil if the mount may talk to the host of c's token URL.
 func (e *engine) allow(ctx context.Context, r *request, c *config) error {
 	return e.hosts.allow(ctx, r.Storage, r.MountPoint, c)
 }
@@ -185,9 +185,9 @@ func (e *engine) clientNamed(r *request, name string, c *config) (*client, error
 	}, nil
 }
 
-// issue requests a token to hand out. If Redox does not know a key that the engine
-// publishes, the active node also wakes the client's worker to read Redox's list again,
-// at most once in recheckAfter.
+// issue requests a token for a read, or for the Platform API. If Redox does not know the
+// key that was tried first, and the engine publishes the client's keys, the active node also
+// wakes the client's worker to read Redox's list again, at most once in recheckAfter.
 func (e *engine) issue(ctx context.Context, r *request, name string, v *view) (*issued, error) {
 	c, err := e.clientNamed(r, name, v.config)
 	if err != nil {
@@ -203,10 +203,10 @@ func (e *engine) issue(ctx context.Context, r *request, name string, v *view) (*
 	return t, err
 }
 
-// prove requests a token with k, to show that Redox accepts k. No reader gets the
+// prove requests a token with k, to find out whether Redox accepts k. No reader gets the
 // token.
 func (e *engine) prove(ctx context.Context, r *request, c *config, k *keyring.Key) (*redoxapi.Token, error) {
-	if !r.worker { // the labels of its metrics may begin with its view
+	if !r.worker { // a look at the view makes metrics count the client; a worker's step has done so
 		if _, err := e.entries.view(ctx, r.Storage, r.client); err != nil {
 			return nil, err
 		}

@@ -12,7 +12,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// userError is the refusal of a request: its text says what is wrong, or what to do next.
+// userError is an error that a person has to fix: its text says what is wrong, or what to
+// do next.
 type userError string
 
 func (e userError) Error() string { return string(e) }
@@ -24,7 +25,7 @@ type notFound string
 
 func (e notFound) Error() string { return string(e) }
 
-// bareError is a fault of the engine in a request without a Vault token. Its text, which
+// bareError is an internal error of an endpoint that needs no Vault token. Its text, which
 // names no cause, is all that the caller gets.
 type bareError string
 
@@ -42,8 +43,8 @@ func isUpstream(err error) bool {
 	return errors.As(err, &up)
 }
 
-// withReader returns err. But if err is an UpstreamError and ctx, the request's own, has
-// ended, it returns errAbandoned: that is no fault of Redox or of the way there.
+// withReader returns errAbandoned if err is an UpstreamError and ctx, the request's own, has
+// ended, because then nobody waits for Redox any more. Otherwise it returns err.
 func withReader(ctx context.Context, err error) error {
 	if ctx.Err() == nil || !isUpstream(err) {
 		return err
@@ -58,8 +59,8 @@ func errAbandoned() error {
 
 // respond turns a handler's error into Vault's answer. Only this function chooses the
 // HTTP status of an error. Vault's clients repeat a request after 429 and 5xx, and
-// never after 400 or 404: so a permanent error gets 400 or 404, and a temporary one 429
-// or 5xx. A coded error must not be wrapped: gRPC would make it a 500.
+// never after 400 or 404: so an error that is known to be permanent gets 400 or 404, and
+// any other 429 or 5xx. A coded error must not be wrapped: gRPC would make it a 500.
 func respond(err error, requestID string) (*logical.Response, error) {
 	var (
 		rule    keyring.Rule

@@ -19,9 +19,9 @@ func TestTokenErrors(t *testing.T) {
 		tokenURL = ": check token_url in redox/config and any proxy or firewall between Vault and Redox"
 		directly = "; directly: the environment of the Vault server names no proxy for it (HTTPS_PROXY, NO_PROXY)"
 		facts    = "client ID " + clientID + ", key KEY (imported), audience http://HOST/v2/auth/token and algorithm RS384 " +
-			"were sent, and the clocks agree: do client ID and key belong together? Compare the JWK Set (vault read " +
+			"were used, and the clocks agree: do client ID and key belong together? Compare the JWK Set (vault read " +
 			"-field=jwks redox/keys) with the public keys of this API key in Redox's dashboard, or paste it again: one lost " +
-			"character is enough; is the audience, which redox/config sets, the one that Redox expects?"
+			"character breaks it; is the audience, which redox/config sets, the one that Redox expects?"
 	)
 	for _, test := range []struct {
 		fault    redoxtest.Fault

@@ -13,7 +13,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// hostsKey is the entry with the hosts of the mount.
+// hostsKey is the storage key of the list of hosts, and the path of its endpoint.
 const hostsKey = "hosts"
 
 // hostList is the stored list of the hosts that a mount may talk to besides
@@ -57,7 +57,7 @@ func loadHosts(ctx context.Context, s logical.Storage) (*hostList, error) {
 	return list, err
 }
 
-// current returns the list, from memory if that is fresh.
+// current returns the list, from memory if it was read less than rereadAfter ago.
 func (h *hosts) current(ctx context.Context, s logical.Storage) (*hostList, error) {
 	now := h.now()
 	h.mu.Lock()
@@ -79,7 +79,7 @@ func (h *hosts) current(ctx context.Context, s logical.Storage) (*hostList, erro
 
 // allow returns nil if the mount may talk to the host of c's token URL, which is also
 // the host of the Platform API. If not, it returns a [*hostError]. It returns another
-// error if the URL is wrong or the list cannot be read. For Redox's own hosts it reads
+// error if the URL is not valid or the list cannot be read. For Redox's own hosts it reads
 // no storage. mount is the path of the mount, for the text of the error.
 func (h *hosts) allow(ctx context.Context, s logical.Storage, mount string, c *config) error {
 	const field = "token_url"
@@ -94,8 +94,7 @@ func (h *hosts) allow(ctx context.Context, s logical.Storage, mount string, c *c
 	return &hostError{field: field, host: host, mount: mount, allowed: list.Allowed}
 }
 
-// hostError is the error for a host that the mount may not talk to. Nothing was sent to
-// that host.
+// hostError is the error for a host that the mount may not talk to.
 type hostError struct {
 	field, host string
 	allowed     []string // besides Redox's own

@@ -17,9 +17,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// checkInput rejects fields that the framework would accept, or would quote in its
-// error: unknown fields on a write, fields that belong in the path, and values of the
-// wrong type. It converts each value to the type of its field, so that handlers need
+// checkInput rejects what the framework would accept, or would quote in its error:
+// unknown fields on a write, fields that belong in the path, values of the wrong type,
+// and a JWK as the body. It converts each value to the type of its field, so that handlers need
 // not check the type: string, bool, int64 (for a duration, its seconds), []string, or
 // nil for null.
 func checkInput(path *framework.Path, req *logical.Request) error {

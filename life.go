@@ -24,8 +24,8 @@ func newLife() *life {
 	return &life{ctx: ctx, cancel: cancel, cancels: map[uint64]context.CancelFunc{}}
 }
 
-// begin returns the context of a request, which also ends with the life. The caller
-// calls done with id at the end of the request. begin fails if the life has ended.
+// begin returns the context for a request: ctx, but it also ends with the life. The caller
+// must call done with id when the request ends. begin fails if the life has ended.
 func (l *life) begin(ctx context.Context) (requestCtx context.Context, id uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -61,7 +61,8 @@ func (l *life) wait() { l.requests.Wait() }
 
 func (l *life) ended() bool { return l.ctx.Err() != nil }
 
-// errEnded is what a request gets if the mount ends before the request or during it.
+// errEnded is the error of a request that came after the end of the mount, or failed
+// after it.
 func errEnded() error {
 	return &redoxapi.UpstreamError{
 		Kind: redoxapi.Overloaded, What: "the engine is being stopped or reloaded: try again",

@@ -29,7 +29,7 @@ type mountLog struct {
 	mount atomic.Pointer[string]
 
 	// failures limits how many lines warnSeldom writes for the mount: when Redox is down,
-	// the failed read of each of thousands of readers would write one.
+	// thousands of reads may fail, and each would write a line.
 	failures *rate.Limiter
 
 	mu      sync.Mutex // guards clients; nothing is written under it
@@ -40,7 +40,7 @@ type mountLog struct {
 // mount's, so that other clients have lines, too.
 type clientFailures struct {
 	lines   *rate.Limiter
-	skipped int64 // requests without a line since the last one with
+	skipped int64 // lines that were left out since the last one that was written
 }
 
 func newMountLog() *mountLog {
@@ -72,9 +72,9 @@ func (l *mountLog) of(client, requestID string) hclog.Logger {
 	return log.With("request_id", requestID)
 }
 
-// failure writes a log line about the error of a request, with the text that the reader
-// got. It writes none about a mistake of the reader, nor about an error of jwks. The line
-// is of level debug if ctx, which is the request's, shows that the reader hung up.
+// failure logs the error of a request. It logs nothing about a mistake of the reader, nor
+// about an error of jwks. If ctx, which is the request's, has ended, it logs at level debug,
+// unless Redox refused.
 func (l *mountLog) failure(ctx context.Context, client, requestID, path string, now time.Time, err error) {
 	var (
 		rule    keyring.Rule
@@ -133,16 +133,15 @@ func (l *mountLog) mayWrite(client string, now time.Time) (skipped int64, write 
 	return skipped, true
 }
 
-// keep forgets the failures of all but these clients.
+// keep deletes the records of the clients that are not in clients.
 func (l *mountLog) keep(clients map[string]bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	maps.DeleteFunc(l.clients, func(client string, _ *clientFailures) bool { return !clients[client] })
 }
 
-// panicked logs where a panic came from, and returns the error to show. The
-// panic's value is logged only when it is the runtime's own, as any other may
-// hold a secret.
+// panicked logs where a panic came from, and returns the error to show. It logs the panic's
+// value only if that is a [runtime.Error], as any other may hold a secret.
 func (l *mountLog) panicked(path, requestID string, p any) error {
 	what := fmt.Sprintf("%T", p)
 	if fault, ok := p.(runtime.Error); ok {

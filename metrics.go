@@ -10,28 +10,27 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// metrics counts what one mount did since Vault started it. A client has counts from when
-// its config is first read or written until the config is deleted. So a request for a
-// client that does not exist adds none, and an answer after the deletion is not counted.
+// metrics counts what one mount did since Vault started it. Only a client with a config has
+// counts; found begins and ends them. So a request for a client that does not exist adds
+// none, and an answer that comes after the client was deleted is not counted.
 type metrics struct {
 	mu sync.Mutex // guards of; nothing waits under it
 	of map[string]*counts
 }
 
-// counts are the counts of one client. They must be small: in a mount with many clients,
-// most are never read.
+// counts are the counts of one client. They must be small, as a mount may have many clients.
 type counts struct {
 	reads    [len(outcomes)]uint64 // in the order of outcomes
 	requests durations             // of token requests to Redox
 	retries  uint64
 	retiring uint64    // tokens that were requested with a retiring key
-	tokenAt  time.Time // when Redox last issued a token
+	tokenAt  time.Time // when the token was requested that Redox issued last
 	skew     redoxapi.Skew
 }
 
 // durations is a histogram.
 type durations struct {
-	within [len(bounds) + 1]uint64 // how many took at most a bound and more than the one before; the rest
+	within [len(bounds) + 1]uint64 // how many took at most bounds[i], and more than bounds[i-1]
 	sum    float64                 // in seconds
 }
 
@@ -65,9 +64,9 @@ var outcomes = [...]string{
 	outcomeTimeout, outcomeUnavailable, outcomeAbandoned, outcomeError,
 }
 
-// found begins the counts of a client that has a config, and ends those of one that
-// has none. They begin at zero: Prometheus sees only the growth of a value, so it would
-// miss a refusal that is already in the first value.
+// found begins the counts of a client that has a config, and deletes those of one that has
+// none. A scrape should see them at zero first: Prometheus sees only how a value grows, so it
+// would miss a refusal that is already in the first value.
 func (m *metrics) found(client string, configured bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -113,7 +112,7 @@ func (m *metrics) read(client, outcome string) {
 	m.count(client, func(c *counts) { c.reads[slices.Index(outcomes[:], outcome)]++ })
 }
 
-// retried notes that a token request is made again.
+// retried notes that a token request is repeated.
 func (m *metrics) retried(client string) {
 	m.count(client, func(c *counts) { c.retries++ })
 }
@@ -123,8 +122,8 @@ func (m *metrics) retiringSigned(client string) {
 	m.count(client, func(c *counts) { c.retiring++ })
 }
 
-// outcomeOf names how a read of token failed. ctx is the request's own: when it has
-// ended, nobody waits for the token.
+// outcomeOf returns the outcome of a read of token that failed with err. ctx is the
+// request's own: if it has ended, nobody waits for the token.
 func outcomeOf(ctx context.Context, err error) string {
 	var (
 		refused *redoxapi.Error
@@ -149,8 +148,8 @@ func outcomeOf(ctx context.Context, err error) string {
 	return outcomeUnavailable
 }
 
-// answered notes one attempt at the token endpoint: how long it took, when its token was
-// issued, and how far the clocks differ.
+// answered notes one token request: how long it took, when it was made if Redox issued a
+// token, and how far the clocks differ if the answer of Redox shows that.
 func (m *metrics) answered(client string, took time.Duration, t *redoxapi.Token, err error) {
 	var refused *redoxapi.Error
 	m.count(client, func(c *counts) {

@@ -46,7 +46,7 @@ func (f *failures) note(client string, err error, at time.Time) {
 	f.last[client] = failure{at, err.Error()}
 }
 
-// of returns the failure of the client's last step.
+// of returns the failure of the client's last step, a zero one if that did not fail.
 func (f *failures) of(client string) failure {
 	f.mu.Lock()
 	defer f.mu.Unlock()

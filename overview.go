@@ -7,9 +7,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// overviews keeps what metrics shows of each client, so that a scrape reads no
-// storage. An update on this node renews a client's overview, and so does its worker
-// each time it reads the client.
+// overviews keeps what the endpoint metrics shows of each client's keys and rotation, so
+// that a scrape reads no storage. A write on this node renews a client's overview, and so
+// does the client's worker each time it reads the client.
 type overviews struct {
 	mu sync.Mutex // guards of; nothing waits under it
 	of map[string]overview
@@ -25,8 +25,8 @@ type overview struct {
 
 func newOverviews() *overviews { return &overviews{of: map[string]overview{}} }
 
-// note sets a client's overview to what its worker read or an update wrote. It forgets a
-// client that has neither a config nor keys.
+// note makes a client's overview from s. It forgets a client that has neither a config nor
+// keys.
 func (o *overviews) note(client string, s *state) {
 	if s.Config == nil && len(s.Ring.Keys) == 0 {
 		o.forget(client)
