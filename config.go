@@ -74,8 +74,8 @@ var settings = []setting{{
 	rule:   func(c *config) error { return unless(tokenURLs[c.Region] != "", "region must be us or ca") },
 }, {
 	name: "token_url", kind: framework.TypeString, stored: func(c *config) any { return &c.TokenURL },
-	help: "Token URL, overriding region's. https, or http to a loopback address. Its host must be Redox's own, or in " +
-		"hosts. The region's when absent or empty.",
+	help: "Token URL: https, or http to a loopback address. Its host must be Redox's own, or in hosts. The region's " +
+		"when absent or empty.",
 	answer: "Token URL in effect",
 	shown:  func(c *config) any { return c.tokenURL() },
 	rule:   func(c *config) error { return checkTokenURL(c.tokenURL()) },

@@ -99,8 +99,8 @@ func (e *engine) written(client string, w written) {
 	}
 }
 
-// viewed notes a client whose view was read from storage: whether it has a config, and
-// when its next step is due.
+// viewed notes a client whose view was read from storage: whether it has a config, and if
+// so, when its next step is due.
 func (e *engine) viewed(client string, v *view) {
 	e.metrics.found(client, v.config != nil)
 	if v.config == nil {

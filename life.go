@@ -13,7 +13,7 @@ type life struct {
 	ctx    context.Context // ends with it
 	cancel context.CancelFunc
 
-	mu       sync.Mutex                    // guards cancels, and that none is added after the end
+	mu       sync.Mutex                    // guards cancels; none is added after the end
 	cancels  map[uint64]context.CancelFunc // of the requests under way
 	last     uint64
 	requests sync.WaitGroup

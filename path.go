@@ -31,7 +31,8 @@ func checkClientName(name, mount string) error {
 type handler func(ctx context.Context, r *request) (*logical.Response, error)
 
 // serve returns an operation that calls h for the client that the path names. If h
-// fails, the operation logs the error and turns it into a response.
+// fails, the operation passes the error to failure, which may log it, and answers what
+// respond returns. After the end of the mount it answers errEnded instead.
 func (e *engine) serve(h handler) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		r := &request{Request: req, client: defaultClient, paths: req.MountPoint, fields: d}
@@ -54,9 +55,9 @@ func (e *engine) serve(h handler) framework.OperationFunc {
 	}
 }
 
-// path declares an endpoint twice in one pattern: as it is, and below clients/<name>/.
-// The pattern accepts any client name; serve checks it and answers a wrong one with a
-// message. name is the endpoint's name in generated code: a noun, with a verb before it
+// path declares an endpoint twice in one pattern: with the bare path, and below
+// clients/<name>/. The pattern accepts any client name; serve answers an invalid one with
+// an error. name is the endpoint's name in generated code: a noun, with a verb before it
 // if Vault's own verb for the operation (read, write) would mislead.
 func (e *engine) path(pattern, name string, fields schemas, help string, operations ops) []*framework.Path {
 	all := schemas{
@@ -104,7 +105,7 @@ type (
 	ops     = map[logical.Operation]framework.OperationHandler
 )
 
-// shown returns the schema of a field that every answer has.
+// shown returns the schema of a field that every answer, or every request, has.
 func shown(kind framework.FieldType, description string) *framework.FieldSchema {
 	return &framework.FieldSchema{Type: kind, Required: true, Description: description}
 }

@@ -12,7 +12,7 @@ const checkHelp = `
 Tests the connection to Redox: requests a real token and throws it away. The
 answer says what Redox accepted, how long it took, how far this clock is ahead
 of Redox's, and the state of rotation and publication. An error says what to
-fix. A warning names a problem that does not stop tokens yet, but will.
+fix. A warning names a problem that does not stop tokens yet.
 `
 
 func (e *engine) pathCheck() []*framework.Path {
@@ -30,7 +30,7 @@ func (e *engine) pathCheck() []*framework.Path {
 		"publication": shown(framework.TypeString, "How Redox learns the keys, and with platform_client whether "+
 			"Redox lists them all"),
 		"foreign_keys": {Type: framework.TypeStringSlice, Description: "With platform_client: keys that Redox lists for " +
-			"this API key and that are not of the ring. Remove in the dashboard those that nobody uses."},
+			"this API key and that are not in the ring. Remove in the dashboard those that nobody uses."},
 	})
 	return e.path("check", "check access", nil, checkHelp, ops{
 		logical.ReadOperation: e.read(e.readCheck, "Test the connection to Redox with a real token request.", output),

@@ -97,7 +97,7 @@ func (l *hostList) show() *logical.Response {
 	}}
 }
 
-// newHostList returns the list with each item in its normal form, once.
+// newHostList returns the list of the items as parseHost returns them, without duplicates.
 func newHostList(items []string) (*hostList, error) {
 	if len(items) > maxHosts {
 		return nil, invalid("%s must name at most %d hosts", fieldAllowed, maxHosts)

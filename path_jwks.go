@@ -29,9 +29,9 @@ func (e *engine) pathJWKS() []*framework.Path {
 	})
 }
 
-// readJWKS answers anybody, also without a Vault token. It writes nothing, makes no
-// request, and parses no private key. Its errors say nothing about storage, and are logged
-// at level debug at most: otherwise anybody could fill the log.
+// readJWKS answers anybody, also without a Vault token. It writes nothing, sends Redox
+// nothing, and parses no private key. Its errors say nothing about storage. They are logged
+// at level debug or not at all: otherwise anybody could fill the log.
 func (e *engine) readJWKS(ctx context.Context, r *request) (*logical.Response, error) {
 	if r.WrapInfo != nil && r.WrapInfo.TTL > 0 {
 		return nil, invalid("a public JWK Set cannot be wrapped: leave X-Vault-Wrap-TTL out")
@@ -52,6 +52,6 @@ func (e *engine) readJWKS(ctx context.Context, r *request) (*logical.Response, e
 	}}, nil
 }
 
-// maxAge returns for how many seconds a cache may keep the set: at most half the publish
-// window, so that every cache has a new key before that key may sign.
+// maxAge returns for how many seconds a cache may keep the set: at most half of
+// publish_window, so that a cache has a new key before a rotation proves it.
 func (c *config) maxAge() int64 { return min(300, c.PublishWindow/2) }

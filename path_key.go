@@ -59,8 +59,8 @@ func (e *engine) pathActivate() []*framework.Path {
 	})
 }
 
-// find returns the key in ring whose ID is in the path of the request, or an error if
-// there is none.
+// find returns the key in ring whose ID is in the path of the request. It returns an error
+// if there is none.
 func find(r *request, ring *keyring.Ring) (*keyring.Key, error) {
 	text, _ := r.fields.Raw[fieldKeyID].(string)
 	id, err := keyring.ParseID(text)
@@ -119,8 +119,8 @@ func (e *engine) deleteKey(ctx context.Context, r *request) (*logical.Response, 
 }
 
 // activateKey proves the key, unless it is active already or force is set, and makes it
-// the active one. It returns an error if the key, or the settings that it was proved with,
-// changed meanwhile.
+// the active one. It returns an error if the key or the config has changed meanwhile, so that
+// no proof counts.
 func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response, error) {
 	ring, err := loadRing(ctx, r.Storage, r.client)
 	if err != nil {
@@ -149,7 +149,7 @@ func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response
 		case proved == nil && !forced(r) && now.State != keyring.Active:
 			return invalid("key %s was not activated: another key has become active meanwhile; activate %s again", k.ID, k.ID)
 		case proved != nil && !s.pointsAs(proved):
-			return invalid("key %s was not activated: the config changed while it was tried at Redox; activate %s again",
+			return invalid("key %s was not activated: the config changed while Redox was asked; activate %s again",
 				k.ID, k.ID)
 		}
 		if proved != nil {
@@ -167,7 +167,7 @@ func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response
 	return &logical.Response{Data: showKeyWithID(now, nil, nil)}, nil
 }
 
-// proveKey requests a token with k, and returns the config that it used.
+// proveKey requests a token with k, and returns the config of that request.
 func (e *engine) proveKey(ctx context.Context, r *request, k *keyring.Key) (*config, error) {
 	s, err := r.loadComplete(ctx)
 	if err != nil {

@@ -105,13 +105,13 @@ func TestActivateOvertaken(t *testing.T) {
 	}{
 		"the config points elsewhere": {func(m *mount, _ string) {
 			m.write("config", map[string]any{"client_id": "another"})
-		}, 400, "the config changed while it was tried at Redox"},
+		}, 400, "the config changed while Redox was asked"},
 		"the authority is another": {func(m *mount, _ string) {
 			m.write("config", map[string]any{"ca_pem": testdata(m.t, "certificate.pem")})
-		}, 400, "the config changed while it was tried at Redox"},
+		}, 400, "the config changed while Redox was asked"},
 		"the config is gone": {func(m *mount, _ string) {
 			m.must(logical.DeleteOperation, "config", nil)
-		}, 400, "the config changed while it was tried at Redox"},
+		}, 400, "the config changed while Redox was asked"},
 		"the key is gone": {func(m *mount, pending string) {
 			m.must(logical.DeleteOperation, "keys/"+pending, nil)
 		}, 404, "there is no key "},

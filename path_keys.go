@@ -44,14 +44,14 @@ func (e *engine) pathKeys() []*framework.Path {
 			"active":   shown(framework.TypeString, "Key that signs"),
 			"pending":  shown(framework.TypeString, "Key that waits to be activated, empty if there is none"),
 			"retiring": shown(framework.TypeStringSlice, "Keys that signed before and are still published"),
-			"kept": shown(framework.TypeStringSlice, "Retiring keys past their time that the engine does not delete by "+
+			"kept": shown(framework.TypeStringSlice, "Retiring keys past retire_after that the engine does not delete by "+
 				"itself: rotation says why"),
 			"jwks": shown(framework.TypeString, "Public JWK Set as JSON text, for Redox's dashboard"),
 			"rotation": shown(framework.TypeString, "What a rotation waits for, or when the next one begins, and when "+
 				"replaced keys are deleted"),
 
-			"publication": shown(framework.TypeString, "How Redox gets to know the keys, and with platform_client whether "+
-				"it lists them all"),
+			"publication": shown(framework.TypeString, "How Redox learns the keys, and with platform_client whether Redox "+
+				"lists them all"),
 		})),
 		logical.ListOperation: e.read(e.listKeys, "List the key IDs.", ok("The key IDs, oldest first", schemas{
 			"keys":     {Type: framework.TypeStringSlice, Description: "Key IDs, absent when there are none"},

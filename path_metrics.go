@@ -51,7 +51,7 @@ func (e *engine) readMetrics(context.Context, *request) (*logical.Response, erro
 	}}, nil
 }
 
-// showCounts writes what was counted of each client, and how many reads of token wait for
+// showCounts writes the counts of each client, and how many of its reads of token wait for
 // Redox.
 func (e *engine) showCounts(s *samples, overviews map[string]overview) {
 	all := e.metrics.all()
@@ -63,20 +63,21 @@ func (e *engine) showCounts(s *samples, overviews map[string]overview) {
 		}
 	}
 	const reads = "redox_token_reads_total"
-	each(reads, "counter", "Reads of token by outcome. issued: a token was requested for the read; reused: the token had "+
-		"been requested before; held: the token is near its end, and Redox gave no newer one; abandoned: the reader hung "+
-		"up, or Vault ended the request, before there was one; with all other outcomes the read failed.",
+	each(reads, "counter", "Reads of token by outcome. issued: a token was requested for the read; reused: the token was "+
+		"requested for another read; held: the same, but it is near its end, and the request for a newer one failed; "+
+		"abandoned: the reader hung up, or Vault ended the request, before there was a token. With all other outcomes the "+
+		"read failed.",
 		func(client string, c counts) {
 			for i, outcome := range outcomes {
 				s.add(reads, float64(c.reads[i]), "client", client, "outcome", outcome)
 			}
 		})
 	const requests = "redox_request_duration_seconds"
-	each(requests, "histogram", "Token requests to Redox, each attempt, however it ended. A client has it from its first "+
-		"request on.",
+	each(requests, "histogram", "How long token requests to Redox took, whether they succeeded or failed. Absent for a "+
+		"client until its first request.",
 		func(client string, c counts) { c.requests.show(s, requests, client) })
 	const retries = "redox_retries_total"
-	each(retries, "counter", "Token requests that were repeated after a temporary failure.",
+	each(retries, "counter", "Repetitions of token requests after a temporary failure.",
 		func(client string, c counts) { s.add(retries, float64(c.retries), "client", client) })
 	const retiring = "redox_retiring_key_tokens_total"
 	each(retiring, "counter", "Tokens that were requested with a retiring key, because Redox, or a part of it, did not "+
@@ -103,7 +104,7 @@ func (e *engine) showCounts(s *samples, overviews map[string]overview) {
 			waiting[client] = 0
 		}
 	}
-	s.begin(inFlight, "gauge", fmt.Sprintf("Reads of token that wait for Redox; %d at most.", maxReads))
+	s.begin(inFlight, "gauge", fmt.Sprintf("Reads of token that wait for Redox, at most %d per client.", maxReads))
 	for _, client := range slices.Sorted(maps.Keys(waiting)) {
 		s.add(inFlight, float64(waiting[client]), "client", client)
 	}
@@ -149,8 +150,8 @@ func (e *engine) showClients(s *samples, overviews map[string]overview) {
 	s.begin(left, "gauge", "Clients that this node has not looked at yet since it began to rotate keys. Absent where "+
 		"another node does that.")
 	s.add(left, float64(unread))
-	s.begin(ready, "gauge", "On the node that rotates keys: 1 when it has looked at all clients, 0 before. Gauges of "+
-		"keys come from it alone, at 1. Absent on other nodes.")
+	s.begin(ready, "gauge", "On the node that rotates keys: 1 when it has looked at all clients, 0 before. Only a node "+
+		"where this is 1 has gauges of keys. Absent on other nodes.")
 	s.add(ready, one(complete))
 	if !complete {
 		return
@@ -177,7 +178,7 @@ func (e *engine) showClients(s *samples, overviews map[string]overview) {
 // addSample adds a sample of one gauge and one client.
 type addSample func(value float64, labels ...string)
 
-// gauges are those of a client's keys and rotation.
+// gauges has one row for each gauge of a client's keys, rotation and publication.
 var gauges = []struct {
 	name, help string
 	show       func(c *gauged, add addSample)
@@ -253,8 +254,8 @@ var gauges = []struct {
 	},
 	{
 		"redox_rotation_overdue",
-		"1 when the rotation should have begun five minutes ago, or the last step on this node failed for another reason " +
-			"than Redox.",
+		"1 when the rotation should have begun five minutes ago or earlier, or the last step on this node failed for " +
+			"another reason than Redox.",
 		ofConfigured(func(c *gauged, add addSample) { add(one(c.overdue)) }),
 	},
 }
