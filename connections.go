@@ -31,7 +31,7 @@ type connection struct {
 
 	mu           sync.Mutex // guards the two below
 	unknown      keyring.ID // the active key that Redox said it did not know
-	unknownUntil time.Time  // until then, try the previous key first
+	unknownUntil time.Time  // until then, try the retiring key first
 }
 
 // of returns the client's connection. It makes a new one if there is none, or if ca_pem
@@ -79,8 +79,8 @@ func (c *connections) keep(clients map[string]bool) {
 	}
 }
 
-// unknownFor is the time during which the previous key is tried first. It starts when
-// Redox accepts the previous key but does not know the active one.
+// unknownFor is the time during which client.issue tries the retiring key first. It starts
+// when Redox accepts the retiring key but does not know the active one.
 const unknownFor = time.Minute
 
 func (c *connection) noteUnknown(id keyring.ID, now time.Time) {
