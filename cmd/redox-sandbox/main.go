@@ -1,7 +1,6 @@
-// Command redox-sandbox is a server to use in tests instead of Redox: a token
-// endpoint that verifies client assertions as Redox documents, and API endpoints that
-// accept only tokens that it issued and that have not expired. It keeps everything in
-// memory and writes no files.
+// Command redox-sandbox is a server that stands in for Redox in tests. Its token endpoint
+// verifies client assertions, and its API endpoints accept only unexpired tokens of that
+// token endpoint. It writes no files.
 package main
 
 import (
@@ -56,7 +55,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	}
 	listen := flags.String("listen", "127.0.0.1:0", "address to listen on; port 0 picks a free one")
 	url := flags.String("url", "", "base URL that clients use, such as http://redox:8080; if empty, http:// and the "+
-		"address. The audience of assertions is this URL with /v2/auth/token behind it")
+		"address of -listen. The audience of an assertion must be this URL followed by /v2/auth/token")
 	ttl := flags.Duration("token-ttl", 5*time.Minute, "life of a token, in whole seconds")
 	faultName := flags.String("fault", "", "how every token request fails: "+faultNames())
 	offset := flags.Duration("clock-offset", 0, "how far the sandbox's clock is ahead")

@@ -48,8 +48,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// With -url, the sandbox prints that URL as its own, not the address that it listens
-// on.
+// With -url, the sandbox prints that URL, without a slash at its end, instead of the
+// address that it listens on.
 func TestURL(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	out, in := io.Pipe()

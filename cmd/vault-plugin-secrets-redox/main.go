@@ -33,14 +33,15 @@ func run(args []string, out io.Writer) error {
 		_, err := fmt.Fprintln(out, redox.Version)
 		return err
 	}
-	// net/http logs unsolicited data from a server, which may be a token, and
-	// Vault logs what a plugin writes to stderr.
+	// net/http logs data that a server sends unasked. The data may hold a token, and Vault
+	// logs what a plugin writes to stderr.
 	log.SetOutput(io.Discard)
-	// Only about three megabytes are in use, and each read allocates some kilobytes: the
-	// collector, which starts when the heap has doubled, would run many times a second.
-	// Memory that is never written takes no memory of the machine, and the collector
-	// counts it. GOGC=400 would do the same here, and take five times what is in use in a
-	// mount with many clients.
+	// The garbage collector runs when the heap has doubled. The heap in use is only about
+	// three megabytes, and each read allocates some kilobytes, so under load the collector
+	// would run many times a second. It also counts these eight megabytes, but the machine
+	// gives no memory for them, because nothing writes them. GOGC=400 would have a similar
+	// effect here, but in a mount with many clients the heap would grow to five times what
+	// is in use.
 	unwritten := make([]byte, 8<<20)
 	err := plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: redox.Factory})
 	runtime.KeepAlive(unwritten)

@@ -1,9 +1,9 @@
 // Package assertion signs the client assertion that proves to Redox's token endpoint
-// who the client is: a JWT of RFC 7523 section 2.2, signed RS384, with the claims
+// who the client is: a JWT of RFC 7523 section 2.2, signed with RS384, with the claims
 // on Redox's page "Authenticate an OAuth API key".
 //
-// It has no side effects: time and the assertion's ID are arguments. It knows nothing
-// of HTTP or of Vault.
+// Sign has no side effects: the time and the assertion's ID are arguments. The package
+// knows nothing of HTTP or of Vault.
 package assertion
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// MaxTTL is the longest life of an assertion in SMART Backend Services: exp is at
-// most five minutes in the future. Redox documents no limit of its own.
+// MaxTTL is the longest life that SMART Backend Services allow for an assertion: its exp
+// is at most five minutes in the future. Redox documents no limit of its own.
 const MaxTTL = 5 * time.Minute
 
 // Claims is the content of one assertion.

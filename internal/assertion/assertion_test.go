@@ -52,8 +52,8 @@ func claims() assertion.Claims {
 	}
 }
 
-// The assertion has exactly the bytes of the golden file. RS384 is deterministic, so
-// other bytes mean that the assertion has changed.
+// Sign returns the assertion in the golden file. RS384 is deterministic, so the test can
+// compare the whole text.
 func TestGolden(t *testing.T) {
 	const file = "testdata/assertion.jws"
 	got, err := assertion.Sign(testKey(t), claims())
@@ -171,7 +171,7 @@ func TestLifetimeIsWholeSeconds(t *testing.T) {
 }
 
 // With a key that cannot sign, Sign returns an error. The error names the key's ID, and
-// does not quote the private exponent.
+// quotes neither the modulus nor the private exponent.
 func TestKeyThatCannotSign(t *testing.T) {
 	tooSmall := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: testKey(t).Primes[0], E: 65537}, D: testKey(t).D}
 	_, err := assertion.Sign(tooSmall, claims())

@@ -1,8 +1,8 @@
-// Package pasted reads text that people paste. It undoes the changes that editors,
-// shells, mail, .env files, YAML and JSON make to a text. It finds the PEM blocks in
-// the text, and recognises a file name that was given instead of the file's content.
-// It knows nothing of keys, certificates or Vault. Its errors quote nothing of the text;
-// only FileName repeats it, if it is a file name.
+// Package pasted reads text that people paste. It undoes changes that editors, shells,
+// mail, .env files, YAML and JSON make to a text. It finds the PEM blocks in the text, and
+// recognises a file name that was given instead of the file's content. It does not parse
+// keys or certificates. Its errors quote nothing of the text, but the message of FileName
+// may repeat the file name.
 package pasted
 
 import (
@@ -38,9 +38,9 @@ var characters = strings.NewReplacer(
 	"\r\n", "\n", "\r", "\n", "\v", "\n", "\f", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n",
 )
 
-// Clean removes what is around the content of text: byte order marks, blanks, line
-// ends, quotes, an assignment, a code fence, tags and escapes. It unwraps text that begins
-// like JSON only if the result is valid JSON.
+// Clean removes invisible characters, blanks at both ends, and layers of wrapping: quotes,
+// an assignment, a code fence, tags and escapes. It unwraps text that begins like JSON
+// only if the result is valid JSON.
 func Clean(text string) string {
 	text = strings.TrimSpace(characters.Replace(text))
 	for range 8 { // each round removes a layer of wrapping
@@ -68,8 +68,8 @@ func unfence(text string) string { return fence.ReplaceAllString(text, "$1") }
 var assignment = regexp.MustCompile(`^(?:export\s+|set\s+|const\s+|\$env:)?` +
 	`(?:"[A-Za-z_][\w.-]{0,63}"|'[A-Za-z_][\w.-]{0,63}'|[A-Za-z_][\w.-]{0,63})\s*[:=]\s*(?:[|>][+-]?\s*\n\s*)?`)
 
-// unassign removes NAME= or name: at the beginning, if a quote, JSON, or base64 of 64
-// characters or more follows.
+// unassign removes NAME= or name: at the beginning, if a quote, {, [ or at least 64
+// characters of base64 follow.
 func unassign(text string) string {
 	rest := text[len(assignment.FindString(text)):]
 	if _, isBase64 := Base64(rest); isBase64 && len(rest) >= 64 || strings.IndexAny(rest, "\"'`{[") == 0 {
@@ -106,7 +106,8 @@ var (
 	percent = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 )
 
-// unmark removes HTML tags, and decodes HTML entities and URL escapes.
+// unmark replaces HTML tags with line ends, except in JSON, and decodes HTML entities and
+// URL escapes.
 func unmark(text string) string {
 	if !IsJSON(text) { // a JSON string may contain tags
 		text = tag.ReplaceAllString(text, "\n")
@@ -130,8 +131,8 @@ var escapes = strings.NewReplacer(
 	`\u003d`, "=", `\u003D`, "=", `\u002b`, "+", `\u002B`, "+",
 )
 
-// unescape removes one layer of backslashes. If text begins like JSON, it removes up to
-// three layers, until it is valid JSON.
+// unescape removes one layer of backslash escapes. If text begins like JSON, it removes
+// up to three layers, until the result is valid JSON.
 func unescape(text string) string {
 	plain := escapes.Replace(text)
 	for range 2 {
@@ -144,8 +145,8 @@ func unescape(text string) string {
 
 var toStandard = strings.NewReplacer("-", "+", "_", "/")
 
-// Base64 decodes base64 or base64url, with or without padding and line breaks. It
-// returns false if text is not base64, or empty.
+// Base64 decodes base64 or base64url, with or without padding, and ignores white space.
+// It returns false if text is neither, or holds no bytes.
 func Base64(text string) ([]byte, bool) {
 	joined := toStandard.Replace(strings.TrimRight(strings.Join(strings.Fields(text), ""), "="))
 	raw, err := base64.RawStdEncoding.DecodeString(joined)
@@ -158,8 +159,8 @@ var (
 		`|^[A-Za-z]:[/\\][\w.@ /\\-]*$`)
 )
 
-// FileName returns a message for the field if text is a file name and not the file's
-// content, else "".
+// FileName returns a message about the field if text looks like a file name instead of
+// the file's content, else "".
 func FileName(field, text string) string {
 	text = strings.TrimSpace(text)
 	meant := "it is a file's name: did you mean " + field + "=@"

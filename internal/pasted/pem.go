@@ -14,7 +14,7 @@ type Block struct {
 	Encrypted bool   // by its RFC 1421 headers
 }
 
-// dashes are the hyphen and the dashes that word processors replace it with.
+// dashes matches a hyphen, or a dash that word processors put in its place.
 const dashes = `[-\x{2010}-\x{2015}\x{2212}]`
 
 var (
@@ -23,10 +23,11 @@ var (
 		`OPENSSH|TRUSTED|X509|PRIVATE|PUBLIC) +)*(?:KEY|CERTIFICATE)) *(?:` + dashes + `{1,5}|\n|$)`)
 )
 
-// Blocks returns all PEM blocks in text, and ignores other text around them. text
-// comes from Clean. Blocks accepts more than encoding/pem: lines may be indented,
-// quoted, empty, of any length or joined. It returns an error if a BEGIN or END line
-// is damaged or missing or their labels differ, and no blocks if text has none.
+// Blocks returns all PEM blocks in text, and ignores the text around them. text comes
+// from Clean. Blocks accepts more than encoding/pem: the lines of a block may be indented,
+// quoted, empty, joined or of any length. It returns an error if only the BEGIN or only
+// the END line of a block is there, if their labels differ, or if a line looks like a
+// damaged BEGIN or END line of a key or certificate.
 func Blocks(text string) ([]Block, error) {
 	markers := marker.FindAllStringSubmatchIndex(text, -1)
 	for _, at := range almost.FindAllStringSubmatchIndex(text, -1) {
@@ -66,16 +67,16 @@ func damage(keyword, label string) error {
 		"-----" + upper + " …-----")
 }
 
-// joint matches the code between two lines of a string literal, for example the two
-// quotes and the + in between.
+// joint matches the code that joins two lines of a string literal: a quote, perhaps + or
+// a dot, a line end, perhaps + or a dot, and a quote.
 var joint = regexp.MustCompile(`["']\s*[+.]?\s*\n\s*[+.]?\s*["']`)
 
-// separators restores line ends, in whose place damaged texts have other characters, and
-// the = that mail writes as =3D.
+// separators turns the characters that damaged texts have instead of a line end into line
+// ends, and =3D, which mail writes for =, into =.
 var separators = strings.NewReplacer(",", "\n", ";", "\n", "|", "\n", "^M", "\n", "=3D", "=")
 
-// body decodes the text between BEGIN and END. raw is nil if the text is encrypted or not
-// base64.
+// body decodes the text between BEGIN and END. raw is nil if the text is encrypted, empty
+// or not base64.
 func body(text string) (raw []byte, encrypted bool) {
 	if strings.Contains(text, "Proc-Type:") {
 		return nil, true
@@ -94,7 +95,7 @@ func body(text string) (raw []byte, encrypted bool) {
 	return nil, false
 }
 
-// isNoBase64 reports whether r cannot occur in base64.
+// isNoBase64 reports whether r cannot occur in base64 or base64url.
 func isNoBase64(r rune) bool {
 	return (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && (r < '0' || r > '9') && !strings.ContainsRune("+/=-_", r)
 }

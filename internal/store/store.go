@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// Version is the schema version that [Put] writes. If the format of an entry changes,
-// raise it, and add a golden file beside those of earlier versions.
+// Version is the schema version that [Put] writes. Raise it if an older plugin would
+// misread a new form of an entry. testdata/storage has golden files of each form.
 const Version = 1
 
 // entry is the stored JSON: {"version": 1, "data": {…}}.
@@ -32,9 +32,9 @@ func unreadable(format string, args ...any) error {
 	return UnreadableError(fmt.Sprintf(format, args...))
 }
 
-// Get returns the entry at key, nil if there is none. An entry with a schema version
-// above [Version] is an [UnreadableError] and is not treated as missing: an older
-// plugin must not overwrite what a newer one wrote.
+// Get returns the entry at key, nil if there is none. If the entry is damaged, or a newer
+// plugin wrote it, Get returns an [UnreadableError]: an older plugin must not overwrite
+// what a newer one wrote.
 func Get[T any](ctx context.Context, s logical.Storage, key string) (*T, error) {
 	raw, err := s.Get(ctx, key)
 	if err != nil {
@@ -83,7 +83,7 @@ func Delete(ctx context.Context, s logical.Storage, key string) error {
 	return nil
 }
 
-// List returns the names below prefix. The name of a folder ends with a slash.
+// List returns the names directly below prefix. The name of a folder ends with a slash.
 func List(ctx context.Context, s logical.Storage, prefix string) ([]string, error) {
 	names, err := s.List(ctx, prefix)
 	if err != nil {

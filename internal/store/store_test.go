@@ -48,8 +48,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// An entry that this code cannot read gives an error that quotes nothing of it, and
-// the entry stays unchanged.
+// For an entry that it cannot read, Get returns an error that quotes at most a number
+// from it, the schema version. The entry stays unchanged.
 func TestForeignEntries(t *testing.T) {
 	for name, test := range map[string]struct{ value, want string }{
 		"newer":           {`{"version":2,"data":{"name":"secret"}}`, "newer plugin (schema version 2, this one knows 1)"},
