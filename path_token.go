@@ -33,7 +33,7 @@ func (e *engine) pathToken() []*framework.Path {
 		"client_id":           shown(framework.TypeString, "Client ID the token is for"),
 		"key_id":              shown(framework.TypeString, "Key that signed the request"),
 		"ttl":                 shown(framework.TypeInt64, "Seconds until a reader should come back"),
-		"rotation_period":     shown(framework.TypeInt64, "Same as expires_in, not as in config; makes Vault Agent obey ttl"),
+		"rotation_period":     shown(framework.TypeInt64, "Same as expires_in, so that Vault Agent obeys ttl; not config's"),
 		"last_vault_rotation": shown(framework.TypeTime, "When the token was issued, RFC 3339 in UTC"),
 	})
 	return e.path("token", "token", nil, tokenHelp, ops{
@@ -81,10 +81,10 @@ func (e *engine) freshToken(
 
 // mayForward reports whether this node forwards a read to the active node. It is called
 // when Redox does not know the key that signed the request. Only the active node can
-// repair Redox's list of keys, and it does so if Redox refuses its request too. The
-// active node must not forward a read: Vault would send it back for ever. At most one
-// read of a client is forwarded in recheckAfter. With reuse_tokens no read is
-// forwarded, as one error is for many readers.
+// repair Redox's list of keys, and it does so if Redox does not know the key of its request
+// either. The active node must not forward a read: Vault would send it to that node again
+// and again. A node forwards at most one read of a client in recheckAfter, and none with
+// reuse_tokens, because there one error is for many readers.
 func (e *engine) mayForward(client string, v *view) bool {
 	return !e.writeSafe() && v.config.PlatformClient != "" && e.rechecks.ask(client, e.now())
 }
@@ -116,9 +116,9 @@ func (e *engine) reusedToken(
 	return resp, outcomeReused, nil
 }
 
-// fetchToken requests a token for the cache. It runs in a goroutine of its own, so it
-// must recover from panics. It logs the error because possibly no reader waits for
-// it, but only the first of a series of errors.
+// fetchToken requests a token for the cache. It runs in a goroutine of its own, so it must
+// recover from panics. It logs the first of a series of errors, because possibly no reader
+// waits for the token.
 func (e *engine) fetchToken(ctx context.Context, r *request, v *view, again bool) (t *issued, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -134,8 +134,8 @@ func (e *engine) fetchToken(ctx context.Context, r *request, v *view, again bool
 // secondsLeft returns how many whole seconds of life the token has left.
 func (t *issued) secondsLeft(now time.Time) int64 { return int64(max(t.Left(now), 0) / time.Second) }
 
-// response returns the response with the token. left is how long the token remains
-// valid, ttl when the reader should come back, both in seconds.
+// response returns the response with the token. left is how long the token remains valid,
+// and ttl after how long the reader should come back, both in seconds.
 func (t *issued) response(left, ttl int64) *logical.Response {
 	at := t.RequestedAt.UTC()
 	resp := &logical.Response{Data: map[string]any{
@@ -158,9 +158,9 @@ func (t *issued) response(left, ttl int64) *logical.Response {
 	return resp
 }
 
-// comeBack returns after how many seconds a reader should fetch the next token: left less
-// a fifth of it (at most a minute), less a random part of up to a thirtieth. The random
-// part spreads readers that started together.
+// comeBack returns after how many seconds a reader should fetch the next token: left minus
+// a fifth of it (at most a minute), minus up to a thirtieth of it at random, but at least
+// one second. The random part spreads readers that started together.
 func comeBack(left int64) int64 {
 	ttl := left - min(60, left/5)
 	if spread := left / 30; spread > 0 {

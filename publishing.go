@@ -15,9 +15,10 @@ import (
 )
 
 // authority returns the config of the client's platform client, or an error if the
-// platform client may not publish the client's keys. Only its own config can allow
-// that: otherwise a person who writes one client's config could put his key on the
-// API key of another. The error does not tell whether the platform client exists.
+// platform client may not publish the client's keys. Only the platform client's config can
+// allow that: otherwise a person who may write one client's config could put his key on
+// the API key of another client. If manages does not list the client, the error does not
+// tell whether the platform client exists.
 func authority(ctx context.Context, r *request, c *config) (*config, error) {
 	p, err := loadConfig(ctx, r.Storage, c.PlatformClient)
 	if err != nil {
@@ -35,8 +36,8 @@ func authority(ctx context.Context, r *request, c *config) (*config, error) {
 }
 
 // publishTo returns a digest of which list of keys the engine updates, and with whose
-// rights. [keyring.Ring.PublishTo] compares it. It is empty if the engine does not publish
-// the keys.
+// rights. [keyring.Ring.PublishTo] compares the digest with the stored one. The digest is
+// empty if the engine does not publish the keys.
 func publishTo(ctx context.Context, r *request, c *config) (string, error) {
 	if c.PlatformClient == "" {
 		return "", nil
@@ -57,8 +58,8 @@ func publishTo(ctx context.Context, r *request, c *config) (string, error) {
 // change applies the outcome of a step to the ring that is stored now.
 type change func(ring *keyring.Ring, now time.Time) error
 
-// publish brings Redox's list of the client's public keys up to date. It returns the
-// change that records in the ring how that went.
+// publish tries to bring Redox's list of the client's public keys up to date. It returns
+// the change that records the result in the ring.
 func (e *engine) publish(ctx context.Context, r *request, s *state) change {
 	var list []json.RawMessage
 	var added []keyring.ID
@@ -104,9 +105,9 @@ func (e *engine) proveOwner(ctx context.Context, r *request, s *state, p *config
 	return fmt.Errorf("proving the active key: %w", withoutAdvice(err))
 }
 
-// updateList reads Redox's list. If the list is not up to date, it updates the list
-// and reads it again. added are the keys that were missing, even if the update
-// failed.
+// updateList reads Redox's list. If the list is not up to date, updateList updates it and
+// reads it again. list is what it read last. added are the missing keys that it sent, also
+// if the update failed.
 func (e *engine) updateList(
 	ctx context.Context, r *request, s *state, p *config,
 ) (list []json.RawMessage, added []keyring.ID, err error) {
@@ -188,10 +189,10 @@ func (e *engine) platform(ctx context.Context, r *request, name string) (*platfo
 	return &platformAPI{api, c.allow}, err
 }
 
-// noteFailure stores the reason of err in a, and returns nil, if Redox refused, if it
-// gave no usable answer, or if somebody has to change the settings or Redox's list. It
-// returns any other err. A host that is not allowed counts as no answer: once it is
-// allowed, work goes on within a minute.
+// noteFailure records err in a and returns nil if Redox refused or gave no usable answer,
+// or if somebody has to change the settings or Redox's list. It returns any other err. A
+// host that is not allowed counts as no answer: once the host is allowed, work goes on
+// within a minute.
 func noteFailure(a *keyring.Attempts, err error, now time.Time) error {
 	var (
 		rule     keyring.Rule

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// recheckAfter is the shortest time between two rechecks of a client because of refused
-// token requests: many may be refused for the same reason.
+// recheckAfter is the shortest time between two rechecks of a client after refused token
+// requests: many requests may be refused for the same reason.
 const recheckAfter = 10 * time.Second
 
 // rechecks records what requests have found out and a client's worker must act on:
@@ -18,10 +18,10 @@ type rechecks struct {
 	due   map[string]recheck
 }
 
-// recheck is what requests found out for a client's worker: why it must read Redox's list
-// again, if it must, and which key Redox accepted, if one.
+// recheck is what requests found out for a client's worker. The first two fields are
+// reasons to read Redox's list again, and the third names a key that Redox accepted.
 type recheck struct {
-	unknownKey bool // Redox listed a key, and then said it did not know it
+	unknownKey bool // Redox did not know the key of a token request
 	mended     bool // somebody wrote the config, and may have fixed the cause of a failure
 	accepted   acceptance
 }

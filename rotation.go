@@ -14,8 +14,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// startRotation starts the workers that rotate keys, unless they run already. Vault
-// calls it when the mount is ready, and each minute.
+// startRotation starts the work on rotations, unless it is under way already. It is called
+// when Vault initializes the mount, and each minute.
 func (e *engine) startRotation(s logical.Storage) { e.schedule.Start(e.work(s)) }
 
 func (e *engine) work(s logical.Storage) schedule.Work {
@@ -37,9 +37,9 @@ func (e *engine) work(s logical.Storage) schedule.Work {
 	}
 }
 
-// safely runs do, returns its error or an error that stands for its panic, and logs it. It
-// does not log the panic's value, which may be a secret. After an error the schedule tries
-// again in a minute.
+// safely runs do, and returns its error or an error that stands for its panic. It logs an
+// error, unless ctx has ended. It logs a panic, but not the panic's value, which may be a
+// secret. After either, the schedule tries again in a minute.
 func (e *engine) safely(ctx context.Context, client string, do func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -58,8 +58,9 @@ func (e *engine) safely(ctx context.Context, client string, do func() error) (er
 	return err
 }
 
-// listClients returns the names of all clients. It also frees memory that is used for
-// deleted clients: a read that began before the deletion may have left something.
+// listClients returns the names of all clients, or none if another node rotates the keys.
+// It also frees memory that is used for deleted clients: a read that began before the
+// deletion may have left something.
 func (e *engine) listClients(ctx context.Context, s logical.Storage) ([]string, error) {
 	if !e.writeSafe() {
 		return nil, nil // another node does the work
@@ -102,9 +103,9 @@ func (e *engine) step(ctx context.Context, s logical.Storage, client string) (ne
 	return e.now(), e.finish(ctx, r, decided, step, apply)
 }
 
-// decide brings the ring up to date with the config and the time, and returns the
-// next step. decided is the state that the step is based on. It is nil if there is no
-// config or no key, and then there is no step.
+// decide brings the ring up to date with the config, the time and what requests found out,
+// and returns the next step. decided is the state that the step is based on. It is nil if
+// there is no config or no key, and then there is no step.
 func (e *engine) decide(ctx context.Context, r *request) (decided *state, step keyring.Step, err error) {
 	recheck := e.rechecks.take(r.client)
 	err = e.update(ctx, r, func(s *state) error {
@@ -185,9 +186,9 @@ func (e *engine) prepare(ctx context.Context, r *request, decided *state, step k
 	}, ctx.Err()
 }
 
-// noteProof records in the ring the result of proving k: err, or nil if Redox
+// noteProof records in the ring the result of proving k: err, which is nil if Redox
 // accepted k. where is the fingerprint of the settings that were used. A proved key
-// becomes active. noteProof returns only errors that say nothing about the proof.
+// becomes active. noteProof returns err if [noteFailure] does not record it.
 func noteProof(k *keyring.Key, ring *keyring.Ring, where string, err error, now time.Time) error {
 	if err != nil {
 		return noteFailure(&k.Proofs, err, now)
@@ -196,8 +197,8 @@ func noteProof(k *keyring.Key, ring *keyring.Ring, where string, err error, now 
 	return ring.Activate(k.ID, now)
 }
 
-// finish writes the outcome of a step. It drops the outcome if the client has changed
-// meanwhile, so that this is no longer the next step or a proof no longer counts.
+// finish stores the outcome of a step. It drops the outcome if a change of the client has
+// meanwhile made another step the next one, or has changed the fingerprint of the config.
 func (e *engine) finish(ctx context.Context, r *request, decided *state, step keyring.Step, apply change) error {
 	var done *keyring.Ring
 	err := e.update(ctx, r, func(s *state) error {

@@ -52,8 +52,8 @@ func newProofSlots() *slots {
 }
 
 // newGenerateSlots lets one key be generated at a time in the mount, as that takes a
-// processor for seconds. The clients take turns. A client may have one request here at a
-// time; it waits for its turn.
+// processor for seconds. The clients take turns: each has at most one request here, which
+// waits until its turn, and a further request fails at once.
 func newGenerateSlots() *slots {
 	s := newSlots("key generations", 1, 1, 0)
 	s.queue = true
@@ -62,8 +62,8 @@ func newGenerateSlots() *slots {
 
 // newSignSlots lets as many assertions be signed at a time as there are processors, so
 // that other work gets a processor soon. The clients take turns: one that signs without
-// end delays another by a signature or two. A read waits for this slot while it holds its
-// other slots, because each signature ends soon.
+// end delays another by a signature or two. A request may wait here while it holds other
+// slots, because each signature ends soon.
 func newSignSlots() *slots {
 	n := runtime.GOMAXPROCS(0)
 	return newSlots("signatures", n, n, 0)

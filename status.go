@@ -23,8 +23,9 @@ func (e *engine) statusOf(r *request, s *state) status {
 	return status{r.paths, s.Config, s.Ring, e.now(), e.failures.of(r.client)}
 }
 
-// rotation says what the ring's next step is, when each replaced key will be deleted or
-// why it is kept, and why the last step failed if it did.
+// rotation says what a rotation waits for, or when the next one begins. It also says when
+// each retiring key will be deleted, or why it is kept, and why the last step failed, if it
+// did.
 func (s status) rotation() string {
 	text := s.nextRotation()
 	for _, k := range s.ring.In(keyring.Retiring) {
@@ -70,7 +71,7 @@ func (s status) lastFailure() string {
 }
 
 // overdue says why a rotation that should have begun has not begun. It returns an empty
-// string if there is no such rotation, and in the first five minutes.
+// string if there is no such rotation, or if the rotation is less than five minutes late.
 func (s status) overdue() string {
 	if s.config == nil {
 		return ""
@@ -118,8 +119,8 @@ func (s status) movedFrom(before *config) string {
 }
 
 // warnings returns the problems that a person should fix although tokens are still
-// issued: a rotation or a publication that makes no progress, and retiring keys that
-// only a person may delete.
+// issued: a rotation or a publication that makes no progress, and keys that only a person
+// may delete and that were replaced at least retire_after ago.
 func (s status) warnings() (list []string) {
 	if next := s.ring.Pending(); next != nil && next.Proofs.Refusals > 0 && s.rotatesTo(next) {
 		list = append(list, "the rotation to key "+string(next.ID)+" makes no progress: "+waitsFor(s.paths, s.config, next))
@@ -197,8 +198,8 @@ func pasteKeys(paths string) string {
 		"press Save Changes"
 }
 
-// publication says how Redox learns the ring's public keys, and whether it knows
-// them.
+// publication says how Redox learns the ring's public keys, and with platform_client also
+// whether Redox lists them.
 func (s status) publication() string {
 	p, c := s.ring.Publication, s.config
 	switch {
@@ -234,8 +235,8 @@ func afterAdding(paths string, c *config, k *keyring.Key) string {
 	return "nothing: the key is in the ring already, as " + string(k.State)
 }
 
-// showKey returns the public fields of a key. It lists each of them explicitly, so that
-// no other field can be shown by mistake. If c is nil, published_until is empty.
+// showKey returns the fields of a key that may be shown. It lists each of them explicitly,
+// so that no other field can be shown by mistake. If c is nil, published_until is empty.
 func showKey(k *keyring.Key, c *config, ring *keyring.Ring) map[string]any {
 	return map[string]any{
 		"state":           string(k.State),
@@ -265,7 +266,7 @@ func keyFields(more schemas) schemas {
 		"created_at":      shown(framework.TypeString, "When it was generated or imported, RFC 3339"),
 		"activated_at":    shown(framework.TypeString, "When it began to sign, empty for never"),
 		"retired_at":      shown(framework.TypeString, "When it was replaced, empty for not yet"),
-		"published_until": shown(framework.TypeString, "When a retiring key will be deleted automatically; empty for never"),
+		"published_until": shown(framework.TypeString, "When the engine deletes a retiring key; empty if no time is set"),
 	}
 	for name, schema := range more {
 		fields[name] = schema
@@ -273,9 +274,8 @@ func keyFields(more schemas) schemas {
 	return fields
 }
 
-// publishedUntil returns when the key k will be deleted automatically. It returns an
-// empty string if no time is set: k is not retiring, only a person may delete k, or
-// there is no config.
+// publishedUntil returns when k will be deleted automatically. It returns an empty string
+// if no time is set: k is not retiring, only a person may delete k, or there is no config.
 func publishedUntil(c *config, ring *keyring.Ring, k *keyring.Key) string {
 	if c == nil || k.State != keyring.Retiring || ring.Keeps(k) {
 		return ""

@@ -19,7 +19,7 @@ import (
 )
 
 // A client has at most two entries. They are below clients/<name>/, and Vault seal-wraps
-// them. Only the methods of entries write them.
+// them if its seal can. Only the methods of the type entries write them.
 const (
 	clientsPrefix = "clients/"
 	configEntry   = "config"
@@ -44,9 +44,9 @@ type entries struct {
 	onWrite func(client string, w written)
 	onRead  func(client string, configured bool) // called under the client's lock with what is stored
 
-	// locks serialise read-modify-write of a client. Several clients may share a
-	// lock. While a function holds one, it must not acquire a second one, make a
-	// request, or generate a key.
+	// locks serialise read-modify-write of a client. Several clients may share a lock.
+	// While a function holds one, it must not acquire a second one, make a request to
+	// Redox, or generate a key.
 	locks []*locksutil.LockEntry
 
 	views *views
@@ -146,7 +146,8 @@ func (e *entries) update(ctx context.Context, s logical.Storage, client string, 
 	return nil
 }
 
-// removeConfig deletes a client's config, even if it cannot be read.
+// removeConfig deletes a client's config, even if that is damaged or a newer plugin wrote
+// it.
 func (e *entries) removeConfig(ctx context.Context, s logical.Storage, client string) error {
 	defer e.lock(client)()
 	return e.removeConfigLocked(ctx, s, client)
@@ -165,9 +166,9 @@ func (e *entries) removeConfigLocked(ctx context.Context, s logical.Storage, cli
 	return e.write(client, w, func() error { return store.Delete(ctx, s, configKey(client)) })
 }
 
-// remove deletes a client. It calls check with the client's ring first, and deletes
-// nothing if check returns an error. It deletes the config first: a crash between the
-// two deletions leaves a client that issues no tokens and can be deleted again.
+// remove deletes a client, unless check, which it calls with the client's ring, returns an
+// error. It deletes the config before the ring: a crash in between leaves a client that
+// gets no tokens and can be deleted again.
 func (e *entries) remove(ctx context.Context, s logical.Storage, client string, check func(*keyring.Ring) error) error {
 	defer e.lock(client)()
 	ring, err := loadRing(ctx, s, client)
@@ -189,8 +190,8 @@ func (e *entries) lock(client string) (unlock func()) {
 	return lock.Unlock
 }
 
-// write calls do, which writes an entry, then drops the client's view and calls
-// onWrite. It does so even if the write failed: the data may have reached storage.
+// write calls do, which writes or deletes an entry. Then it drops the client's view and
+// calls onWrite, even if do failed: the change may have reached storage.
 func (e *entries) write(client string, w written, do func() error) error {
 	err := do()
 	if err != nil {
@@ -201,8 +202,7 @@ func (e *entries) write(client string, w written, do func() error) error {
 	return err
 }
 
-// encoded is a state in its stored form. update compares the form before and after a
-// change.
+// encoded is a state as JSON, and what else update compares before and after a change.
 type encoded struct {
 	config, ring []byte // nil for absent
 	active       string // the key that signs
@@ -227,9 +227,9 @@ func (s *state) encode() (e encoded, err error) {
 	return e, nil
 }
 
-// view returns a client's view, from memory if it is fresh there. All who need a new one at
-// the same time share one look at storage, which goes on if the reader who began it hangs
-// up.
+// view returns a client's view, from memory if it is fresh there. Callers that need a new
+// one at the same time share one look at storage, which goes on if the reader who began it
+// hangs up.
 func (e *entries) view(ctx context.Context, s logical.Storage, client string) (*view, error) {
 	v, reading, at, first := e.views.look(client, e.now())
 	if v != nil {

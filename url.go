@@ -17,8 +17,8 @@ func checkTokenURL(tokenURL string) error {
 }
 
 // checkAudience returns an error unless the audience names the host of the token URL, or
-// both hosts are Redox's. Otherwise somebody who may write config could have assertions for
-// Redox sent to a server of his own, and use them at Redox.
+// both hosts are Redox's. Without this check, somebody who may write config could have
+// assertions for Redox sent to a server of his own, and use them at Redox.
 func checkAudience(tokenURL, audience string) error {
 	at, err := checkURL("token_url", tokenURL)
 	if err != nil {
@@ -32,8 +32,9 @@ func checkAudience(tokenURL, audience string) error {
 		"audience must name the host of the token URL (%s), or both must be Redox's", at)
 }
 
-// checkURL accepts https, and http to this machine, as the sandbox needs it. It
-// returns the host as parseHost does.
+// checkURL returns the host of a URL in the form of parseHost. It accepts http, which the
+// sandbox needs, only to this machine, and otherwise only https. It accepts no user, query
+// or fragment.
 func checkURL(field, raw string) (host string, err error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || u.Opaque != "" || len(raw) > 1024 || !redoxapi.IsPrintable(raw) {
@@ -79,9 +80,9 @@ var (
 	lastNumber = regexp.MustCompile(`(^|\.)([0-9]+|0x[0-9a-f]*)$`)
 )
 
-// parseHost returns a host or host:port in the form in which hosts are compared: in
-// lower case, without port 443, an IPv6 address in brackets and as short as can be.
-// The error says what is wrong with text, which it does not quote.
+// parseHost returns text, a host or host:port, in the form in which hosts are compared: in
+// lower case, without port 443, and an IPv6 address in brackets and as short as possible.
+// The error says what is wrong with text, and does not quote it.
 func parseHost(text string) (host string, err error) {
 	name, port := strings.ToLower(text), "443"
 	at := strings.LastIndexByte(name, ':')

@@ -138,8 +138,8 @@ func normalCA(text string) (string, error) {
 	return string(certificates), nil
 }
 
-// normalizeCA puts ca_pem into its normal form. It also keeps the text as it was given,
-// if that differs and may be shown.
+// normalizeCA puts ca_pem into its normal form, see normalCA. It also keeps the text as it
+// was given, if that differs and may be shown.
 func (c *config) normalizeCA() error {
 	normal, err := normalCA(c.CAPEM)
 	if err == nil && normal != c.CAPEM {
@@ -149,7 +149,7 @@ func (c *config) normalizeCA() error {
 }
 
 // shownCA returns text if a read of the config may show it. It returns "" if text has
-// more than the certificates in normal, blanks, and lines that begin with #, because
+// anything but the certificates in normal, blanks, and lines that begin with #, because
 // the rest may be secret.
 func shownCA(text, normal string) string {
 	var rest strings.Builder
@@ -165,9 +165,9 @@ func shownCA(text, normal string) string {
 	return text
 }
 
-// certificateBlocks returns the PEM blocks in text. text is PEM, or base64 of PEM, or
-// base64 of one DER certificate. It returns an error if a block is not a certificate.
-// It does not parse the certificates, so they may be damaged.
+// certificateBlocks returns the certificates in text, which is PEM, base64 of PEM, base64
+// of one DER certificate, or empty. It returns an error if text is something else, or has a
+// block of another kind. The certificates in PEM blocks may be damaged.
 func certificateBlocks(text string) ([]pasted.Block, error) {
 	clean := pasted.Clean(text)
 	if raw, is := pasted.Base64(clean); is {

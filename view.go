@@ -9,10 +9,10 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// rereadAfter is how long a view is used before storage is read again. Every write on
-// this node and every Invalidate call of Vault drops the view at once. The limit is
-// for other changes: somebody repairs storage by hand, or a write that seemed to fail
-// reaches storage later.
+// rereadAfter is how long a view, or the list of hosts, is used before storage is read
+// again. A write on this node and Vault's Invalidate call after a write on another node
+// drop it at once. The limit is for other changes: somebody repairs storage by hand, or a
+// write that seemed to fail reaches storage later.
 const rereadAfter = 10 * time.Second
 
 // view is a client as it was stored. Goroutines share it: only the field private changes,
@@ -21,7 +21,7 @@ type view struct {
 	config      *config // nil when there is none
 	ring        *keyring.Ring
 	jwks        []byte // nil unless config has public_jwks
-	fingerprint string // digest of all settings that affect a token; empty when there is no key
+	fingerprint string // the stored config and the active key; empty when there is no key
 	where       string // fingerprint of the settings that decide whether Redox accepts a key, see config.where
 	readAt      time.Time
 
@@ -55,8 +55,8 @@ type views struct {
 	places map[string]*place
 }
 
-// place is where the view of a client is kept. A change of the client makes
-// another place, so that a view that was read before the change is not kept.
+// place is where the view of a client is kept. A change of the client deletes the place,
+// so that a view that was read before the change is not kept.
 type place struct {
 	view    *view     // nil for none
 	reading *viewRead // nil when nobody reads storage for the next one
@@ -71,9 +71,9 @@ type viewRead struct {
 
 func newViews() *views { return &views{places: map[string]*place{}} }
 
-// look returns the client's view if that is fresh at the time now. Else it returns the
-// read of storage to wait for. first is true for one caller alone: he must read storage,
-// and then call put with at.
+// look returns the client's view if that is fresh at the time now. Else it returns the read
+// of storage to wait for. first is true for only one of the callers: that one must read
+// storage, and then call put with at.
 func (s *views) look(client string, now time.Time) (v *view, reading *viewRead, at *place, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
