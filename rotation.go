@@ -142,7 +142,7 @@ func settle(ctx context.Context, r *request, s *state, now time.Time) error {
 	s.Ring.Settle(s.Config.policy(), now)
 	var unreadable store.UnreadableError
 	switch {
-	case errors.As(err, &unreadable): // the platform client's; it keeps no key of this one from being deleted
+	case errors.As(err, &unreadable): // the platform client's config; this client's keys are deleted in time even so
 	case err != nil:
 		return err
 	default:
@@ -257,8 +257,8 @@ func (e *engine) report(r *request, step keyring.Step, ring *keyring.Ring) {
 }
 
 // successorBits returns the size in bits of the next key: bits rounded up to 2048, 3072
-// or 4096. Keys that were stored before there were limits can be larger, and are
-// followed by 4096.
+// or 4096. Keys that were stored before there were limits can be larger, and a key of 4096
+// bits follows them.
 func successorBits(bits int) int {
 	switch {
 	case bits <= 2048:

@@ -24,8 +24,7 @@ func (e *engine) statusOf(r *request, s *state) status {
 }
 
 // rotation says what a rotation waits for, or when the next one begins. It also says when
-// each retiring key will be deleted, or why it is kept, and why the last step failed, if it
-// did.
+// each retiring key will be deleted or why it is kept, and why the last step failed, if so.
 func (s status) rotation() string {
 	text := s.nextRotation()
 	for _, k := range s.ring.In(keyring.Retiring) {

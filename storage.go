@@ -202,7 +202,7 @@ func (e *entries) write(client string, w written, do func() error) error {
 	return err
 }
 
-// encoded is a state as JSON, and what else update compares before and after a change.
+// encoded is a state as JSON, with what else update has to know before and after a change.
 type encoded struct {
 	config, ring []byte // nil for absent
 	active       string // the key that signs

@@ -32,9 +32,9 @@ func checkAudience(tokenURL, audience string) error {
 		"audience must name the host of the token URL (%s), or both must be Redox's", at)
 }
 
-// checkURL returns the host of a URL in the form of parseHost. It accepts http, which the
-// sandbox needs, only to this machine, and otherwise only https. It accepts no user, query
-// or fragment.
+// checkURL returns the host of a URL in the form of parseHost. The scheme must be https, or
+// http to this machine, where a sandbox may run. The URL must have no user, query or
+// fragment.
 func checkURL(field, raw string) (host string, err error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || u.Opaque != "" || len(raw) > 1024 || !redoxapi.IsPrintable(raw) {

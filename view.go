@@ -92,8 +92,9 @@ func (s *views) look(client string, now time.Time) (v *view, reading *viewRead, 
 	return nil, at.reading, at, true
 }
 
-// put ends the read of storage for the place at. It keeps the new view if the client has a
-// config, unless the client has changed meanwhile: the view may be older than the change.
+// put ends the read of storage that look began for at. It keeps the new view if the client
+// has a config, unless the client has changed meanwhile: the view may be older than the
+// change.
 func (s *views) put(client string, at *place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,8 +117,8 @@ func (s *views) put(client string, at *place) {
 }
 
 // unused drops the views that were read from storage more than a minute ago. Nobody has
-// used them recently: a use after rereadAfter reads storage again. So only the clients that
-// are in use take memory.
+// used them recently: the use of a view older than rereadAfter reads storage again. So only
+// the clients that are in use take memory.
 func (s *views) unused(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -23,7 +23,7 @@ const MaxTTL = 5 * time.Minute
 type Claims struct {
 	ClientID string        // iss and sub: the OAuth API key's client ID
 	KeyID    string        // the header's kid, as registered at Redox
-	Audience string        // aud: the token URL
+	Audience string        // aud: usually the token URL
 	Scope    string        // the scope claim; left out when empty
 	ID       string        // jti: never used twice, see [NewID]
 	IssuedAt time.Time     // iat, cut to whole seconds

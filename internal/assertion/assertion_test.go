@@ -181,7 +181,7 @@ func TestKeyThatCannotSign(t *testing.T) {
 	if !strings.Contains(err.Error(), "key-1") {
 		t.Errorf("the error does not name the key: %v", err)
 	}
-	for _, secret := range []*big.Int{tooSmall.D, tooSmall.N} { // N is a prime of the key
+	for _, secret := range []*big.Int{tooSmall.D, tooSmall.N} { // N is a prime of the test key
 		for _, form := range []string{secret.String(), secret.Text(16), base64.StdEncoding.EncodeToString(secret.Bytes()),
 			base64.RawURLEncoding.EncodeToString(secret.Bytes())} {
 			if strings.Contains(err.Error(), form) {
