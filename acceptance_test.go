@@ -26,9 +26,8 @@ func (m *mount) acceptedKeys() (ids []keyring.ID) {
 	return ids
 }
 
-// The worker requests tokens with the first key, with the pauses of a proof, until
-// Redox accepts it. The metrics do not count these requests, and the log does not warn
-// of them.
+// The worker requests tokens with the first key until Redox accepts the key, with the same pauses as
+// between proofs. The metrics do not count these requests, and the log does not warn of them.
 func TestFirstKeyIsTried(t *testing.T) {
 	m := newMount(t)
 	m.write("keys/generate", nil)
@@ -56,8 +55,8 @@ func TestFirstKeyIsTried(t *testing.T) {
 	}
 }
 
-// If a read of token or a check succeeds, the worker stores that Redox accepted the key,
-// and sends no request itself. An activation with force is not enough.
+// If a read of token or a check succeeds, the worker stores that Redox accepted the key, and sends no
+// request itself. An activation with force does not count as an acceptance.
 func TestAcceptanceFromRequests(t *testing.T) {
 	for _, path := range []string{"token", "check"} {
 		m := newMount(t)
@@ -83,8 +82,8 @@ func TestAcceptanceFromRequests(t *testing.T) {
 	}
 }
 
-// Of several acceptances of a key, the first counts, also when the worker has not
-// stored it yet. Another key with the same ID does not count as accepted.
+// Of two acceptances of a key that the worker has not stored yet, the first counts. An acceptance does
+// not count for another key with the same ID.
 func TestFirstAcceptanceCounts(t *testing.T) {
 	r := newRechecks()
 	for _, where := range []string{"here", "elsewhere"} {
@@ -100,8 +99,8 @@ func TestFirstAcceptanceCounts(t *testing.T) {
 	}
 }
 
-// After activate with force, the old key stays until Redox accepts the new one. A
-// read of keys says why.
+// After an activation with force, the engine does not delete the old key before Redox has accepted the
+// new one. A read of keys says why.
 func TestKeptUntilAccepted(t *testing.T) {
 	m := newMount(t)
 	first := m.ready("", map[string]any{"retire_after": "1h"})
@@ -124,9 +123,8 @@ func TestKeptUntilAccepted(t *testing.T) {
 	m.fails(404, logical.ReadOperation, "keys/"+first, nil)
 }
 
-// A config write warns if it changes settings with which Redox accepted the key, and
-// names them. If the config was deleted before, the warning names all that may have
-// changed.
+// A write of config warns if it replaces settings with which Redox accepted the key, and names those that
+// it replaces. If there was no config, the warning names all that may have changed.
 func TestConfigMoved(t *testing.T) {
 	m := newMount(t)
 	key := m.ready("", nil)
@@ -145,7 +143,7 @@ func TestConfigMoved(t *testing.T) {
 	before := map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL(), "ca_pem": ""}
 	warns("", map[string]any{"max_retries": 1})
 	warns("client_id", map[string]any{"client_id": "his"})
-	warns("", map[string]any{"max_retries": 2}) // that was told
+	warns("", map[string]any{"max_retries": 2}) // it warned of that change already
 	warns("", before)
 	warns("ca_pem, client_id", map[string]any{"client_id": "his", "ca_pem": testdata(t, "certificate.pem")})
 	m.must(logical.DeleteOperation, "config", nil)

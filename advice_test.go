@@ -14,8 +14,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
 
-// Whatever words Redox uses, the error of a refusal tells what was sent, and how far the
-// clocks differ if they do. It blames nothing that is right.
+// The error about a refusal contains Redox's words, the client ID and the key. If the clocks differ by
+// more than two seconds, the error says by how much. Its advice depends on Redox's words and on the
+// clocks.
 func TestRefusals(t *testing.T) {
 	const (
 		belong   = "do client ID and key belong together?"
@@ -66,8 +67,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// If the config sets neither token_url nor audience, the advice does not ask about the
-// audience. With a short assertion_ttl, the advice blames a clock that is 20 s behind.
+// If the config sets neither token_url nor audience, the advice does not ask about the audience. If
+// assertion_ttl is 30 s, the advice blames a clock that is 20 s behind.
 func TestRefusalAsks(t *testing.T) {
 	c := defaultConfig()
 	refused := tokenError{err: &redoxapi.Error{Skew: redoxapi.Skew{Known: true, Ahead: -20 * time.Second}}, config: &c,
@@ -83,7 +84,7 @@ func TestRefusalAsks(t *testing.T) {
 	}
 }
 
-// The advice after a timeout can be followed. It advises more time only if more is
+// The advice after a timeout says how long an attempt may take. It advises more time only if more is
 // possible, and not if packets are dropped.
 func TestTimeoutAdvice(t *testing.T) {
 	const wait, raise, lower = " of request_timeout: ", "raise that in redox/config", "lower max_retries in redox/config"

@@ -13,9 +13,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// A standby and a secondary cluster answer a write with ErrReadOnly, and Vault
-// forwards it. They must not have done anything before that. They answer reads
-// themselves.
+// A standby and a secondary cluster answer a write with ErrReadOnly, so that Vault forwards it. They send
+// nothing to Redox for it, and store nothing. Reads succeed there.
 func TestReplication(t *testing.T) {
 	for name, state := range map[string]consts.ReplicationState{
 		"standby": consts.ReplicationPerformanceStandby, "secondary": consts.ReplicationPerformanceSecondary,
@@ -46,8 +45,8 @@ func TestReplication(t *testing.T) {
 	}
 }
 
-// Vault calls InvalidateKey when another node has written an entry. That closes the
-// connections of the client whose config changed, and no others.
+// Vault calls InvalidateKey when another node has written an entry. If the entry is a client's config,
+// the engine forgets the connection of that client, and no other.
 func TestInvalidate(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -77,7 +76,7 @@ func TestInvalidate(t *testing.T) {
 	m.read("clients/acme/token")
 }
 
-// What is unmounted keeps no connection.
+// When a mount has ended, it keeps no connection.
 func TestCleanup(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

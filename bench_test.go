@@ -17,8 +17,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// network replaces everything behind http.Client, so that a benchmark measures the
-// engine and not a server in the same process.
+// network is an http.RoundTripper that answers every request with a token. So a benchmark measures the
+// engine, and not a server in the same process.
 type network struct{}
 
 func (network) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -31,8 +31,8 @@ func (network) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// benchMount returns an engine that has a config and a ring with that number of keys,
-// each of that size.
+// benchMount returns an engine whose requests go to network, and its storage with a config and a ring.
+// keys is the number of keys in the ring, and bits the size of each.
 func benchMount(b *testing.B, bits, keys int, reuse bool) (*backend, logical.Storage) {
 	b.Helper()
 	storage := &logical.InmemStorage{}
@@ -90,20 +90,19 @@ func benchRead(b *testing.B, bits, keys int, reuse bool, path string) {
 	}
 }
 
-// BenchmarkReadToken reads a fresh token. The difference to BenchmarkSign is the cost
-// of the engine.
+// BenchmarkReadToken reads a fresh token. The difference to BenchmarkSign is the cost of everything
+// except the signature.
 func BenchmarkReadToken(b *testing.B) {
 	for _, bits := range []int{2048, 3072, 4096} {
 		b.Run(fmt.Sprint(bits), func(b *testing.B) { benchRead(b, bits, 1, false, "token") })
 	}
 }
 
-// BenchmarkReadReusedToken reads a token from memory. It measures the routing of a
-// request and the answer.
+// BenchmarkReadReusedToken reads a token that the first read has put into memory. It measures the routing
+// of a request and the making of the response.
 func BenchmarkReadReusedToken(b *testing.B) { benchRead(b, 2048, 1, true, "token") }
 
-// A read of a token from memory makes at most 30 allocations. Most of them belong to the
-// routing of the request.
+// A read of a token from memory makes at most 30 allocations on average.
 func TestReuseAllocations(t *testing.T) {
 	m := reusing(t)
 	m.read("token")

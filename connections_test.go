@@ -14,7 +14,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// A client keeps its connection until ca_pem changes or it is forgotten.
+// A client has a connection of its own. It keeps that one until ca_pem changes, or until forget or keep
+// removes the connection.
 func TestConnections(t *testing.T) {
 	c := newConnections(time.Now)
 	of := func(client, ca string) *connection {
@@ -53,7 +54,7 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// If a client's connection is replaced or forgotten, its idle TCP connection is closed.
+// If a client's connection is replaced or removed, the idle TCP connection in it is closed.
 func TestConnectionsClose(t *testing.T) {
 	ca := testdata(t, "certificate.pem")
 	for name, end := range map[string]func(c *connections) error{
@@ -101,8 +102,8 @@ func TestTokenOnAClosedConnection(t *testing.T) {
 	}
 }
 
-// A read that waits for Redox holds no lock: meanwhile the config can be written, a key
-// can be added, and another read gets a token.
+// A read that waits for Redox blocks no other request: meanwhile the config can be written, a key can be
+// added, and another read gets a token.
 func TestWritesWhileRedoxStalls(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

@@ -10,9 +10,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// For each of many faults, a reader of a token gets the right message with its advice,
-// and the right number of assertions is sent. Nothing is stored, and the next read
-// succeeds.
+// For each fault in the table, a read of token fails with the right status, message and advice, and the
+// right number of assertions is sent. Nothing is stored. When the fault has ended, a read succeeds.
 func TestTokenErrors(t *testing.T) {
 	const (
 		status   = ": Redox may be in trouble (https://status.redoxengine.com): try again"

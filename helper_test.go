@@ -29,9 +29,9 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 const clientID = "e3b0c442-98fc-4c14-9afb-f4c8996fb924"
 
-// mount is an engine that is mounted as in Vault, with a sandbox in the place of Redox.
-// Requests and responses are encoded as between Vault and the plugin. When a test ends,
-// the log, all responses and all errors are searched for secrets.
+// mount is an engine, with a sandbox in the place of Redox. The method request encodes requests and
+// responses as between Vault and the plugin. When a test ends, scan searches the log, and the responses
+// and errors of request, for secrets.
 type mount struct {
 	t       *testing.T
 	backend *backend
@@ -81,7 +81,7 @@ func newMountOn(t *testing.T, storage logical.Storage, system logical.SystemView
 		t.Fatal(err)
 	}
 	m.backend = made.(*backend)
-	m.backend.unread = func() (int, bool) { return 0, true } // the workers do not run, unless by rotate
+	m.backend.unread = func() (int, bool) { return 0, true } // as if a worker had looked at each client
 	m.allowSandbox()
 	m.pass(0)
 	t.Cleanup(func() { m.backend.Cleanup(context.Background()) })
@@ -89,9 +89,9 @@ func newMountOn(t *testing.T, storage logical.Storage, system logical.SystemView
 	return m
 }
 
-// allowSandbox puts the sandbox's host into the list of hosts if that list is empty. If
-// not, another mount of the test shares the storage, and both use that mount's sandbox.
-// allowSandbox writes to storage directly, so it works on a standby too.
+// allowSandbox puts the sandbox's host into the list of hosts if that list is empty. If it is not, the
+// storage is that of another mount, whose sandbox both mounts use. allowSandbox writes to storage
+// directly, so it works on a standby too.
 func (m *mount) allowSandbox() {
 	m.t.Helper()
 	list, err := loadHosts(m.t.Context(), m.storage)
@@ -103,7 +103,7 @@ func (m *mount) allowSandbox() {
 	}
 }
 
-// hostOf returns the host of a URL, with its port.
+// hostOf returns the host of a URL, with the port if the URL has one.
 func hostOf(rawURL string) string {
 	_, rest, _ := strings.Cut(rawURL, "://")
 	host, _, _ := strings.Cut(rest, "/")
@@ -120,7 +120,7 @@ func (m *mount) allow(hosts ...string) {
 	m.write("hosts", map[string]any{"allowed": allowed})
 }
 
-// request sends a request as Vault does, and returns what a caller in Vault sees. A
+// request sends a request as Vault does, and returns the response and the error as Vault gets them. A
 // successful response must match the schema that the endpoint declares.
 func (m *mount) request(ctx context.Context, op logical.Operation, path string,
 	data map[string]any) (*logical.Response, error) {
@@ -135,7 +135,7 @@ func (m *mount) request(ctx context.Context, op logical.Operation, path string,
 			m.t.Fatalf("%s %s succeeded without a route", op, path)
 		}
 		declared := schema.GetResponseSchema(m.t, route, op)
-		// Vault answers a read with 404 if the engine returns nil.
+		// A read may return nil instead of a response with that schema: Vault answers 404.
 		if resp != nil || op != logical.ReadOperation {
 			schema.ValidateResponse(m.t, declared, resp, true)
 		}
@@ -226,7 +226,8 @@ func (m *mount) fails(status int, op logical.Operation, path string, data map[st
 	return message
 }
 
-// outcome returns the status and the message that Vault makes of a response.
+// outcome returns the HTTP status and the error message that Vault makes of a response and an error. If
+// there is no error, the message is empty.
 func outcome(op logical.Operation, resp *logical.Response, err error) (status int, message string) {
 	status, respErr := logical.RespondErrorCommon(&logical.Request{Operation: op}, resp, err)
 	switch {
@@ -241,9 +242,9 @@ func outcome(op logical.Operation, resp *logical.Response, err error) (status in
 	return 200, ""
 }
 
-// ready imports a key for the client under prefix ("" or "clients/acme/"), registers it
-// at the sandbox, and writes a config. more has further settings; if it has a
-// token_url, ready allows the host of that URL. It returns the key's ID.
+// ready imports a key for the client under prefix ("" or "clients/acme/"), registers the client's public
+// keys at the sandbox, and writes a config. more has further settings; if it has a token_url, ready
+// allows the host of that URL. ready returns the key's ID.
 func (m *mount) ready(prefix string, more map[string]any) (keyID string) {
 	m.t.Helper()
 	key := m.write(prefix+"keys/import", map[string]any{"private_key": testdata(m.t, "pkcs8.pem")})
@@ -257,7 +258,8 @@ func (m *mount) ready(prefix string, more map[string]any) (keyID string) {
 	return key["key_id"].(string)
 }
 
-// publish does the same as pasting jwks from keys into Redox's dashboard.
+// publish does the same as pasting jwks from keys under prefix into Redox's dashboard, for the API key
+// clientID.
 func (m *mount) publish(prefix string) {
 	m.t.Helper()
 	if err := m.sandbox.Register(clientID, []byte(m.read(prefix + "keys")["jwks"].(string))); err != nil {
@@ -305,7 +307,7 @@ func systemView(state consts.ReplicationState) logical.SystemView {
 	}
 }
 
-// waitFor polls until done returns true, and fails the test after 20 seconds. It is for
+// waitFor polls until done returns true, and fails the test if that takes more than 20 seconds. It is for
 // what other goroutines do at a time that the test does not control.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()

@@ -9,12 +9,12 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// hostile is one bad input. The engine must refuse it with the status, and with a
-// message that holds each text in want.
+// hostile is one bad input. The engine must refuse it with that status, and with a message that contains
+// each text in want.
 type hostile struct {
 	path   string
 	op     logical.Operation // update when empty
-	field  string            // empty: the value stands in the path
+	field  string            // empty: the bad value is in the path
 	value  any
 	status int // 400 when zero
 	want   []string
@@ -25,7 +25,7 @@ var (
 	list   = []any{"a"}
 	object = map[string]any{"kty": "RSA", "d": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"}
 	huge   = strings.Repeat("x", 1<<20)
-	long   = strings.Repeat("x", 1<<16) // for the path: Vault matches its regular expressions against it
+	long   = strings.Repeat("x", 1<<16) // for the path, which is matched against regular expressions
 )
 
 func each(path, field, rule string, values ...any) []hostile {
@@ -228,8 +228,8 @@ func hostilePaths() []hostile {
 		hostile{path: "keys/../activate", want: []string{"key_id", "cannot be a key ID"}})
 }
 
-// hostileFields returns inputs with a field that the path does not have, or that
-// belongs in the path itself.
+// hostileFields returns inputs with a field that the operation does not accept, or that belongs in the
+// path.
 func hostileFields() []hostile {
 	var all []hostile
 	for path, accepts := range map[string]string{
@@ -268,9 +268,9 @@ func hostileFields() []hostile {
 			want: []string{`unknown field "forced"`, "accepts force"}})
 }
 
-// Each bad input is refused with a message that has the texts in want, and storage
-// stays the same, byte for byte. A mount without a config and a key refuses the input
-// too, for any reason, and stores nothing.
+// Each bad input is refused with its status and with the texts in want, and storage does not change. A
+// mount without a config and a key refuses the input too, with any status from 400 to 499, and stores
+// nothing.
 func TestHostileInput(t *testing.T) {
 	full, empty := newMount(t), newMount(t)
 	full.ready("", nil)
