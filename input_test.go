@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// An unknown field of a read changes nothing, and the reader gets a warning. It is no
-// error, because Vault passes on such a field, list, for a read with ?list=false.
+// A read with an unknown field succeeds, with a warning that names the field. It must not fail, because
+// Vault passes on the field list of a read with ?list=false.
 func TestUnknownFieldOfARead(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

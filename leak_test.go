@@ -15,8 +15,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// imported returns the key that most tests import. It parses the key only once, because
-// the checks take long.
+// imported returns the key that most tests import. It parses the key only once, because that takes long.
 var imported = sync.OnceValues(func() (*keyring.Key, error) {
 	raw, err := os.ReadFile("internal/keyring/testdata/pkcs8.pem")
 	if err != nil {
@@ -26,8 +25,8 @@ var imported = sync.OnceValues(func() (*keyring.Key, error) {
 	return k, err
 })
 
-// secrets returns what no output may contain: the private parts of the imported key and of
-// all stored keys, the assertions that were sent, and the tokens that were issued.
+// secrets returns what scan searches for, by name: the private parts of the imported key and of all
+// stored keys, and the assertions and tokens of the sandbox.
 func (m *mount) secrets() map[string]string {
 	secrets := m.sandbox.Secrets()
 	k, err := imported()
@@ -59,7 +58,8 @@ func (m *mount) secrets() map[string]string {
 	return secrets
 }
 
-// scan fails the test if the log, a response or an error shows a secret.
+// scan fails the test if the log, an error or a response shows a secret. In a response, the field
+// access_token does not count.
 func (m *mount) scan() {
 	where := map[string]string{"log": m.log.String()}
 	m.mu.Lock()
@@ -72,8 +72,8 @@ func (m *mount) scan() {
 	}
 }
 
-// The scan at the end of every test finds a leaked secret, also a part of one. Public keys
-// and certificates are no leaks.
+// The scan finds a leaked secret, also a long part of one. It does not report public keys and
+// certificates.
 func TestScanFindsLeaks(t *testing.T) {
 	m := newMount(t)
 	m.setUp()

@@ -16,12 +16,12 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// pointStorage calls a function of the test just before one of the storage operations.
+// pointStorage calls a function of the test just before one storage operation, which left selects.
 type pointStorage struct {
 	logical.Storage
 
 	mu   sync.Mutex // guards left
-	left int        // operations until then; zero for never
+	left int        // 1: the next operation; zero: none
 	call func()
 }
 
@@ -55,7 +55,8 @@ func (s *pointStorage) List(ctx context.Context, prefix string) ([]string, error
 	return s.Storage.List(ctx, prefix)
 }
 
-// restart mounts the engine anew on a copy of what is stored.
+// restart replaces the engine by a new one, and its storage by a new one that holds a copy of stored. It
+// returns that storage.
 func (m *mount) restart(stored map[string]string) *pointStorage {
 	m.t.Helper()
 	storage := &pointStorage{Storage: &logical.InmemStorage{}}
@@ -76,8 +77,9 @@ func (m *mount) restart(stored map[string]string) *pointStorage {
 	return storage
 }
 
-// afterTheEnd makes the calls that Vault or a late reader may make after Clean. It fails
-// if one of them has an effect, or if memory still holds something.
+// afterTheEnd makes the calls that Vault or a late reader may make after Clean. The test fails if a
+// request succeeds, if a call has an effect, if memory still holds something of a client, or if a
+// goroutine of the engine runs on.
 func (m *mount) afterTheEnd(when string) {
 	m.t.Helper()
 	stored, sent := snapshot(m.t, m.storage), len(m.sandbox.Assertions())
@@ -126,9 +128,9 @@ func (m *mount) clean() <-chan struct{} {
 	return cleaned
 }
 
-// The test repeats each request, and the steps of a worker. Each time it ends the
-// mount at another of their storage operations. Cleanup must wait for the work that
-// is under way. Later requests must fail and change nothing.
+// The test repeats each request, and the work of a worker. Each time, the mount ends just before another
+// of their storage operations. Cleanup must wait for the work that is under way. Later requests must fail
+// and change nothing.
 func TestAfterTheEnd(t *testing.T) {
 	m := newMount(t)
 	m.setUp()
@@ -159,11 +161,11 @@ func TestAfterTheEnd(t *testing.T) {
 					return len(reached) == 1 || err == nil && s.Ring.Pending() == nil
 				})
 			} else {
-				_, _ = m.request(t.Context(), o.op, o.path, o.data) // how it went is TestStorageFailures'
+				_, _ = m.request(t.Context(), o.op, o.path, o.data) // it may succeed or fail
 			}
 			if len(reached) == 0 {
 				m.backend.Cleanup(t.Context())
-				storage.call = func() {} // the scan for secrets reads it, too
+				storage.call = func() {} // scan reads storage too
 				if at == 1 {
 					t.Errorf("%s used no storage", o.path)
 				}
@@ -175,8 +177,8 @@ func TestAfterTheEnd(t *testing.T) {
 	}
 }
 
-// When the mount ends, each request that waits for Redox, for a slot, or for its turn to
-// generate a key ends at once: its answer says to try again. Nothing more is signed.
+// When the mount ends, each request that waits for Redox, for a slot, or for its turn to generate a key
+// ends at once: its answer says to try again. No further assertion is sent.
 func TestEndWhileRequestsWait(t *testing.T) {
 	m := newMount(t)
 	m.setUp()

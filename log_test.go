@@ -28,8 +28,8 @@ func (m *mount) lines(do func()) []string {
 	return lines
 }
 
-// Each change writes one log line that says in which mount and for which client it was
-// made, and by which request unless the worker made it.
+// Each change in the table writes one log line. It names the mount and the client, and the request unless
+// the worker made the change.
 func TestLogOfChanges(t *testing.T) {
 	m := newMount(t)
 	const redoxDefault = " client=default mount=redox/ request_id=request-1 "
@@ -78,8 +78,8 @@ func TestLogOfChanges(t *testing.T) {
 	}
 }
 
-// A read writes no log line, and neither does a wrong request, which changes nothing.
-// Vault's audit log has both.
+// A read that succeeds writes no log line, and neither does a wrong request, or an activation of the key
+// that is active. Vault's audit log has all of these.
 func TestLogOfReads(t *testing.T) {
 	m := newMount(t)
 	key := m.ready("", map[string]any{"public_jwks": true})
@@ -98,8 +98,7 @@ func TestLogOfReads(t *testing.T) {
 	}
 }
 
-// A request that Redox refuses or does not answer writes one log line, with the
-// advice that the reader got.
+// A request that fails at Redox writes one log line, with the whole text that the reader got.
 func TestLogOfFailures(t *testing.T) {
 	m := newMount(t)
 	m.ready("clients/acme/", map[string]any{"max_retries": 0})
@@ -124,8 +123,9 @@ func TestLogOfFailures(t *testing.T) {
 	}
 }
 
-// If many requests of one client fail, the log has ten lines at once, and later one a
-// second, which says how many were skipped. Failures of other clients are still logged.
+// If many requests of one client fail at once, only ten of them write a log line. A second later, the
+// next failure writes one line, which says how many were skipped. A failure of another client is still
+// logged.
 func TestLogOfAFlood(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -155,7 +155,7 @@ func TestLogOfAFlood(t *testing.T) {
 	}
 }
 
-// However many clients have failures, the mount logs at most 50 lines at once.
+// However many clients have failures, the mount logs at most 50 failures at once.
 func TestLogOfManyClients(t *testing.T) {
 	l, lines := newMountLog(), 0
 	for client := range 200 {
@@ -168,7 +168,7 @@ func TestLogOfManyClients(t *testing.T) {
 	}
 }
 
-// If all slots are taken, the log says so, and does not blame Redox.
+// If a request gets no slot, the log says that there is too much at once, and does not blame Redox.
 func TestLogOfOverload(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -202,8 +202,8 @@ func TestLogOfProxyTrouble(t *testing.T) {
 	}
 }
 
-// The worker has no request that names the mount. Its log lines have the path of the mount
-// from the last request of somebody else.
+// The worker has no request that names the mount. Its log lines have the path of the mount from the last
+// request.
 func TestLogKnowsTheMount(t *testing.T) {
 	m := newMount(t)
 	if at := m.backend.log.mountPoint(); at != "" {

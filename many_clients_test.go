@@ -16,8 +16,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// crowdStorage counts its reads and writes, and can make them fail. It does neither for
-// deletions.
+// crowdStorage counts reads and writes, and can make them fail. A list counts as a read. Deletions are
+// not counted and do not fail.
 type crowdStorage struct {
 	logical.Storage
 
@@ -65,7 +65,7 @@ func (s *crowdStorage) set(fails bool) {
 	s.fails = fails
 }
 
-// count returns the operations since it was called last.
+// count returns how many reads and writes there were since its last call.
 func (s *crowdStorage) count() (reads, writes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -73,14 +73,14 @@ func (s *crowdStorage) count() (reads, writes int) {
 	return reads, writes
 }
 
-// crowd is an engine in a bubble of synctest. Each of its clients has a rotation_period.
+// crowd is an engine with many clients, in a bubble of synctest.
 type crowd struct {
 	t       *testing.T
 	b       *backend
 	storage *crowdStorage
 
 	mu    sync.Mutex
-	ahead time.Duration // of the wall clock
+	ahead time.Duration // how far the engine's clock is ahead of the bubble's
 }
 
 func inCrowd(t *testing.T, clients int, do func(c *crowd)) {
@@ -100,7 +100,7 @@ func inCrowd(t *testing.T, clients int, do func(c *crowd)) {
 		c.b = made.(*backend)
 		c.b.now = c.now
 		c.b.newKey = func(_ int, now time.Time) (*keyring.Key, error) { // never two at a time
-			time.Sleep(100 * time.Millisecond) // as to generate one takes
+			time.Sleep(100 * time.Millisecond) // as long as generating takes
 			return nextKey(now), nil
 		}
 		c.storage.count()
@@ -115,8 +115,8 @@ func (c *crowd) now() time.Time {
 	return time.Now().Add(c.ahead)
 }
 
-// add stores a client that has public_jwks, a rotation_period, and one key, which Redox
-// has accepted.
+// add stores a client that has public_jwks, a rotation_period, and one key, which counts as accepted by
+// Redox.
 func (c *crowd) add(name string, k *keyring.Key) {
 	c.t.Helper()
 	settings := defaultConfig()
@@ -142,13 +142,13 @@ func (c *crowd) start() {
 	}
 }
 
-// after sleeps for d, then waits until all goroutines block.
+// after sleeps for d, then waits until all other goroutines of the bubble block.
 func (c *crowd) after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// atOnce sends a request, which must succeed and take no time.
+// atOnce sends a request, which must succeed and take no time on the clock of the bubble.
 func (c *crowd) atOnce(what string, op logical.Operation, path string, data map[string]any) {
 	c.t.Helper()
 	began := time.Now()
@@ -172,9 +172,9 @@ func (c *crowd) pending() (n int) {
 	return n
 }
 
-// When a mount with 1,000 clients starts, it looks at each client once, about 200 in a
-// second, and other requests do not wait for that. In the next hour, in which no step
-// is due, it makes at most 3,600 reads of storage and no write.
+// When a mount with 1,000 clients starts, it looks at each of them, about 200 in a second, and other
+// requests do not wait for that. In the next hour, in which no step is due, it makes at most 3,600 reads
+// of storage and no write.
 func TestThousandClients(t *testing.T) {
 	inCrowd(t, 1000, func(c *crowd) {
 		before := runtime.NumGoroutine()
@@ -207,9 +207,9 @@ func TestThousandClients(t *testing.T) {
 	})
 }
 
-// The clock jumps ahead by a year, so 1,000 rotations are due at once. To generate all
-// keys takes more than one minute and at most four, and other requests do not wait
-// meanwhile. A jump back leaves all of these keys pending.
+// The clock jumps ahead by a year, so 1,000 rotations are due at once. Generating all keys takes more
+// than one minute and at most four, and other requests do not wait meanwhile. After a jump back, all of
+// these keys are still pending.
 func TestThousandRotations(t *testing.T) {
 	inCrowd(t, 1000, func(c *crowd) {
 		c.start()
@@ -239,8 +239,8 @@ func TestThousandRotations(t *testing.T) {
 	})
 }
 
-// While the mount starts, storage fails for 30 seconds, one client cannot be read, one
-// client is created and another is deleted. The mount still looks at all other clients.
+// While the mount starts, storage fails for 30 seconds, and one client cannot be read. Then one client is
+// created and another is deleted. In the end the mount has looked at all clients that exist.
 func TestThousandClientsInTrouble(t *testing.T) {
 	inCrowd(t, 1000, func(c *crowd) {
 		damaged := &logical.StorageEntry{Key: keyringKey("c0500"), Value: []byte("{")}

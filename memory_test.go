@@ -19,13 +19,13 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// spiedStorage counts reads. It can call a function of a test after each read, and
-// another one in place of each write.
+// spiedStorage counts reads. It can call a function of the test after each read, and another one instead
+// of each Put.
 type spiedStorage struct {
 	logical.Storage
 	gets atomic.Int64
 	got  func()                                             // after each read, nil for none
-	put  func(context.Context, *logical.StorageEntry) error // instead of each write, nil for none
+	put  func(context.Context, *logical.StorageEntry) error // instead of each Put, nil for none
 }
 
 func (s *spiedStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
@@ -44,8 +44,8 @@ func (s *spiedStorage) Put(ctx context.Context, entry *logical.StorageEntry) err
 	return s.Storage.Put(ctx, entry)
 }
 
-// coherent fails if the views in memory, which reads of token and jwks use, differ from
-// storage.
+// coherent fails the test if the view of the default client or of acme, which reads of token and jwks
+// use, differs from storage.
 func (m *mount) coherent(after string) {
 	m.t.Helper()
 	for _, client := range []string{defaultClient, "acme"} {
@@ -93,8 +93,8 @@ func TestReadsNeedNoStorage(t *testing.T) {
 	}
 }
 
-// After each request, also if one of its operations on storage fails, memory and
-// storage are the same.
+// After each request, the views in memory equal storage, even if a storage operation of the request
+// failed.
 func TestMemoryAfterOperations(t *testing.T) {
 	t.Parallel()
 	for _, prefix := range []string{"", "clients/acme/"} {
@@ -122,7 +122,8 @@ func TestMemoryAfterOperations(t *testing.T) {
 	}
 }
 
-// After each step of a rotation, memory and storage are the same.
+// After each step of a rotation, the view in memory equals storage. In the end the view has no private
+// half of the deleted key.
 func TestMemoryAfterRotation(t *testing.T) {
 	m := newMount(t)
 	old := m.ready("", map[string]any{"public_jwks": true, "publish_window": "1m", "retire_after": "5m"})
@@ -161,8 +162,8 @@ func TestMemoryDuringAChange(t *testing.T) {
 	m.fails(400, logical.ReadOperation, "token", nil, "for client ID another")
 }
 
-// If one client is written while the view of another is read, that view is still kept
-// in memory.
+// If one client is written while the view of another is read from storage, that view is still kept in
+// memory.
 func TestMemoryDuringAnothersChange(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
@@ -249,7 +250,7 @@ func TestTwoNodes(t *testing.T) {
 	one := newMount(t)
 	one.ready("", map[string]any{"public_jwks": true})
 	two := newMountOn(t, one.storage, systemView(consts.ReplicationPerformanceStandby))
-	// written calls do, and then tells two of each entry that changed, as Vault does.
+	// written calls do, and then calls InvalidateKey of two for each entry that changed, as Vault does.
 	written := func(do func()) {
 		before := snapshot(t, one.storage)
 		do()
@@ -294,8 +295,7 @@ func TestMemoryOfNobody(t *testing.T) {
 	}
 }
 
-// A read that follows a write sees what was written, while four loops read at the same
-// time.
+// A view has what was written just before, also while four goroutines read jwks.
 func TestMemoryUnderConcurrency(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"public_jwks": true})
@@ -321,8 +321,8 @@ func TestMemoryUnderConcurrency(t *testing.T) {
 	all.Wait()
 }
 
-// What a read that began before a client's deletion leaves in memory is freed when the
-// clients are listed.
+// A read or a step that began before its client was deleted may leave something in memory. It is freed
+// when the schedule lists the clients.
 func TestListFreesMemory(t *testing.T) {
 	m := newMount(t)
 	e := m.backend.engine
@@ -340,9 +340,8 @@ func TestListFreesMemory(t *testing.T) {
 	}
 }
 
-// If nobody has read a client for more than a minute, the engine drops its view, and
-// with it the parsed keys. If the next read of the client fails, that error is still
-// counted.
+// If nobody has read a client for more than a minute, PeriodicFunc drops its view, and with it the parsed
+// keys. If the next read of token fails, the metrics still count that read.
 func TestUnusedViewsGo(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))
@@ -353,7 +352,7 @@ func TestUnusedViewsGo(t *testing.T) {
 	m.pass(time.Minute)
 	m.read("token")
 	m.pass(time.Second)
-	m.backend.schedule.Stop() // the test sees to the clock
+	m.backend.schedule.Stop() // so that PeriodicFunc starts no worker
 	if err := m.backend.PeriodicFunc(t.Context(), &logical.Request{Storage: m.storage}); err != nil {
 		t.Fatal(err)
 	}

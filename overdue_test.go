@@ -20,8 +20,8 @@ func (m *mount) checked() string {
 	return strings.Join(resp.Warnings, "\n")
 }
 
-// If a step fails, check and keys say why, until a step succeeds. They also say that a
-// rotation should have begun. The metric redox_rotation_overdue is 1 in both cases.
+// If a step fails, check and keys say why, until a step succeeds. If a rotation should have begun five
+// minutes ago, they say that too. The metric redox_rotation_overdue is 1 in both cases.
 func TestOverdue(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))
@@ -53,7 +53,7 @@ func TestOverdue(t *testing.T) {
 	m.pass(time.Second)
 	state(1, "the rotation has been overdue since "+due+": the last step on this node, if there was one, did not fail")
 	state(1, "the rotation has been overdue since "+due+": "+fail())
-	m.rotateAll(t.Context()) // begins
+	m.rotateAll(t.Context()) // the rotation begins
 	state(0, "")
 }
 
@@ -76,7 +76,7 @@ func TestOverdueDuringSetup(t *testing.T) {
 	}
 }
 
-// If the ring is full, no rotation begins, and check says so.
+// If a rotation should have begun and the ring is full, overdue says so.
 func TestOverdueFullRing(t *testing.T) {
 	ring := &keyring.Ring{Keys: []*keyring.Key{{State: keyring.Active, ActivatedAt: noon}}}
 	for range 7 {
@@ -88,7 +88,7 @@ func TestOverdueFullRing(t *testing.T) {
 	}
 }
 
-// The failures of a client are forgotten when the client is deleted.
+// The failure of a client's last step is forgotten when the client is deleted.
 func TestFailuresForget(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))

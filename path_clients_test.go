@@ -43,8 +43,8 @@ func TestClients(t *testing.T) {
 	m.must(logical.DeleteOperation, "clients/nobody", nil)
 }
 
-// The default client has only the bare paths. With a second path to it, a policy on
-// the first one could be bypassed.
+// The default client has only the bare paths. With a second path to it, a policy on the bare path could
+// be bypassed.
 func TestDefaultHasNoAlias(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

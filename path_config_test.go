@@ -38,9 +38,8 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// A write and a patch change the fields that they name and keep the others. null
-// restores a default. So does an empty string, for fields where an empty value has no
-// meaning.
+// A write and a patch change the fields that they name and keep the others. null restores a default. So
+// does an empty string in audience and ca_pem.
 func TestConfigMerges(t *testing.T) {
 	all := map[string]any{
 		"client_id": "c", "region": "ca", "token_url": "https://redox.example/token",
@@ -175,8 +174,8 @@ func TestDeleteConfigKeepsKeys(t *testing.T) {
 	m.must(logical.DeleteOperation, "config", nil)
 }
 
-// Config takes the lowest and the highest value that each rule allows, except for the
-// rules that TestConfigTakesPeriods checks.
+// Config accepts values at the limits of its rules. TestConfigTakesPeriods checks the limits of
+// rotation_period, publish_window and retire_after.
 func TestConfigTakesLimits(t *testing.T) {
 	m := newMount(t)
 	m.allow("redox.example", "redox.example:1", "redox.example:65535", "127.0.0.1:80")
@@ -227,8 +226,8 @@ func TestConfigTakesPeriods(t *testing.T) {
 	}
 }
 
-// Config takes values in the forms that Vault takes for its own settings. It ignores
-// blanks and line ends around a value: a value from @file ends with a line end.
+// Config accepts values in the forms that Vault accepts for its own settings. It ignores blanks and line
+// ends around a value, because a file that is given with @ may end with a line end.
 func TestConfigForms(t *testing.T) {
 	m := newMount(t)
 	for _, test := range []struct {
@@ -261,8 +260,8 @@ func TestConfigForms(t *testing.T) {
 	}
 }
 
-// What a read shows can be written back and means the same. A token URL and an audience
-// that follow from the region still follow from it after that.
+// What a read shows can be written back and means the same. A token URL and an audience that followed
+// from the region still do after that.
 func TestConfigWrittenBack(t *testing.T) {
 	m := newMount(t)
 	m.write("config", map[string]any{"client_id": clientID, "ca_pem": "# ours\n" + testdata(t, "certificate.pem")})
@@ -282,8 +281,8 @@ func TestConfigWrittenBack(t *testing.T) {
 	}
 }
 
-// Terraform compares what it reads with what was written. A form that settles is shown
-// as it was written. The README of the example names the forms that do not settle.
+// Terraform compares what it reads with what was written. If settles is true, a read shows the value as
+// it was written. The README of the example names the other forms.
 func TestConfigOfTerraform(t *testing.T) {
 	ca := testdata(t, "certificate.pem")
 	for name, test := range map[string]struct {
@@ -315,8 +314,8 @@ func TestConfigOfTerraform(t *testing.T) {
 	}
 }
 
-// A read shows ca_pem as it was given. If that held more than certificates, blanks and
-// comments, it shows the certificates alone.
+// A read shows ca_pem as it was given, if that was certificates and otherwise only blanks and lines that
+// begin with #. Else it shows the certificates alone.
 func TestShownCA(t *testing.T) {
 	ca := testdata(t, "certificate.pem")
 	m := newMount(t)
@@ -336,8 +335,8 @@ func TestShownCA(t *testing.T) {
 	}
 }
 
-// normalCA accepts certificates in the forms in which people have them, and returns
-// them as PEM without other text. For anything else, its error says what is wrong.
+// normalCA accepts certificates in many forms, and returns them as PEM without other text. If it refuses
+// a text, its error says what is wrong.
 func TestCAPEM(t *testing.T) {
 	ca := testdata(t, "certificate.pem")
 	block, _ := pem.Decode([]byte(ca))
