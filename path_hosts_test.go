@@ -15,7 +15,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// A list is stored whole and in its normal form, and read back so.
+// A write replaces the list of hosts. A read shows each host once, in its normal form.
 func TestHosts(t *testing.T) {
 	m := newMount(t)
 	thousand := make([]any, maxHosts)
@@ -65,7 +65,7 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// command runs the command in the error message, which allows the host.
+// command carries out the command at the end of an error message, which allows a host.
 func (m *mount) command(message string) {
 	m.t.Helper()
 	found := regexp.MustCompile(`vault write redox/hosts allowed='?([^' ]+)'?$`).FindStringSubmatch(message)
@@ -75,8 +75,8 @@ func (m *mount) command(message string) {
 	m.write("hosts", map[string]any{"allowed": found[1]})
 }
 
-// No write of config may name a host that is not allowed, in whatever form. The error
-// says which hosts are allowed. After the command in it, the same write succeeds.
+// Config refuses a token_url with a host that is not allowed, in whatever form. The error says which
+// hosts are allowed. After the command in the error, the same write succeeds.
 func TestHostsGuardConfig(t *testing.T) {
 	for url, host := range map[string]string{
 		"http://127.0.0.1:8200/v1/auth/token": "127.0.0.1:8200",
@@ -104,7 +104,7 @@ func TestHostsGuardConfig(t *testing.T) {
 			m.unchanged(before)
 			m.command(text)
 			m.write("config", data)
-			// An assertion that Redox would accept goes to no other host, allowed or not.
+			// Config refuses Redox's audience for a host that is not Redox's, even if the host is allowed.
 			m.fails(400, logical.UpdateOperation, "config", map[string]any{"audience": tokenURLs["us"]},
 				"audience must name the host of the token URL ("+host+"), or both must be Redox's")
 		})
@@ -148,7 +148,7 @@ func unasked(t *testing.T) (hostPort string) {
 	return listener.Addr().String()
 }
 
-// put stores the golden config and key ring in dir for a client, with another token URL.
+// put stores the golden config and key ring in dir for a client, with tokenURL as the token URL.
 func (m *mount) put(client, dir, tokenURL string) {
 	m.t.Helper()
 	for _, entry := range []string{"config", "keyring"} {
@@ -164,9 +164,9 @@ func (m *mount) put(client, dir, tokenURL string) {
 	}
 }
 
-// An older version stored a config with a host that is not allowed: nothing is sent, and
-// each error has the command that allows the host. The errors are alike for an open port
-// and a closed one. No command is shown for a host that is not valid.
+// If an older version stored a config with a host that is not allowed, nothing is sent to that host, and
+// each error has the command that allows the host. The errors are alike for an open port and a closed
+// one. No command is shown for a host that is not valid.
 func TestHostsOfAnOlderConfig(t *testing.T) {
 	m := newMount(t)
 	open, closed := unasked(t), "127.0.0.1:1"
@@ -204,9 +204,9 @@ func TestHostsOfAnOlderConfig(t *testing.T) {
 	}
 }
 
-// A change of the list takes effect at once on the node that wrote it. On another node it
-// does so when Vault invalidates the entry, or else after ten seconds. No token from
-// memory is returned if its host is no longer allowed.
+// A change of the list takes effect at once on the node that wrote it. On another node it takes effect
+// when Vault invalidates the entry, or else after ten seconds. No token from memory is returned if its
+// host is no longer allowed.
 func TestHostsGuardUse(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -253,8 +253,8 @@ func TestHostsDuringAChange(t *testing.T) {
 	m.fails(400, logical.ReadOperation, "token", nil, "a host that this mount may not talk to")
 }
 
-// While the host is not allowed, a rotation waits: it sends nothing, and keys says why.
-// Once the host is allowed, it goes on by itself within a minute.
+// While the host is not allowed, a rotation waits: it sends nothing, and keys says why. Once the host is
+// allowed, the rotation goes on by itself within a minute.
 func TestHostsGuardRotation(t *testing.T) {
 	m := newMount(t)
 	active := m.platformReady(map[string]any{"publish_window": "1m"})
@@ -291,8 +291,8 @@ func TestHostsGuardRotation(t *testing.T) {
 	}
 }
 
-// If a platform client got its token, and its host is no longer allowed after that, no
-// request is sent with the token.
+// If the host of the token URL is no longer allowed after a platform client got its token, no request is
+// sent with that token.
 func TestHostsGuardPlatform(t *testing.T) {
 	m := newMount(t)
 	m.platformReady(nil)
@@ -327,8 +327,8 @@ func TestHostsOfTwoMounts(t *testing.T) {
 	two.fails(400, logical.ReadOperation, "token", nil, "a host that this mount may not talk to")
 }
 
-// For Redox's own hosts the list is not read, so config can be written even if the list
-// cannot be read. For other hosts it is.
+// For Redox's own hosts the list is not read, so config can be written even if the list cannot be read.
+// With another host, the write fails then.
 func TestHostsNeedNoListForRedox(t *testing.T) {
 	m := newMount(t)
 	if err := m.storage.Put(t.Context(), &logical.StorageEntry{Key: hostsKey, Value: []byte("x")}); err != nil {

@@ -48,8 +48,8 @@ func TestJWKS(t *testing.T) {
 	}
 }
 
-// anonymous makes a request without a Vault token. It returns all that the reader gets,
-// and the log lines of that request, except those of level debug.
+// anonymous makes a request as a reader without a Vault token. It returns all that the reader gets, and
+// the log lines of that request, except those of level debug.
 func (m *mount) anonymous(ctx context.Context, op logical.Operation, path string) string {
 	m.t.Helper()
 	var said string
@@ -62,10 +62,9 @@ func (m *mount) anonymous(ctx context.Context, op logical.Operation, path string
 	return said + strings.Join(lines, "\n")
 }
 
-// An anonymous reader who gets no set cannot tell why. The answer is the same 404 if the
-// set is private, if there is no such client, and if the client has no config, also if the
-// reader hangs up. It is the same 500 for all of these if storage fails or an entry is
-// damaged. The log has no line above level debug.
+// An anonymous reader gets the same 404 if the set is private, if there is no such client, and if the
+// client has no config, also if the reader hangs up. In each of these cases he gets the same 500 if
+// storage fails or the config is damaged. The log has no line above level debug.
 func TestAnonymousSameness(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))
@@ -160,7 +159,7 @@ func TestAnonymousReadsShare(t *testing.T) {
 	}
 }
 
-// If a reader of config hangs up, the log has no error.
+// If a reader of config hangs up, the log has no line of level error.
 func TestLogOfHangUps(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -175,7 +174,7 @@ func TestLogOfHangUps(t *testing.T) {
 	}
 }
 
-// canceledStorage fails as Vault's does when the reader has hung up.
+// canceledStorage is a storage whose Get fails once ctx has ended, as that of Vault does.
 type canceledStorage struct{ logical.Storage }
 
 func (s canceledStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {

@@ -70,8 +70,8 @@ func TestActivateKey(t *testing.T) {
 	})
 }
 
-// The active key needs no proof to be activated again. If another key becomes active
-// before the write, the request is refused.
+// The active key needs no proof to be activated again. But if another key becomes active during the
+// request, the request is refused.
 func TestActivateOfAKeyThatWasActive(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
@@ -141,10 +141,10 @@ func TestActivateOvertaken(t *testing.T) {
 	}
 }
 
-// activate activates a key, and calls meanwhile during the proof.
+// activate activates a key, and calls meanwhile at the beginning of the proof.
 func (m *mount) activate(id string, meanwhile func()) (*logical.Response, error) {
 	proving, proceed := make(chan struct{}), make(chan struct{})
-	waits := sync.OnceFunc(func() { // the proof's assertion is about to be signed
+	waits := sync.OnceFunc(func() { // when prove looks at the clock for the first time
 		close(proving)
 		<-proceed
 	})

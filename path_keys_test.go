@@ -68,8 +68,8 @@ func TestGenerateSizes(t *testing.T) {
 	}
 }
 
-// A full ring refuses a key before the slow generation, after one read of storage. If
-// the ring becomes full during the generation, it refuses the key too.
+// A full ring refuses a key before the slow generation, after one read of storage. If the ring becomes
+// full after that read, it refuses the key when that is added.
 func TestFullRing(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
@@ -87,7 +87,7 @@ func TestFullRing(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	storage.got = fill // while the key is generated
+	storage.got = fill // after the ring was read
 	m.fails(400, logical.UpdateOperation, "keys/rotate", nil, "the ring is full with 8 keys")
 	for _, path := range []string{"keys/generate", "keys/rotate"} {
 		storage.gets.Store(0)
@@ -199,8 +199,8 @@ func TestImportJWK(t *testing.T) {
 	}
 }
 
-// If somebody imports a PEM that Redox knows under another kid, the message says what
-// to do, and doing that works.
+// If somebody imports a PEM that Redox knows under another kid, the error of a read of token says what to
+// do, and doing that works.
 func TestImportUnderAnotherKid(t *testing.T) {
 	m := newMount(t)
 	body := map[string]any{"private_key": testdata(t, "pkcs8.pem"), "key_id": "at-redox"}

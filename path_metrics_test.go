@@ -156,7 +156,8 @@ func TestMetricsBeginAtZero(t *testing.T) {
 	m.expect(want)
 }
 
-// The metrics of keys come from storage, so another process shows the same.
+// The gauges of keys and rotations show what is stored, so another process shows the same when it has
+// looked at the clients.
 func TestMetricsOfKeys(t *testing.T) {
 	m := newMount(t)
 	old := m.ready("", map[string]any{"rotation_period": "24h"})
@@ -200,7 +201,7 @@ func TestMetricsOfClocks(t *testing.T) {
 	}
 }
 
-// The gauge shows how many reads wait for Redox.
+// The gauge redox_requests_in_flight shows how many reads wait for Redox.
 func TestMetricsInFlight(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"max_retries": 0})
@@ -244,8 +245,8 @@ func TestMetricsLabels(t *testing.T) {
 	}
 }
 
-// An answer of Redox that comes after its client was deleted brings no label back. A
-// new client of the same name begins at zero.
+// An answer of Redox that comes after its client was deleted brings no metric of the client back. A new
+// client of the same name begins at zero.
 func TestMetricsOfLateAnswers(t *testing.T) {
 	m := newMount(t)
 	const acme = "clients/acme/"
@@ -277,7 +278,8 @@ func TestMetricsOfLateAnswers(t *testing.T) {
 	}
 }
 
-// A config that is deleted while it is being read, or on another node, leaves no label.
+// If a config is deleted while it is being read, or by another node before a read, its client has no
+// counts after the read.
 func TestMetricsOfLateReads(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))

@@ -69,8 +69,8 @@ func TestTokenScope(t *testing.T) {
 	}
 }
 
-// A read of token without a config and a key lists everything that is missing, in the
-// order in which to do it.
+// A read of token or check without a config and a key lists everything that is missing, in the order in
+// which to do it.
 func TestTokenUnconfigured(t *testing.T) {
 	const noKey, noConfig = "no signing key: write to redox/keys/generate", "no client ID: write client_id to redox/config"
 	m := newMount(t)
@@ -119,9 +119,8 @@ func TestTokenClocks(t *testing.T) {
 	}
 }
 
-// A read that ends because the reader hung up, or by Vault's max_request_duration, is no
-// fault of Redox, of a proxy or of the way there: it has the outcome abandoned, and its
-// log line has the level DEBUG.
+// If the reader hangs up, or Vault's max_request_duration ends the request, a read of token has the
+// outcome abandoned, and its log line has the level DEBUG: neither Redox nor a proxy is to blame.
 func TestTokenAbandoned(t *testing.T) {
 	for name, test := range map[string]struct {
 		settings map[string]any
@@ -206,8 +205,8 @@ func TestTokenLifetimes(t *testing.T) {
 	}
 }
 
-// ttl is at most what the margin allows, and never zero. If the token has 30 s or more
-// left, ttl is not the same for all readers.
+// comeBack returns the remaining life less a fifth, which is in whole seconds and at most a minute. If 30
+// s or more remain, the result is less by a random number of seconds. It is never zero.
 func TestComeBack(t *testing.T) {
 	for _, test := range []struct{ left, earliest, latest int64 }{
 		{300, 230, 240}, {3600, 3420, 3540}, {60, 46, 48}, {30, 23, 24}, {29, 24, 24}, {5, 4, 4}, {2, 2, 2}, {1, 1, 1}, {0,
@@ -251,8 +250,7 @@ func reusing(t *testing.T) *mount {
 // settled waits until no call of the token cache is under way.
 func (m *mount) settled() { m.backend.tokens.Wait() }
 
-// later reads the token after d, and waits for a call that this read may have
-// started.
+// later lets d pass, reads the token, and waits for a call that this read may have started.
 func (m *mount) later(d time.Duration) map[string]any {
 	m.t.Helper()
 	m.settled()
@@ -267,9 +265,8 @@ func (m *mount) later(d time.Duration) map[string]any {
 
 func (m *mount) asked() int { return len(m.sandbox.Assertions()) }
 
-// The same token is handed out until shortly before its margin, with the right
-// remaining life. Then the next one is fetched before a reader has to wait for it.
-// Clients share no token.
+// A token is handed out again, with the right remaining life. A read that comes shortly before its margin
+// still gets that token, and starts the request for the next one. Clients share no token.
 func TestReuse(t *testing.T) {
 	m := reusing(t)
 	first := m.read("token")
@@ -299,8 +296,8 @@ func TestReuse(t *testing.T) {
 	}
 }
 
-// If the reader who started a request gives up, the request goes on, and the next reader
-// gets its token.
+// If the reader who started a request hangs up, the request goes on, and the next reader gets the token
+// of that request.
 func TestReuseReaderGivesUp(t *testing.T) {
 	m := reusing(t)
 	m.sandbox.SetFault(redoxtest.FaultSlow, 1)
@@ -402,8 +399,8 @@ func TestReuseDropsTokens(t *testing.T) {
 	}
 }
 
-// Nothing of a deleted client stays in memory, even if a read was under way when it
-// was deleted.
+// Nothing of a deleted client stays in memory. If a read was under way at the deletion, what it leaves is
+// freed when the schedule next lists the clients.
 func TestReuseOfAClientThatIsGone(t *testing.T) {
 	m := newMount(t)
 	left := func() int {
@@ -435,7 +432,7 @@ func TestReuseOfAClientThatIsGone(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	// Do the same as a read that loaded the client just before it was deleted.
+	// Do the same as a read that loaded the client just before the deletion.
 	late := errors.New("too late")
 	if _, err := m.backend.tokens.Get(t.Context(), "acme", "its fingerprint",
 		func(context.Context, bool) (*issued, error) { return nil, late }); !errors.Is(err, late) {
@@ -464,8 +461,8 @@ func (m *mount) elsewhere() {
 	other.write("keys/next/activate", map[string]any{"force": true})
 }
 
-// renamed deletes the active key on another node, and imports another key there under
-// the same ID.
+// renamed replaces the ring, on another node, by one key that has the ID of the active key. It registers
+// that key at the sandbox.
 func (m *mount) renamed() {
 	other := newMountOn(m.t, m.storage, systemView(0))
 	id := other.read("keys")["active"].(string)
@@ -497,8 +494,9 @@ func TestReuseGoesOn(t *testing.T) {
 	}
 }
 
-// While Redox is down, readers get the old token until its last second. In its last minute
-// (the margin) they also get a warning. The log has one line about the outage.
+// While Redox is down, readers get the old token until its last second. In its last minute (the margin)
+// they also get a warning. However many requests for a new token fail, the log says only once that there
+// is none.
 func TestReuseRidesOutAnOutage(t *testing.T) {
 	m := reusing(t)
 	first := m.read("token")["access_token"]
@@ -536,8 +534,8 @@ func TestReuseRidesOutAnOutage(t *testing.T) {
 	}
 }
 
-// An error response is permanent: a reader gets it once the token is in its margin,
-// although the token is still valid.
+// An error response is permanent: a reader gets that error once the token is in its margin, although the
+// token is still valid.
 func TestReuseRefused(t *testing.T) {
 	m := reusing(t)
 	m.read("token")

@@ -14,8 +14,8 @@ import (
 
 const userID = "0d9f4a52-6e2c-4c1e-9f5b-5a8f3f0f2d11"
 
-// platformReady gives the default client a key that Redox knows, and a platform
-// client whose user may manage API keys.
+// platformReady gives the default client a key that Redox knows, and a platform client whose user may
+// manage API keys. It returns the ID of the key.
 func (m *mount) platformReady(more map[string]any) (keyID string) {
 	m.t.Helper()
 	m.write("clients/platform/keys/import", map[string]any{"private_key": testdata(m.t, "pkcs8.pem")})
@@ -53,9 +53,9 @@ func (m *mount) publication() string {
 	return m.read("keys")["publication"].(string)
 }
 
-// With a platform client, rotations need nobody: the engine adds each new key to
-// Redox's list, proves it after the publish window, and removes the old key from the
-// list after deleting it. Keys of others stay in the list.
+// With a platform client, rotations need no person: the engine adds each new key to Redox's list, proves
+// it after the publish window, and removes the old key from the list after deleting it. Keys of others
+// stay in the list.
 func TestPublish(t *testing.T) {
 	m := newMount(t)
 	active := m.platformReady(map[string]any{"rotation_period": "24h"})
@@ -113,8 +113,8 @@ func TestPublish(t *testing.T) {
 	}
 }
 
-// Redox's list may keep a key that an update removed. The rotation still goes on, and
-// publication names the deleted key until somebody removes it.
+// Redox's list may keep a key that an update leaves out. The rotation still goes on, and publication
+// names the deleted key until somebody removes that key.
 func TestPublishMerges(t *testing.T) {
 	m := newMount(t)
 	old := m.platformReady(nil)
@@ -138,9 +138,9 @@ func TestPublishMerges(t *testing.T) {
 	}
 }
 
-// Whoever may write one client's config cannot put his own key on the API key of another
-// person, whose client ID he sets. He fails if the platform client does not manage that
-// ID, if Redox does not know his key, and if only a token server of his own accepts it.
+// Whoever may write one client's config cannot put his own key on the API key of another person, whose
+// client ID he sets. He fails if the platform client does not manage that ID, if Redox does not know his
+// key, and if only a token server of his own accepts his key.
 func TestPublishOnlyForOwner(t *testing.T) {
 	const victim = "71b3c2c0-0000-4000-8000-000000000000"
 	for name, settings := range map[string]map[string]any{
@@ -241,9 +241,9 @@ func TestPublishProvesAnew(t *testing.T) {
 	}
 }
 
-// Somebody empties Redox's list in the dashboard. The next read of token that Redox
-// refuses makes the engine repair the list, unless it has read the list a moment ago.
-// Without such a refusal it repairs the list within the hour.
+// Somebody empties Redox's list in the dashboard. The next read of token that Redox refuses makes the
+// engine repair the list, unless the engine has read it less than ten seconds ago. In any case the engine
+// repairs the list within an hour.
 func TestPublishMendsList(t *testing.T) {
 	m := newMount(t)
 	active := m.platformReady(nil)
@@ -271,7 +271,8 @@ func TestPublishMendsList(t *testing.T) {
 	m.signs(active)
 }
 
-// A read of token that Redox refuses wakes the worker, which would sleep for an hour.
+// If Redox does not know the key of a read of token, the read wakes the worker, which repairs the list at
+// once. Otherwise the worker would read the list only an hour after the last time.
 func TestPublishMendsListAtOnce(t *testing.T) {
 	storage := &readsOf{Storage: &logical.InmemStorage{}, reads: map[string]int{}}
 	m := newMountOn(t, storage, systemView(0))

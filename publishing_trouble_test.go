@@ -16,9 +16,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// publishTroubles are problems that prevent publishing: how each arises, what keys and
-// check say about it, and how it is fixed. Then the list becomes up to date. Reads of
-// token succeed all the time.
+// publishTroubles are problems that prevent publishing: how each arises, what keys and check say about
+// it, and how it is fixed. After that the list becomes up to date. Reads of token succeed all the time.
 var publishTroubles = map[string]struct {
 	breaks func(m *mount)
 	says   string
@@ -158,8 +157,8 @@ var publishTroubles = map[string]struct {
 	},
 }
 
-// platformFails returns a function that makes the Platform API fail with f after that
-// many good answers.
+// platformFails returns a function that makes the Platform API answer the next requests well, as many as
+// after says, and all later ones with f.
 func platformFails(f redoxtest.Fault, after int) func(*mount) {
 	return func(m *mount) { m.sandbox.SetPlatformFault(f, after, -1) }
 }
@@ -234,8 +233,8 @@ func TestPublishOvertaken(t *testing.T) {
 	}
 }
 
-// Storage fails at each operation of a rotation in turn, while the engine publishes:
-// nothing is lost, and the rotation completes.
+// Storage fails once during a rotation with publishing, in each round at another operation. Reads of
+// token succeed, and the rotation completes.
 func TestPublishSurvivesStorage(t *testing.T) {
 	t.Parallel()
 	for at := 0; ; at++ {
@@ -278,9 +277,9 @@ func TestPublishSurvivesStorage(t *testing.T) {
 	}
 }
 
-// HTTP 503 is not reported as a refusal of the key. If Redox refused the key, and somebody
-// fixed the cause, a write of config makes the engine try again at once, even if storage
-// fails once.
+// HTTP 503 is not reported as a refusal of the key. If Redox refused the key, and somebody fixed the
+// cause, a write of config makes the engine try again at once, even if the first step after the write
+// fails.
 func TestPublishRetry(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))
@@ -310,8 +309,8 @@ func TestPublishRetry(t *testing.T) {
 	}
 }
 
-// If the platform client's config is damaged, the step fails, and is tried again in a
-// minute. This is not reported as a refusal by Redox.
+// If the stored ca_pem of the platform client is damaged, the step fails, and is tried again in a minute.
+// This is not reported as a refusal by Redox.
 func TestPublishDamaged(t *testing.T) {
 	m := newMount(t)
 	m.platformReady(nil)
@@ -345,8 +344,8 @@ func TestPublishNothing(t *testing.T) {
 	}
 }
 
-// The engine deletes a retiring key when its time has come, even if 32 deleted keys are
-// still on Redox's list, Redox is down, and the platform client's config cannot be read.
+// The engine deletes a retiring key when its time has come, even if 32 deleted keys are still on Redox's
+// list, token requests fail, and the platform client's config cannot be read.
 func TestDropWhateverElseWaits(t *testing.T) {
 	m := newMount(t)
 	old := m.platformReady(nil)
@@ -377,8 +376,8 @@ func TestDropWhateverElseWaits(t *testing.T) {
 	m.fails(404, logical.ReadOperation, "keys/"+old, nil, "there is no key")
 }
 
-// Once the config has another way to publish, nothing speaks of the old one, also before
-// the next step.
+// Once the config has another way to publish, check and the metrics show nothing of the old one, even
+// before the next step.
 func TestPublishNoMore(t *testing.T) {
 	const failed = "redox_publication_failed{client=default}"
 	m := newMount(t)
