@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// hostile is one bad input. The engine must refuse it with that status, and with a message that contains
-// each text in want.
+// hostile is one bad input. The engine must refuse it with the HTTP status in status, and with a message
+// that contains each text in want.
 type hostile struct {
 	path   string
 	op     logical.Operation // update when empty
@@ -20,7 +20,7 @@ type hostile struct {
 	want   []string
 }
 
-// Values that every field rejects.
+// Bad values for many fields.
 var (
 	list   = []any{"a"}
 	object = map[string]any{"kty": "RSA", "d": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"}

@@ -253,8 +253,8 @@ func TestHostsDuringAChange(t *testing.T) {
 	m.fails(400, logical.ReadOperation, "token", nil, "a host that this mount may not talk to")
 }
 
-// While the host is not allowed, a rotation waits: it sends nothing, and keys says why. Once the host is
-// allowed, the rotation goes on by itself within a minute.
+// While the host of the token URL is not allowed, a rotation waits: it sends nothing, and keys says why.
+// Once the host is allowed, the rotation goes on by itself within a minute.
 func TestHostsGuardRotation(t *testing.T) {
 	m := newMount(t)
 	active := m.platformReady(map[string]any{"publish_window": "1m"})

@@ -265,8 +265,8 @@ func (m *mount) later(d time.Duration) map[string]any {
 
 func (m *mount) asked() int { return len(m.sandbox.Assertions()) }
 
-// A token is handed out again, with the right remaining life. A read that comes shortly before its margin
-// still gets that token, and starts the request for the next one. Clients share no token.
+// A token is handed out again, with the right remaining life. A read that comes shortly before the margin
+// of the token still gets it, and starts the request for the next one. Clients share no token.
 func TestReuse(t *testing.T) {
 	m := reusing(t)
 	first := m.read("token")

@@ -271,8 +271,8 @@ func TestPublishMendsList(t *testing.T) {
 	m.signs(active)
 }
 
-// If Redox does not know the key of a read of token, the read wakes the worker, which repairs the list at
-// once. Otherwise the worker would read the list only an hour after the last time.
+// If Redox does not know the key with which a read of token signs, the read wakes the worker, which
+// repairs the list at once. Otherwise the worker would read the list only an hour after the last time.
 func TestPublishMendsListAtOnce(t *testing.T) {
 	storage := &readsOf{Storage: &logical.InmemStorage{}, reads: map[string]int{}}
 	m := newMountOn(t, storage, systemView(0))

@@ -234,7 +234,7 @@ func TestPublishOvertaken(t *testing.T) {
 }
 
 // Storage fails once during a rotation with publishing, in each round at another operation. Reads of
-// token succeed, and the rotation completes.
+// token between the steps succeed, and the rotation completes.
 func TestPublishSurvivesStorage(t *testing.T) {
 	t.Parallel()
 	for at := 0; ; at++ {
