@@ -16,7 +16,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// pointStorage calls a function of the test just before one storage operation, which left selects.
+// pointStorage calls a function of the test just before one storage operation. The field left selects the
+// operation.
 type pointStorage struct {
 	logical.Storage
 
