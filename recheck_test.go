@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// A client is rechecked once in ten seconds at most, and at once if the clock was set
-// back.
+// For one client, ask returns true at most once in ten seconds. It also returns true if the clock was set back.
 func TestRecheckAsks(t *testing.T) {
 	r := newRechecks()
 	for _, test := range []struct {
@@ -19,8 +18,8 @@ func TestRecheckAsks(t *testing.T) {
 	}
 }
 
-// take returns what is due for a client only once, and with every reason. keep and
-// forget delete the records of clients that are gone.
+// take returns every reason for a recheck of a client, and returns them only once. keep and forget delete the
+// records of clients that are gone.
 func TestRecheckEnds(t *testing.T) {
 	r := newRechecks()
 	note := func() {

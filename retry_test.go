@@ -14,7 +14,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// The reader does not notice a temporary failure, unless max_retries is 0.
+// A read of token succeeds after up to max_retries temporary failures.
 func TestTokenRetries(t *testing.T) {
 	for _, f := range []redoxtest.Fault{redoxtest.FaultReset, redoxtest.FaultUnavailable, redoxtest.FaultTruncate,
 		redoxtest.FaultNoToken} {
@@ -37,9 +37,8 @@ func TestTokenRetries(t *testing.T) {
 	})
 }
 
-// A server in trouble may ask for a pause before the next request. The engine waits
-// that long, or fails at once if there is not enough time. It does not repeat a request
-// after HTTP 429.
+// If an answer has Retry-After, the engine waits at least that long before the next attempt. If there is not
+// enough time for that, the read fails at once. After HTTP 429 there is no further attempt.
 func TestTokenRetryAfter(t *testing.T) {
 	for name, test := range map[string]struct {
 		status, attempts int
@@ -73,8 +72,8 @@ func TestTokenRetryAfter(t *testing.T) {
 	}
 }
 
-// The pause grows, and is random. It does not begin if there is not enough time for
-// it.
+// The pause doubles with each retry, and is shortened at random by up to half. pause returns false without waiting
+// if there is not enough time.
 func TestPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for tries, most := range []time.Duration{100, 200, 400} {

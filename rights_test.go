@@ -30,10 +30,10 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// quick are the settings with the shortest rotation.
+// quick has the settings for the quickest rotation that config accepts.
 var quick = map[string]any{"rotation_period": "60s", "publish_window": 0, "retire_after": "30s", "assertion_ttl": "30s"}
 
-// tokensForAll is a token endpoint that answers every request with a token.
+// tokensForAll is a token endpoint that answers every request with the same token.
 var tokensForAll = answers(http.StatusOK, `{"access_token":"a","token_type":"Bearer","expires_in":300}`)
 
 // certificate returns a new certificate for 127.0.0.1, and its PEM.
@@ -55,8 +55,8 @@ func certificate(t *testing.T) (c *tls.Certificate, text string) {
 		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-// attacker is a person whose only right in Vault is to write config. The fields say
-// what he can do outside Vault.
+// attacker is a person whose only right in Vault is to write config. paste and stand, unless nil, are what he can
+// do outside Vault.
 type attacker struct {
 	victim   map[string]any // the settings with which Redox accepted the key
 	settings map[string]any // the attacker's settings
@@ -117,9 +117,8 @@ var attackers = map[string]func(t *testing.T, m *mount) attacker{
 	},
 }
 
-// A person who may only write config cannot make the engine delete the key that Redox
-// accepted, even if rotations succeed with his own server or API key. When the old
-// config is restored, reads succeed again.
+// A person who may only write config cannot make the engine delete the key that Redox accepted, even if he makes
+// rotations to other keys succeed. When the old config is restored, reads of token succeed again, with that key.
 func TestConfigDestroysNothing(t *testing.T) {
 	for name, arrive := range attackers {
 		t.Run(name, func(t *testing.T) {
@@ -172,10 +171,9 @@ func TestConfigDestroysNothing(t *testing.T) {
 
 var seeds = flag.Int("seeds", 500, "how many seeds TestRights draws")
 
-// raid is a mount, and an attacker who has one right on it. At first, the victim's API
-// key at Redox has only the victim's key. The attacker has an API key of his own at
-// Redox, with the client ID "his". The mount may talk to the attacker's server his, but
-// not to the server none.
+// raid is a mount, and an attacker who has one right on it. The attacker also has an API key of his own at Redox,
+// with the client ID "his". The fields his and none are the URLs of two servers: the mount may talk only to the
+// first.
 type raid struct {
 	*mount
 	random    *mathrand.Rand
@@ -200,9 +198,8 @@ func (r *raid) key() string {
 	return "none"
 }
 
-// rights has the rights of the API, except the one to write hosts. use makes one
-// request with that right. deletes is true if the right allows the attacker to delete
-// the key.
+// rights has the rights that the attacker may have in TestRights. use makes a request with the right. deletes is
+// true if the right allows him to delete the key that Redox accepted.
 var rights = map[string]struct {
 	deletes bool
 	use     func(r *raid)
@@ -252,9 +249,9 @@ var rights = map[string]struct {
 	}},
 }
 
-// Whichever one right of the API an attacker has, the key that Redox accepted stays,
-// unless the right is to delete. No request goes to a host that is not allowed. With the
-// old config restored, a read returns a token of Redox.
+// With any one of rights, an attacker cannot remove the key that Redox accepted, unless the right is to delete
+// keys. No request goes to a host that is not allowed. If the key is still there and the old config is restored, a
+// read returns a token of Redox.
 func TestRights(t *testing.T) {
 	his, forbidden := httptest.NewServer(tokensForAll), httptest.NewServer(http.HandlerFunc(
 		func(http.ResponseWriter, *http.Request) { t.Error("a request went to a host that is not allowed") }))
@@ -320,8 +317,8 @@ var stock = sync.OnceValues(func() (keys []*keyring.Key, err error) {
 	return keys, nil
 })
 
-// stockOfKeys returns a function that returns the next key of the stock at each call,
-// and begins again after the last.
+// stockOfKeys returns a function that returns the next key of the stock at each call. After the last key it
+// returns the first again.
 func stockOfKeys(t *testing.T) func(now time.Time) *keyring.Key {
 	t.Helper()
 	keys, err := stock()

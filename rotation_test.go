@@ -14,7 +14,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// pass lets d pass, on the engine's clock and on the sandbox's.
+// pass sets the clocks of the engine and of the sandbox ahead by d, or back if d is negative.
 func (m *mount) pass(d time.Duration) {
 	m.now = m.now.Add(d)
 	m.backend.now = func() time.Time { return m.now }
@@ -22,7 +22,8 @@ func (m *mount) pass(d time.Duration) {
 	m.sandbox.SetClockOffset(m.ahead)
 }
 
-// rotateAll does one step for each ring, and returns when the next step is due.
+// rotateAll does one step for each client, and returns the earliest time at which a next step is due, zero for
+// none.
 func (m *mount) rotateAll(ctx context.Context) (look time.Time) {
 	m.t.Helper()
 	under := m.storage
@@ -45,8 +46,7 @@ func (m *mount) rotateAll(ctx context.Context) (look time.Time) {
 	return look
 }
 
-// rotate does all steps that are due, and returns how long it is until the next one;
-// zero if none is planned.
+// rotate does all steps that are due, and returns the time until the next one, zero if none is planned.
 func (m *mount) rotate() time.Duration {
 	m.t.Helper()
 	for range 20 {
@@ -62,7 +62,7 @@ func (m *mount) rotate() time.Duration {
 	return 0
 }
 
-// signs reads a token, and fails unless it was requested with that key.
+// signs reads a token, and fails the test unless the token was requested with the key keyID.
 func (m *mount) signs(keyID any) {
 	m.t.Helper()
 	if got := m.read("token")["key_id"]; got != keyID {
@@ -70,8 +70,8 @@ func (m *mount) signs(keyID any) {
 	}
 }
 
-// With pasted keys, the engine repeats the proof until somebody has pasted the key.
-// Until then the old key signs.
+// If somebody has to paste the keys, the engine repeats the proof of the new key until Redox accepts it. Until
+// then the old key signs.
 func TestRotatePasted(t *testing.T) {
 	m := newMount(t)
 	old := m.ready("", nil)
@@ -125,8 +125,8 @@ func TestRotatePasted(t *testing.T) {
 	}
 }
 
-// If nobody has to paste a key, the answer to keys/rotate says so. The field rotation of
-// keys says what the key waits for, and check does not warn.
+// With public_jwks, nobody has to do anything during a rotation. The answer to keys/rotate says so, rotation in
+// keys says that the new key is published, and check does not warn.
 func TestRotateNeedsNobody(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"public_jwks": true})
@@ -143,8 +143,8 @@ func TestRotateNeedsNobody(t *testing.T) {
 	}
 }
 
-// With public_jwks and a rotation_period, rotations run by themselves. A new key signs
-// only after its publish window.
+// With public_jwks and a rotation_period, rotations happen without anybody's help. A new key signs only after its
+// publish window.
 func TestRotateFetched(t *testing.T) {
 	m := newMount(t)
 	active := any(m.ready("", map[string]any{"public_jwks": true, "rotation_period": "24h", "publish_window": "15m",
@@ -177,7 +177,7 @@ func TestRotateFetched(t *testing.T) {
 	}
 }
 
-// The write that adds a key also stores since when that key is published.
+// With public_jwks, the step that adds a key also stores since when the key is published.
 func TestRotationNotesPublication(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"public_jwks": true, "rotation_period": "24h"})
@@ -188,8 +188,8 @@ func TestRotationNotesPublication(t *testing.T) {
 	}
 }
 
-// rotate uses a key that is pending already. In an empty ring it generates the first
-// key. Without a config it says what is missing.
+// keys/rotate uses a key that is pending already. In an empty ring it generates the first key. With a key and no
+// config it fails, and says what is missing.
 func TestRotateAdopts(t *testing.T) {
 	m := newMount(t)
 	if first := m.write("keys/rotate", nil); first["state"] != "active" {
@@ -216,8 +216,7 @@ func TestRotateAdopts(t *testing.T) {
 	m.signs("mine")
 }
 
-// keys/rotate fails, and says why, if the pending key is deleted just before the rotation
-// to that key is written.
+// keys/rotate fails, and says why, if the pending key is deleted after keys/rotate has read the ring.
 func TestRotateOvertaken(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
@@ -233,8 +232,8 @@ func TestRotateOvertaken(t *testing.T) {
 	}
 }
 
-// Storage fails at each operation of a whole rotation in turn: nothing is lost,
-// every token read in between succeeds, and the rotation completes.
+// If any one storage operation of a rotation fails, every read of token between the steps succeeds, and the
+// rotation completes.
 func TestRotationSurvivesStorage(t *testing.T) {
 	t.Parallel()
 	for at := 0; ; at++ {
@@ -326,7 +325,7 @@ func TestRotationElsewhere(t *testing.T) {
 	}
 }
 
-// start starts the rotator as Vault does. It runs until the test ends.
+// start calls Initialize, as Vault does, which starts the schedule.
 func (m *mount) start() {
 	m.t.Helper()
 	if err := m.backend.Initialize(m.t.Context(), &logical.InitializationRequest{Storage: m.storage}); err != nil {
@@ -334,7 +333,7 @@ func (m *mount) start() {
 	}
 }
 
-// A client whose Redox stalls delays no other client.
+// If the server of one client stalls, the rotations of another client are not delayed.
 func TestRotatorSideBySide(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -359,7 +358,7 @@ func TestRotatorSideBySide(t *testing.T) {
 	}
 }
 
-// An error or a panic while clients are listed is logged, a panic without its value.
+// If listing the clients fails or panics, that is logged, but not the value of the panic.
 func TestRotatorLists(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))
@@ -376,7 +375,7 @@ func TestRotatorLists(t *testing.T) {
 	}
 }
 
-// The schedule looks at clients that were added, and forgets one that was deleted.
+// The schedule begins a step of each client. A deleted client has no overview. After Cleanup no worker runs.
 func TestRotatorKnowsClients(t *testing.T) {
 	m := newMount(t)
 	m.start()
@@ -396,8 +395,8 @@ func TestRotatorKnowsClients(t *testing.T) {
 	}
 }
 
-// Vault calls Initialize and PeriodicFunc several times, and only one rotator runs.
-// It rotates without further calls. Cleanup ends it.
+// Although Vault calls Initialize and PeriodicFunc several times, a rotation is done once. It needs no further
+// calls. After Cleanup no worker runs.
 func TestRotator(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -423,7 +422,7 @@ func TestRotator(t *testing.T) {
 	}
 }
 
-// A panic is logged without its value, and the rotator goes on.
+// If a step panics, that is logged, and the next step is due in a minute. A later rotation succeeds.
 func TestRotatorPanics(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1, panics: true}
 	m := newMountOn(t, storage, systemView(0))

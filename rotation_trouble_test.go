@@ -14,8 +14,7 @@ import (
 
 const window = 15 * time.Minute
 
-// rotationTroubles has problems that occur during a rotation, while Redox fetches the
-// keys.
+// rotationTroubles has problems that occur during a rotation of a client with public_jwks.
 var rotationTroubles = map[string]struct {
 	happens func(m *mount, old, next string)
 	signs   string // old or next
@@ -121,8 +120,7 @@ var rotationTroubles = map[string]struct {
 	}, "next", "off: there is no rotation_period"},
 }
 
-// After each problem, a token can be read that was requested with the expected key, and
-// keys says what happens next.
+// After each problem the expected key signs, and rotation in keys has the expected text.
 func TestRotationTrouble(t *testing.T) {
 	for name, test := range rotationTroubles {
 		t.Run(name, func(t *testing.T) {
@@ -140,8 +138,8 @@ func TestRotationTrouble(t *testing.T) {
 	}
 }
 
-// If many ask for a rotation at once, one begins. The others get a 400, because a
-// rotation is under way, or a 429, because its key is being generated.
+// If many ask for a rotation at once, one begins. The others get a 400, because a rotation is under way, or a 429,
+// because another key of the client is being generated.
 func TestRotateAtOnce(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -166,9 +164,8 @@ func TestRotateAtOnce(t *testing.T) {
 	}
 }
 
-// After an error a step is tried again in a minute. The error is logged unless the work
-// is being stopped. Of several clients, the one that is due first sets the time of the
-// next step.
+// rotate returns the time until the first of several clients is due. If storage fails, the step returns an error.
+// The error is logged, unless the work is being stopped.
 func TestRotatorLooksAgain(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))

@@ -19,7 +19,7 @@ func TestSamples(t *testing.T) {
 	}
 }
 
-// A request that takes as long as a bound is within it.
+// A request that takes exactly as long as the bound of a bucket counts in that bucket.
 func TestDurations(t *testing.T) {
 	s, d := &samples{}, durations{}
 	d.show(s, "took", "acme")

@@ -10,8 +10,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// Half of Redox's machines know the new key and half do not. No read fails, and for a
-// minute the old key is tried first.
+// Every second token request reaches a machine of Redox that does not know the new key yet. No read fails, and for
+// a minute after a refusal the old key is tried first.
 func TestSecondTry(t *testing.T) {
 	m := newMount(t)
 	old := m.ready("", nil)
@@ -36,8 +36,7 @@ func TestSecondTry(t *testing.T) {
 	m.signs(next)
 	m.expect(map[string]float64{"redox_retiring_key_tokens_total{client=default}": 3})
 
-	// Redox no longer knows the old key: the new one is tried although the old one
-	// would be first.
+	// The old key would be tried first, but is deleted: the new key signs.
 	m.sandbox.SetStale(true)
 	m.signs(old)
 	m.sandbox.SetStale(false)
@@ -46,8 +45,8 @@ func TestSecondTry(t *testing.T) {
 	m.signs(next)
 }
 
-// If Redox knows neither key, the error names the active key. The log does not say that
-// an earlier key signs, and later reads try the active key first.
+// If Redox knows neither the active key nor the earlier one, the error names the active key. The log does not say
+// that an earlier key signs, and the next read tries the active key first.
 func TestSecondTryFails(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)
@@ -63,9 +62,8 @@ func TestSecondTryFails(t *testing.T) {
 	m.signs(next)
 }
 
-// There is a second try as long as the earlier key is in the ring, also after
-// retire_after. There is none if the refusal has no description, or if Redox accepted the
-// earlier key with another config.
+// The second try is made as long as the earlier key is in the ring, even after retire_after. There is none if the
+// refusal has no description, or if Redox accepted the earlier key with another audience.
 func TestNoSecondTry(t *testing.T) {
 	m := newMount(t)
 	old := m.ready("", map[string]any{"retire_after": "1h"})
