@@ -21,8 +21,8 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// fetcher returns the transport with which Redox fetches a JWKS URL: it reads jwks of the
-// default client from the engine.
+// fetcher returns the transport with which Redox fetches a JWKS URL. The transport reads jwks of the default
+// client from the engine.
 func (u *bustle) fetcher() http.RoundTripper {
 	return roundTrip(func(req *http.Request) (*http.Response, error) {
 		resp, status, _ := u.request("fetch", logical.ReadOperation, u.clients[1], "jwks", nil)
@@ -36,8 +36,8 @@ func (u *bustle) fetcher() http.RoundTripper {
 	})
 }
 
-// request sends a request to the engine. data may have the ID of the key that the request
-// is about, as "for key": the laws get that, and the engine does not.
+// request sends a request to the engine. data may have the field "for key", with the ID of the key that the
+// request is about. The laws get that field, and the engine does not.
 func (u *bustle) request(
 	what string, operation logical.Operation, c *simClient, path string, data map[string]any,
 ) (resp *logical.Response, status int, message string) {
@@ -63,8 +63,8 @@ func (u *bustle) write(what string, c *simClient, path string, data map[string]a
 	return status
 }
 
-// reads reads tokens of a client until ctx ends. A read that fails in a calm fails the
-// run.
+// reads reads tokens of a client until ctx ends. If strict returns true before and after a read, and the read
+// fails, the run fails.
 func (u *bustle) reads(ctx context.Context, c *simClient, strict func() bool) {
 	for ctx.Err() == nil {
 		before := strict()
@@ -83,7 +83,7 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// operates does what operators may do, until the storm ends.
+// operates does what operators may do, in random order, until ctx ends.
 func (u *bustle) operates(ctx context.Context) {
 	for ctx.Err() == nil {
 		c := u.clients[rand.N(len(u.clients))]
@@ -149,7 +149,8 @@ func (u *bustle) mend(c *simClient) {
 	}
 }
 
-// paste pastes a client's JWK Set into Redox's list, and leaves the keys of others there.
+// paste replaces Redox's list of a client's keys with the client's JWK Set. It keeps listed keys whose ID begins
+// with x, which are keys of others.
 func (u *bustle) paste(c *simClient) {
 	resp, status, _ := u.request("look", logical.ReadOperation, c, "keys", nil)
 	if status != 200 {
@@ -177,7 +178,7 @@ func (u *bustle) paste(c *simClient) {
 	u.changes[c.id]++
 }
 
-// pastes calls paste each minute for each client whose keys are pasted.
+// pastes calls paste each minute, until ctx ends, for each client whose keys are pasted.
 func (u *bustle) pastes(ctx context.Context) {
 	for ctx.Err() == nil {
 		for _, c := range u.clients {
@@ -189,8 +190,8 @@ func (u *bustle) pastes(ctx context.Context) {
 	}
 }
 
-// prompt fails the run if a step is late in a calm: the schedule must begin each step when
-// it is due, and not only when its safety net finds it.
+// prompt fails the run if a rotation begins late, a replaced key is deleted late, or a rotation takes too long.
+// The schedule must begin each step when the step is due, not only when the safety net finds the client.
 func (u *bustle) prompt() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -219,7 +220,8 @@ func (u *bustle) prompt() {
 	}
 }
 
-// prepare makes the clients, most of them with an engine that takes no steps and ends.
+// prepare sets up all clients but the last with an engine that takes no steps. It then ends that engine and starts
+// another one, which must find these clients. The last client is set up while the new engine runs.
 func (u *bustle) prepare() {
 	u.b.schedule.Stop()
 	for i, c := range u.clients {
@@ -239,7 +241,8 @@ func (u *bustle) prepare() {
 	u.found()
 }
 
-// found fails the run unless each client's first steps were taken.
+// found fails the run unless the first steps of each client are done: Redox has accepted the active key, and lists
+// the keys that the engine publishes.
 func (u *bustle) found() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -251,9 +254,9 @@ func (u *bustle) found() {
 	}
 }
 
-// settled fails the run if check gives an error or an unexpected warning for a client. If
-// the engine keeps Redox's list, a rotation that an operator begins must publish its key
-// within five seconds.
+// settled fails the run if the schedule has not looked at all clients, or if check of a client fails or gives an
+// unexpected warning. If the engine publishes the keys of a client, settled asks for a rotation. If one begins,
+// the new key must be published five seconds later.
 func (u *bustle) settled() {
 	if resp, status, _ := u.request("look", logical.ReadOperation, u.clients[1], "metrics", nil); status == 200 {
 		text := fmt.Sprintf("%s", resp.Data[logical.HTTPRawBody])
@@ -348,7 +351,8 @@ func (u *bustle) setStrict(strict *bool, is bool) {
 	*strict = is
 }
 
-// report fails the test if a law was broken, or the log shows a secret or a panic.
+// report fails the test if the run has failed, or if the log shows a secret or a fault of the engine, such as a
+// panic.
 func (u *bustle) report() {
 	log := u.log.String()
 	for _, leak := range redoxtest.Leaks(map[string]string{"log": log}, u.sandbox.Secrets()) {
@@ -364,9 +368,9 @@ func (u *bustle) report() {
 	u.t.Logf("%v", u.seen)
 }
 
-// The whole engine runs with its goroutines, while readers and operators call it and
-// storage and Redox fail at times. The laws hold at each write, request and answer. In a
-// calm each read gets a token, and each step begins when it is due.
+// The whole engine runs with its goroutines, while readers and operators call it. Storage and Redox fail at times.
+// The laws hold at each write, request and answer. When a calm has lasted for an hour, each read gets a token, and
+// each step begins when it is due.
 func TestSimulateConcurrently(t *testing.T) {
 	if _, err := simStock(); err != nil {
 		t.Fatal(err)

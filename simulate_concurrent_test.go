@@ -25,10 +25,9 @@ import (
 
 var concurrent = flag.Int("concurrent", 3, "how many runs TestSimulateConcurrently makes")
 
-// bustle is a whole engine with its schedule, its connections and its goroutines, and
-// readers and operators who call it at the same time. The same laws hold as in a
-// simulation. A run cannot be repeated exactly: goroutines that are due at one time run
-// in any order.
+// bustle is a whole engine with its schedule, its connections and its goroutines, and readers and operators who
+// call it at the same time. The laws are those of a simulation. A run cannot be repeated exactly: goroutines that
+// are due at the same time run in any order.
 type bustle struct {
 	*laws
 	t       *testing.T
@@ -51,9 +50,8 @@ type bustle struct {
 
 type opKey struct{}
 
-// opOf returns the operation in ctx. Without one, ctx is that of a worker's step or of a
-// call of the token cache, which may have begun up to two minutes ago: then opOf returns a
-// step that began two minutes ago.
+// opOf returns the operation in ctx. The ctx of a worker's step, or of a call of the token cache, has none. For
+// these opOf returns a step that began two minutes ago, because the work may have begun that early.
 func (u *bustle) opOf(ctx context.Context, c *simClient) *op {
 	if o, is := ctx.Value(opKey{}).(*op); is {
 		return o
@@ -70,8 +68,8 @@ func (u *bustle) clientWith(id string) *simClient {
 	return nil
 }
 
-// bustleStorage judges each write. In a storm, reads and writes fail at times. It never
-// sleeps, because its callers hold locks.
+// bustleStorage lets the laws judge each write. In a storm, its operations fail at times. It never sleeps, because
+// its callers hold locks.
 type bustleStorage struct {
 	logical.Storage
 
@@ -128,7 +126,7 @@ func (s *bustleStorage) change(ctx context.Context, key string, value []byte, ac
 	return nil
 }
 
-// bustleTransport judges each request, and notes the token in its answer.
+// bustleTransport lets the laws judge each request. It also notes each answer of the token endpoint.
 type bustleTransport struct {
 	http.Transport
 
@@ -173,8 +171,8 @@ func (t *bustleTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// alone notes that a step of c makes a request, until end is called. It fails the run if
-// another one is under way.
+// alone notes that a step of c makes a request; end notes that the request has ended. alone fails the run if a
+// request of another step of c is under way.
 func (u *bustle) alone(c *simClient) (end func()) {
 	add := func(n int) {
 		u.asking.Lock()
@@ -187,7 +185,7 @@ func (u *bustle) alone(c *simClient) (end func()) {
 	return func() { add(-1) }
 }
 
-// ServeHTTP is Redox. It is slow, and in a storm it often fails.
+// ServeHTTP answers in the place of Redox: slowly, and in a storm often with an error or not at all.
 func (u *bustle) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body) // the server sees only then that the engine gives up
 	if err != nil {
@@ -232,7 +230,7 @@ func (u *bustle) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.ended(o)
 }
 
-// Accept and the next two make u a listener for the connections of the engine.
+// Accept, Close and Addr make u a listener for the connections of the engine.
 func (u *bustle) Accept() (net.Conn, error) {
 	c, open := <-u.dials
 	if !open {
@@ -272,7 +270,7 @@ func newBustle(t *testing.T) *bustle {
 	return u
 }
 
-// start makes an engine over what is stored.
+// start makes a new engine for what is stored in u.storage, and sets u.b to it.
 func (u *bustle) start() {
 	made, err := Factory(u.t.Context(), &logical.BackendConfig{
 		System: systemView(0), StorageView: u.storage,

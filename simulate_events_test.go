@@ -77,7 +77,7 @@ func (s *simulation) standby() *node {
 	return s.nodes[0]
 }
 
-// look reads an endpoint that changes nothing.
+// look reads or lists something for which the engine needs no request to Redox.
 func (s *simulation) look() {
 	c, n := s.anyClient("look"), s.anyNode("look")
 	path := oneOf(&s.draws, "", "look at", "config", "keys", "jwks", "list", "clients", "metrics", "hosts", "key")
@@ -209,8 +209,8 @@ func (s *simulation) publishOtherwise() {
 	s.mend(c)
 }
 
-// mend makes the config of a client lead to Redox. It also sets, in the config and at
-// Redox, how Redox gets the client's keys.
+// mend writes a client's own client ID and Redox's token URL to the client's config. It also sets, in the config
+// and at Redox, how Redox learns the client's keys.
 func (s *simulation) mend(c *simClient) {
 	settings := map[string]any{
 		"client_id": c.id, "token_url": "", "public_jwks": c.way == "fetched", "platform_client": "",
@@ -238,8 +238,8 @@ func (s *simulation) leadElsewhere() {
 		map[string]any{"platform_client": "acme", "public_jwks": false}))
 }
 
-// misdirect allows another server, which accepts every key, and points a client there.
-// Then it activates a key, or begins a rotation.
+// misdirect allows another host, which issues a token to everybody, and points a client there. Then it activates a
+// key or begins a rotation, and takes three steps of the client.
 func (s *simulation) misdirect() {
 	c := s.anyClient("misdirect")
 	s.excuseReads("", "somebody wrote the hosts")
@@ -277,8 +277,8 @@ func (s *simulation) pasteAny() {
 	}
 }
 
-// paste gives Redox the keys that the mount shows for a client, and keeps those of
-// others.
+// paste replaces Redox's list of a client's keys with the keys that the mount shows. It keeps the keys of others
+// that are in the list.
 func (s *simulation) paste(c *simClient) {
 	got := s.request("look", s.active(), logical.ReadOperation, c, c.prefix()+"keys", nil)
 	if got.status != 200 {
@@ -300,7 +300,8 @@ func (s *simulation) isOwn(c *simClient, raw json.RawMessage) bool {
 	return s.laws.clients[c.name].own[k.ID+" "+k.N]
 }
 
-// disturb plans a failure, or a kill, at one of the next operations of a node.
+// disturb plans a fault at one of the next eight operations of a node: the operation fails or, if kills is true,
+// the process is killed.
 func (s *simulation) disturb(kills bool) {
 	n := s.active()
 	if s.oneIn("", "disturb the standby", 4) {
@@ -368,7 +369,8 @@ func (s *simulation) quirk() {
 	s.note("quirk %q", q)
 }
 
-// othersEdit changes Redox's list of a client's keys, as others may.
+// othersEdit changes Redox's list of a client's keys, or the JWKS URL of the client's API key, as people may do in
+// the dashboard.
 func (s *simulation) othersEdit() {
 	c := s.anyClient("edit")
 	list := s.redox.raw(c)
@@ -399,7 +401,7 @@ func (s *simulation) othersEdit() {
 	s.redox.edit(c, list)
 }
 
-// foreign returns a public key of somebody else.
+// foreign returns a public key from the stock, under the ID kid. It stands for a key of somebody else.
 func (s *simulation) foreign(kid string) json.RawMessage {
 	stock, err := simStock()
 	if err != nil {

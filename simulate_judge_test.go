@@ -8,7 +8,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// sends judges a request that leaves the engine, whether it arrives or not.
+// sends judges a request that leaves the engine, even if the request does not arrive.
 func (l *laws) sends(o *op, n *node, x *exchange, jti string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -55,7 +55,7 @@ func (l *laws) sends(o *op, n *node, x *exchange, jti string) {
 	}
 }
 
-// memory is how long a node may go on using what it has read from storage.
+// memory is the longest time for which a node may use what it has read from storage.
 const memory = rereadAfter + time.Second
 
 func (l *laws) hostAllowed(o *op, host string) bool {
@@ -111,7 +111,7 @@ func numberOf(c *lawClient, kid string) string {
 	return ""
 }
 
-// listRead notes that the engine has read Redox's list of a client's keys.
+// listRead judges and notes a read of Redox's list of a client's keys.
 func (l *laws) listRead(o *op, id string, list []listedKey, changes int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -174,8 +174,8 @@ func (l *laws) listWritten(o *op, id string, before, after []listedKey, changes 
 	}
 }
 
-// proved reports whether a step that reads Redox's list has got a token for a key of the
-// client, now or earlier.
+// proved reports whether a step that reads Redox's list has proved a key of the client, in this step or earlier.
+// It returns true if the laws cannot tell.
 func proved(o *op, c *lawClient) bool {
 	p := c.ring.Publication
 	return p == nil || p.Proved || !c.changed.Before(o.began) || len(o.sent) == 0 ||
@@ -214,7 +214,7 @@ func (l *laws) ended(o *op) {
 	}
 }
 
-// tokenRead judges the answer to a read of token that succeeded.
+// tokenRead judges the answer to a read of token that has succeeded.
 func (l *laws) tokenRead(o *op, c *lawClient, data map[string]any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -242,8 +242,8 @@ func (l *laws) tokenRead(o *op, c *lawClient, data map[string]any) {
 	}
 }
 
-// overdueNow reports whether a rotation should have begun at least five minutes ago, by the
-// clock of a node, and has not.
+// overdueNow reports whether a rotation should have begun at least five minutes ago and has not. clock is the time
+// on a node's clock.
 func (c *lawClient) overdueNow(clock time.Time) bool {
 	active, pending := c.ring.Active(), c.ring.Pending()
 	return c.config != nil && c.config.RotationPeriod > 0 && active != nil && pending == nil &&

@@ -13,8 +13,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// laws are what must hold at every moment, whatever happens. They judge what is stored,
-// sent and answered, without the engine's code that decides what to do.
+// laws check what must hold at every moment, whatever happens. They judge what is stored, sent and answered,
+// without the engine's code that decides what to do.
 type laws struct {
 	mu      sync.Mutex
 	clock   func() time.Time // true time
@@ -52,14 +52,14 @@ type lawClient struct {
 	excused  time.Time
 }
 
-// issuedTo says to whom a token was issued, and when.
+// issuedTo says for which client ID and key a token was issued, and when.
 type issuedTo struct {
 	id  string // client ID
 	kid string
 	at  time.Time
 }
 
-// hostVersion is a list of hosts, when it was written, and by which node.
+// hostVersion is a list of hosts, when it was written, and by which process.
 type hostVersion struct {
 	at      time.Time
 	by      *process
@@ -167,8 +167,8 @@ func (l *laws) wrote(o *op, clock time.Time, key string, before, after []byte) {
 	l.published(c)
 }
 
-// moved forgets what Redox has listed when a step follows a config that leads elsewhere:
-// there nothing counts as published.
+// moved forgets since when Redox has listed a client's keys if a step publishes with another client ID, token URL,
+// audience or platform client than the last step: nothing counts as published there yet.
 func (l *laws) moved(o *op, c *lawClient) {
 	if o.what != "step" || c.config == nil || c.config.PlatformClient == "" {
 		return
@@ -180,7 +180,8 @@ func (l *laws) moved(o *op, c *lawClient) {
 	c.place = place
 }
 
-// othersNoted judges that a step which read Redox's list notes the keys of others in it.
+// othersNoted fails the run if a step that has read Redox's list does not store the IDs of the keys of others in
+// that list, up to 32 of them.
 func (l *laws) othersNoted(o *op, c *lawClient, old *keyring.Ring) {
 	p := c.ring.Publication
 	if p == nil || p.ReadAt.IsZero() || old.Publication != nil && p.ReadAt.Equal(old.Publication.ReadAt) {
@@ -207,7 +208,7 @@ func (l *laws) configWrote(o *op, c *lawClient, data []byte) {
 	l.published(c)
 }
 
-// published updates c.way, and also c.since if Redox fetches the ring's keys.
+// published updates c.way, and also c.since if Redox fetches the keys of the ring.
 func (l *laws) published(c *lawClient) {
 	way := "pasted"
 	switch {
@@ -229,8 +230,8 @@ func (l *laws) published(c *lawClient) {
 	}
 }
 
-// readEarly judges that a step has Redox's list read before its time only if Redox has
-// refused something.
+// readEarly fails the run if a step makes the next read of Redox's list due early without a reason. A reason is,
+// for instance, a token request that got no token.
 func (l *laws) readEarly(o *op, c *lawClient, old *keyring.Ring, clock time.Time) {
 	was, now := old.Publication, c.ring.Publication
 	if o.what != "step" || was == nil || now == nil || !now.NextAt.IsZero() || was.NextAt.IsZero() {
@@ -261,7 +262,7 @@ func (l *laws) ringShape(o *op, c *lawClient) {
 	}
 }
 
-// ringChange judges how an operation has changed a ring. clock is the time on the node's
+// ringChange judges how an operation has changed a ring. old is the ring before, and clock the time on the node's
 // clock.
 func (l *laws) ringChange(o *op, c *lawClient, old *keyring.Ring, clock time.Time) {
 	active := c.ring.Active()
@@ -314,7 +315,7 @@ func (l *laws) ringChange(o *op, c *lawClient, old *keyring.Ring, clock time.Tim
 	}
 }
 
-// fingerprint returns, as text, the settings that where has in its digest, without CAPEM.
+// fingerprint returns the client ID, the token URL and the audience as one text.
 func (c *config) fingerprint() string { return c.ClientID + " " + c.tokenURL() + " " + c.audience() }
 
 func (l *laws) acceptedAnywhere(c *lawClient, k *keyring.Key) bool {
@@ -326,7 +327,7 @@ func (l *laws) acceptedAnywhere(c *lawClient, k *keyring.Key) bool {
 	return false
 }
 
-// lost judges that an operation has deleted the key k from a ring.
+// lost judges an operation that has deleted the key k from a ring. old is the ring before.
 func (l *laws) lost(o *op, c *lawClient, old *keyring.Ring, k *keyring.Key, clock time.Time) {
 	l.seen["key lost by "+o.what]++
 	if old.Publication != nil {
@@ -361,8 +362,8 @@ func (l *laws) lost(o *op, c *lawClient, old *keyring.Ring, k *keyring.Key, cloc
 	}
 }
 
-// early returns how much too early it is to prove the pending key kid; zero if its
-// window is over, or cannot be judged.
+// early returns how long it still is until the pending key kid may be proved. It returns zero if the key may be
+// proved now, or if the laws cannot tell.
 func (l *laws) early(c *lawClient, kid string) time.Duration {
 	since, known := c.since[c.way+" "+kid]
 	switch {

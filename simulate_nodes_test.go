@@ -20,8 +20,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// node is one of the two servers that have the mount. The standby reads what was
-// stored a while ago.
+// node is one of the two servers that have the mount. The standby's storage lags behind the active node's.
 type node struct {
 	s       *simulation
 	name    string
@@ -35,7 +34,7 @@ type node struct {
 	process *process
 }
 
-// disturbance is a fault at one of the next operations of storage or exchanges.
+// disturbance is a fault at one of the next storage operations, or exchanges with Redox, of a node.
 type disturbance struct {
 	left  int  // operations until then; zero for none
 	kills bool // the process, instead of one failure
@@ -61,8 +60,8 @@ type process struct {
 
 var errKilled = errors.New("the process was killed")
 
-// start creates the backend as Vault does. It stops the backend's schedule before that
-// starts, because the simulation does the steps itself.
+// start makes the backend and initializes it, as Vault does. Before Initialize it stops the schedule for good,
+// because the simulation takes the steps itself.
 func (n *node) start() {
 	s := n.s
 	p := &process{node: n, system: &logical.StaticSystemView{}, failed: map[string]bool{}}
@@ -102,8 +101,8 @@ func (n *node) setRole(active bool) {
 	}
 }
 
-// replicate applies the writes that are not newer than until to the storage of a
-// standby, and tells its process of those that are at least two minutes old.
+// replicate applies the writes that are not newer than until to the storage of a standby. It tells the process of
+// the writes that are at least two minutes old.
 func (n *node) replicate(until time.Time) {
 	for ; n.applied < len(n.s.writes) && !n.s.writes[n.applied].at.After(until); n.applied++ {
 		w := n.s.writes[n.applied]
@@ -122,7 +121,7 @@ func (n *node) apply(w replicated) {
 	}
 }
 
-// invalidate tells the process of writes that are not newer than until.
+// invalidate tells the process of the replicated writes that are not newer than until, as Vault does.
 func (n *node) invalidate(until time.Time) {
 	for len(n.late) > 0 && !n.late[0].at.After(until) {
 		n.process.b.InvalidateKey(n.s.ctx, n.late[0].key)
@@ -156,10 +155,9 @@ func (s *simulation) swap() {
 // op returns what is under way.
 func (s *simulation) op() *op { return s.ops[len(s.ops)-1] }
 
-// at calls acts, which is an operation of storage or an exchange with Redox. It returns
-// an error if the process was killed or a disturbance is due, and may have called acts
-// before. fails is whether it is one of storage: that also fails by chance while the node
-// is down.
+// at calls acts, which is a storage operation or an exchange with Redox. If the process is killed or a disturbance
+// is due, at returns an error, and may or may not have called acts. fails is true for a storage operation: while
+// the storage of the node is down, such an operation also fails at random.
 func (p *process) at(fails bool, acts func()) error {
 	n, s := p.node, p.node.s
 	due := n.plan.left == 1
@@ -272,7 +270,7 @@ func (p *process) RoundTrip(req *http.Request) (resp *http.Response, err error) 
 	return resp, nil
 }
 
-// answerOf returns a response as the transport does.
+// answerOf returns the response to req with that status and body, in the form in which a transport returns one.
 func answerOf(req *http.Request, status int, body string) *http.Response {
 	return &http.Response{
 		StatusCode: status, Status: fmt.Sprint(status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -281,8 +279,8 @@ func answerOf(req *http.Request, status int, body string) *http.Response {
 	}
 }
 
-// simKey is a key of the stock. When the engine generates a key, the simulation takes
-// one from the stock. The keys are small, as nothing depends on their size.
+// simKey is a key of simStock. The engine gets such keys instead of newly generated ones. They are small, because
+// nothing depends on their size.
 type simKey struct {
 	*keyring.Key
 
@@ -304,7 +302,8 @@ var simStock = sync.OnceValues(func() (keys []simKey, err error) {
 	return keys, nil
 })
 
-// newKey returns a key of the stock that nobody has, under an ID that was never used.
+// newKey returns a key of the stock that no client has, under an ID that was never used. A step sometimes gets an
+// error instead.
 func (s *simulation) newKey(_ int, now time.Time) (*keyring.Key, error) {
 	stock, err := simStock()
 	if err != nil {

@@ -32,8 +32,7 @@ func (s *simulation) begin(what string, n *node, c *simClient) (o *op, end func(
 	}
 }
 
-// request sends a request to node n. Its callers choose the active node for one that
-// writes.
+// request sends a request to node n. For a request that writes, the caller must choose the active node.
 func (s *simulation) request(
 	what string, n *node, operation logical.Operation, c *simClient, path string, data map[string]any,
 ) (got answer) {
@@ -61,8 +60,8 @@ func (s *simulation) request(
 	return got
 }
 
-// operate sends a request that writes to the active node. The client's next step is then
-// due at once, or within a minute.
+// operate sends the active node a request that writes. Afterwards the client's next step is due at once, or at
+// most a minute later.
 func (s *simulation) operate(
 	what string, op logical.Operation, c *simClient, path string, data map[string]any,
 ) answer {
@@ -73,7 +72,8 @@ func (s *simulation) operate(
 	return got
 }
 
-// work takes a step of a client, mostly on the active node.
+// work takes a step of a client, mostly on the active node. It does nothing if the process there is dead or takes
+// a step of that client already.
 func (s *simulation) work(c *simClient) {
 	n := s.active()
 	if !s.calm && s.oneIn(c.name, "step on the standby", 12) {
@@ -107,8 +107,8 @@ func (s *simulation) work(c *simClient) {
 	s.sample(c, n, err)
 }
 
-// sample sometimes runs a check after a step that failed, and sometimes reads tokens
-// after a step that changed which key signs.
+// sample sometimes reads check after a step that failed, and sometimes reads tokens after a step that changed the
+// active key.
 func (s *simulation) sample(c *simClient, n *node, err error) {
 	lc := s.laws.clients[c.name]
 	switch {

@@ -23,9 +23,8 @@ const (
 	elsewhere = "elsewhere.example" // issues a token to everybody
 )
 
-// simRedox is the Redox of a simulation. The sandbox verifies requests. simRedox adds
-// machines that learn of keys late, and moods, in which it answers most requests with an
-// error instead.
+// simRedox is the Redox of a simulation. Its sandbox verifies requests. simRedox adds machines that learn of keys
+// late, and moods: in a mood it answers most requests with an error.
 type simRedox struct {
 	s         *simulation
 	sandbox   *redoxtest.Sandbox
@@ -61,7 +60,7 @@ func newSimRedox(s *simulation) *simRedox {
 	return r
 }
 
-// usualLag is how late the slowest machine learns of keys, unless lagMore has made one
+// usualLag is the time after which the slowest machine learns of a change of keys, unless lagMore has made one
 // slower.
 const usualLag = 20 * time.Second
 
@@ -84,7 +83,7 @@ func (r *simRedox) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// readExchange returns what a request to Redox is about, and the jti of its assertion.
+// readExchange returns what a request to Redox is about, and the jti of its assertion, empty for none.
 func readExchange(req *http.Request, body []byte) (x *exchange, jti string) {
 	x = &exchange{host: req.URL.Host}
 	if form, err := url.ParseQuery(string(body)); err == nil && form.Get("client_assertion") != "" {
@@ -97,7 +96,7 @@ func readExchange(req *http.Request, body []byte) (x *exchange, jti string) {
 	return x, jti
 }
 
-// begin notes a request that leaves the engine.
+// begin lets the laws judge a request that leaves the engine, and returns what the request is about.
 func (r *simRedox) begin(p *process, req *http.Request, body []byte) *exchange {
 	x, jti := readExchange(req, body)
 	r.s.sends(r.s.op(), p.node, x, jti)
@@ -163,7 +162,7 @@ func (r *simRedox) serve(p *process, x *exchange, req *http.Request, body []byte
 		s.answered(s.op(), x, answer.Token)
 	case x.status != http.StatusOK:
 	case req.Method == http.MethodGet && !strings.Contains(recorder.Body.String(), `"jwksURL":null`):
-		// Redox ignores the list, and so does the engine
+		// the API key has a JWKS URL: Redox ignores the list, and so does the engine
 	case req.Method == http.MethodGet:
 		s.listRead(s.op(), x.id, before, r.changes[x.id])
 	case req.Method == http.MethodPatch:
@@ -186,7 +185,7 @@ func listOf(sandbox *redoxtest.Sandbox, id string) []listedKey {
 	return set.Keys
 }
 
-// edit replaces Redox's list of a client's keys, as somebody does in the dashboard.
+// edit replaces Redox's list of a client's keys, as a person may do in the dashboard.
 func (r *simRedox) edit(c *simClient, list []json.RawMessage) {
 	raw, err := json.Marshal(map[string]any{"keys": append([]json.RawMessage{}, list...)})
 	if err == nil {
@@ -199,9 +198,9 @@ func (r *simRedox) edit(c *simClient, list []json.RawMessage) {
 	r.s.noteTaken(c)
 }
 
-// noteTaken stores until when Redox may know another key under the ID of a key in the
-// ring. While Redox lists such a key, that time has no end. Once Redox lists none, the
-// time is four hours later, when even the last machine has learned of it.
+// noteTaken notes until when Redox may know another key under the ID of a key in the ring. While Redox lists such
+// a key, it notes a time in a hundred years. Once Redox lists none, it notes the time in four hours: by then even
+// the slowest machine knows the new list.
 func (s *simulation) noteTaken(c *simClient) {
 	lc, never := s.laws.clients[c.name], s.now.AddDate(100, 0, 0)
 	switch taken := s.takenID(c); {
@@ -221,7 +220,7 @@ func (s *simulation) takenID(c *simClient) bool {
 	})
 }
 
-// raw returns Redox's list of a client's keys as it is.
+// raw returns Redox's list of a client's keys, each key as JSON.
 func (r *simRedox) raw(c *simClient) []json.RawMessage {
 	var set struct{ Keys []json.RawMessage }
 	if err := json.Unmarshal([]byte(r.sandbox.JWKS(c.id)), &set); err != nil {
@@ -252,7 +251,7 @@ func (f fetcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-// clientOf returns the client that a path belongs to.
+// clientOf returns the client that a path belongs to: the default one if the path names no other.
 func (s *simulation) clientOf(path string) *simClient {
 	for _, c := range s.clients {
 		if c.prefix() != "" && strings.HasPrefix(path, c.prefix()) {

@@ -23,7 +23,7 @@ var importedPEM = sync.OnceValue(func() string {
 	return string(raw)
 })
 
-// readToken reads a token on a node. A standby may have the active node answer.
+// readToken reads a token of some client on some node. If a standby forwards the read, the active node answers it.
 func (s *simulation) readToken() { s.readTokenOn(s.anyNode("read"), s.anyClient("read")) }
 
 func (s *simulation) readTokenOn(n *node, c *simClient) {
@@ -50,8 +50,8 @@ type held struct {
 	since time.Time
 }
 
-// judgeHeld fails the run if a read fails because Redox is not available, although the
-// node holds a token that is still good.
+// judgeHeld notes the token of a read, if the client reuses tokens. It fails the run if a read fails for a
+// temporary reason although the node still has a good token.
 func (s *simulation) judgeHeld(got answer, c *simClient) {
 	lc := s.laws.clients[c.name]
 	if lc.config == nil || !lc.config.ReuseTokens {
@@ -75,7 +75,8 @@ func (s *simulation) judgeHeld(got answer, c *simClient) {
 
 func (s *simulation) lastHosts() time.Time { return s.laws.hosts[len(s.laws.hosts)-1].at }
 
-// noteUnknown notes that Redox did not know the key of a read on the active node.
+// noteUnknown notes that Redox did not know the key that a read on the active node tried first, if the engine
+// publishes the client's keys.
 func (s *simulation) noteUnknown(got answer, c *simClient) {
 	lc := s.laws.clients[c.name]
 	if !got.active || got.faults > 0 || lc.way != "pushed" || len(got.sent) == 0 ||
@@ -88,8 +89,8 @@ func (s *simulation) noteUnknown(got answer, c *simClient) {
 	lc.asked = s.now
 }
 
-// judgeUnknown fails the run if a step has nothing left to do and Redox's list was not
-// read since Redox did not know a key.
+// judgeUnknown fails the run if Redox did not know a key of the client, and no further step is due now although
+// Redox's list was not read since.
 func (s *simulation) judgeUnknown(o *op, c *simClient, next time.Time) {
 	lc := s.laws.clients[c.name]
 	if lc.unknown != o.on || !o.on.node.active {
@@ -106,7 +107,7 @@ func (s *simulation) judgeUnknown(o *op, c *simClient, next time.Time) {
 	}
 }
 
-// judgeRead fails the run unless a read got its token, or had a reason not to.
+// judgeRead judges the token that a read got. It fails the run if a read failed without a reason.
 func (s *simulation) judgeRead(got answer, c *simClient) {
 	lc := s.laws.clients[c.name]
 	why := ""
@@ -138,9 +139,8 @@ func (s *simulation) describe(c *lawClient) string {
 	return text
 }
 
-// reasonToFail returns why a read may fail although no fault disturbed it, empty
-// for no reason. It fails the run if Redox refused a key that it knew, or if an accepted
-// retiring key was not tried.
+// reasonToFail returns why a read that no fault disturbed may fail, empty for no reason. It fails the run if Redox
+// refused a key that it knew, or if the read did not try a retiring key that Redox accepted.
 func (s *simulation) reasonToFail(got answer, c *lawClient) string {
 	changed := s.now.Sub(c.changed) < memory+maxReplication
 	right := c.config != nil && c.config.ClientID == c.id && c.config.tokenURL() == "https://"+simHost+"/v2/auth/token"
@@ -175,8 +175,8 @@ func (s *simulation) reasonToFail(got answer, c *lawClient) string {
 	return ""
 }
 
-// recover ends the excuses of the clients whose active key all machines of Redox know
-// again, once each node has learned that it is the active one.
+// recover ends the excuse of each client whose reads must succeed again: its config leads to Redox, each node has
+// had time to learn which key is active, and all machines of Redox know that key.
 func (s *simulation) recover() {
 	for _, c := range s.clients {
 		lc := s.laws.clients[c.name]
@@ -196,8 +196,8 @@ func (s *simulation) recover() {
 	}
 }
 
-// check reads check. It fails the run if the active node's answer hides that a rotation
-// is overdue, that the last step failed, or that keys are not published.
+// check reads check on a node. It fails the run if the answer of the active node hides that a rotation is overdue,
+// that the last step failed, or that keys are not published.
 func (s *simulation) check(n *node, c *simClient) answer {
 	got := s.request("check", n, logical.ReadOperation, c, c.prefix()+"check", nil)
 	lc := s.laws.clients[c.name]
@@ -222,8 +222,8 @@ func (s *simulation) check(n *node, c *simClient) answer {
 	return got
 }
 
-// settleAll ends all disturbances, has operators mend what they may have broken, and
-// fails the run unless everything is in order some hours later.
+// settleAll ends all disturbances, and has operators mend what is broken. It fails the run unless everything is in
+// order some hours later.
 func (s *simulation) settleAll() {
 	s.note("all disturbances end")
 	s.calm = true
@@ -258,7 +258,7 @@ func (s *simulation) settleAll() {
 	}
 }
 
-// tidy has operators mend what they, or others, have broken for a client.
+// tidy has operators mend what is broken for a client.
 func (s *simulation) tidy(c *simClient) {
 	lc := s.laws.clients[c.name]
 	s.mend(c)
@@ -356,8 +356,8 @@ func (a answer) warnings() []string {
 	return a.resp.Warnings
 }
 
-// listInOrder fails the run unless Redox's list of a client's keys is in order, if the
-// engine updates that list.
+// listInOrder fails the run if the engine publishes a client's keys, and Redox does not list all of them or still
+// lists a deleted one.
 func (s *simulation) listInOrder(c *simClient, lc *lawClient, bad func(string, ...any)) {
 	if c.way != "pushed" {
 		return

@@ -20,9 +20,9 @@ var (
 	simulatedEvents = flag.Int("events", 1000, "how many events TestSimulate draws for each seed")
 )
 
-// simulation is two nodes of one mount over one storage, four clients, and a Redox of
-// several machines. Nothing runs in parallel, and each choice follows from the seed: a
-// failure happens again when its seed is run again.
+// simulation is a mount on two nodes, whose storage is replicated, four clients, and a Redox of several machines.
+// Nothing runs in parallel, and each choice follows from the seed. So a failure happens again when the same number
+// of events is run with the same seed.
 type simulation struct {
 	draws
 	*laws
@@ -79,9 +79,9 @@ type op struct {
 	pausing bool           // other events may happen while it waits for Redox
 }
 
-// draws are the choices of a run. Each follows from the seed, the client, the kind of
-// the choice and how many of that kind were made, so one choice more of one kind
-// changes none of another kind.
+// draws makes the random choices of a run. A choice follows from the seed, the client, the kind of the choice, and
+// how many choices of that kind were made for that client before. So one more choice of one kind does not change
+// those of another kind.
 type draws struct {
 	seed   uint64
 	counts map[string]uint64
@@ -242,7 +242,7 @@ func (s *simulation) happen(e event) {
 	e.do(s)
 }
 
-// pass lets time pass. In nine of ten cases the steps that become due are taken.
+// pass lets time pass. In nine of ten cases it takes the steps that become due meanwhile, at most 30.
 func (s *simulation) pass() {
 	var d time.Duration
 	switch s.below("", "pass", 20) {
@@ -311,7 +311,8 @@ func (s *simulation) advance(d time.Duration) {
 	}
 }
 
-// searchLog fails the run if the log or an answer shows a secret, or a panic.
+// searchLog fails the run if the log, a message or a warning shows a secret, or if the log shows a fault of the
+// engine, such as a panic.
 func (s *simulation) searchLog() {
 	secrets := s.redox.sandbox.Secrets()
 	keys, err := simStock()
@@ -336,8 +337,8 @@ func (s *simulation) searchLog() {
 	}
 }
 
-// Whatever Redox, storage, the nodes, the clocks and the operators do, the laws hold
-// after each event, and all is in order some hours after the disturbances end.
+// Whatever Redox, storage, the nodes, the clocks and the operators do, the laws hold, and all is in order some
+// hours after the disturbances end.
 func TestSimulate(t *testing.T) {
 	for i := range *simulations {
 		seed := *firstSimulation + uint64(i)

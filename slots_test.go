@@ -15,8 +15,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// A request that waits for a slot gets the next one that is released, or gives up
-// after a second, or when its reader does. A worker waits on.
+// A request that waits for a slot gets the next one that is released. It fails after a second, or when its context
+// ends. A worker waits longer.
 func TestSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlots("tests", 2, 3, slotWait)
@@ -97,9 +97,8 @@ func (m *mount) hold(n int, path string) (release func()) {
 	}
 }
 
-// A client has at most 64 reads of token and two checks that wait for Redox. Its owner
-// cannot get more by a change of config, or by deleting the client. Other clients are not
-// affected.
+// A client has at most 64 reads of token and two checks that wait for Redox. The client's owner cannot get more by
+// a change of config, or by deleting the client. Other clients are not affected.
 func TestSlotsBelongToTheName(t *testing.T) {
 	m := newMount(t)
 	const acme = "clients/acme/"
@@ -143,8 +142,7 @@ func TestSlotsBelongToTheName(t *testing.T) {
 	m.read(acme + "check")
 }
 
-// A step of a worker waits for its slots longer than request_timeout, as nobody
-// waits for it.
+// A request of a worker waits for a slot longer than request_timeout, because no reader waits for the worker.
 func TestWorkersWaitForSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newProofSlots()
@@ -174,8 +172,8 @@ func TestWorkersWaitForSlots(t *testing.T) {
 	})
 }
 
-// The requests of a worker take slots of the client that it works for, also those with
-// the platform client's key.
+// The requests of a worker take slots of the worker's client, even if they are signed with the platform client's
+// key.
 func TestWorkersTakeTheirClientsSlots(t *testing.T) {
 	m := newMount(t)
 	m.platformReady(nil)
@@ -199,8 +197,8 @@ func TestWorkersTakeTheirClientsSlots(t *testing.T) {
 	}
 }
 
-// One key is generated at a time. The clients wait in turn, with one request each: a
-// second request of the same client gets 429. A worker waits.
+// One key is generated at a time, and the clients take turns. Each client may have one request that waits: a
+// second one gets a 429, but the client's worker waits too.
 func TestGenerateInTurn(t *testing.T) {
 	m := newMount(t)
 	acme, other := "clients/acme/", "clients/other/"
@@ -242,8 +240,7 @@ func TestGenerateInTurn(t *testing.T) {
 	}
 }
 
-// A request that is given up while it waits to generate a key stores nothing and keeps
-// no slot.
+// If a reader gives up while the request waits to generate a key, nothing is stored and no slot stays taken.
 func TestGenerateGivenUp(t *testing.T) {
 	m := newMount(t)
 	stored := snapshot(t, m.storage)
@@ -269,9 +266,8 @@ func TestGenerateGivenUp(t *testing.T) {
 	m.unchanged(stored)
 }
 
-// At most as many assertions are signed at a time as there are processors. No client
-// has more than that number in the queue, so another client waits behind no more than
-// that.
+// At most GOMAXPROCS assertions are signed at a time. No client has more than that number in the queue, so another
+// client waits behind no more than that.
 func TestSignInTurn(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

@@ -11,8 +11,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// standbyOf returns another node of m's mount, in that state. It has m's sandbox, and
-// m's clock as it is now.
+// standbyOf returns another node of m's mount, in that replication state. It has m's sandbox, and m's clock as it
+// is now.
 func standbyOf(m *mount, state consts.ReplicationState) *mount {
 	m.t.Helper()
 	node := newMountOn(m.t, m.storage, systemView(state))
@@ -23,8 +23,8 @@ func standbyOf(m *mount, state consts.ReplicationState) *mount {
 	return node
 }
 
-// forwards reads token. If want is true, the node must answer so that Vault forwards the
-// read, else with Redox's refusal.
+// forwards reads token. If want is true, the node must answer with the error that makes Vault forward the read,
+// else with HTTP 400.
 func (m *mount) forwards(want bool) {
 	m.t.Helper()
 	resp, err := m.request(context.Background(), logical.ReadOperation, "token", nil)
@@ -36,9 +36,8 @@ func (m *mount) forwards(want bool) {
 	}
 }
 
-// Somebody empties Redox's list of keys in the dashboard. A standby cannot repair the
-// list. When Redox refuses a read there, the standby forwards that read to the active
-// node, at most once in ten seconds. The active node repairs the list.
+// If somebody has emptied Redox's list of keys, a standby forwards a refused read to the active node, at most once
+// in ten seconds. The active node repairs the list.
 func TestStandbyForwards(t *testing.T) {
 	m := newMount(t)
 	active := m.platformReady(nil)
@@ -70,8 +69,8 @@ func TestStandbyForwards(t *testing.T) {
 	standby.signs(active)
 }
 
-// A standby forwards a read that Redox refuses only if the active node may repair Redox's
-// list. It never does so for a call that many readers share.
+// A standby does not forward a refused read if no platform client publishes the keys, if Redox does not say that
+// it does not know the key, or if reuse_tokens is on: then many readers share one call.
 func TestStandbyKeeps(t *testing.T) {
 	for name, test := range map[string]struct {
 		settings map[string]any
@@ -92,8 +91,8 @@ func TestStandbyKeeps(t *testing.T) {
 	}
 }
 
-// A standby returns the token that a retiring key got, and this does not delay the
-// forwarding of a read that fails later.
+// A standby returns a token that it got with a retiring key. That does not delay the forwarding of a later read
+// that fails.
 func TestStandbyHasAToken(t *testing.T) {
 	m := newMount(t)
 	old := m.platformReady(nil)
@@ -106,8 +105,7 @@ func TestStandbyHasAToken(t *testing.T) {
 	standby.forwards(true)
 }
 
-// A refresh ahead of time on a standby is not forwarded when Redox refuses it. The reader
-// gets the old token.
+// If Redox refuses a refresh ahead of time on a standby, the reader gets the old token.
 func TestStandbyRefreshesAhead(t *testing.T) {
 	m := newMount(t)
 	m.platformReady(map[string]any{"reuse_tokens": true})

@@ -72,14 +72,13 @@ func (s *faultyStorage) List(ctx context.Context, prefix string) ([]string, erro
 	return s.Storage.List(ctx, prefix)
 }
 
-// operation is a request. everyOperation returns requests to every endpoint except jwks
-// and metrics, for a mount that setUp has prepared.
 type operation struct {
 	op   logical.Operation
 	path string
 	data map[string]any
 }
 
+// everyOperation returns requests to every endpoint except jwks and metrics, for a mount that setUp has prepared.
 func everyOperation(t *testing.T, prefix string) []operation {
 	pem := testdata(t, "rsa3072.pem")
 	return []operation{
@@ -158,9 +157,8 @@ func TestStorageFailures(t *testing.T) {
 	}
 }
 
-// Vault seal-wraps every entry of a client. The SDK compares paths exactly, or by
-// prefix if the pattern ends with a slash. A pattern with a star would match nothing.
-// The list of hosts is not secret, so it need not be seal-wrapped.
+// Vault seal-wraps every entry of a client. The SDK compares a path with a pattern exactly, or by prefix if the
+// pattern ends with a slash. The list of hosts is not secret, so it need not be seal-wrapped.
 func TestSealWrap(t *testing.T) {
 	m := newMount(t)
 	m.setUp()
@@ -183,7 +181,7 @@ func TestSealWrap(t *testing.T) {
 	}
 }
 
-// This version reads every form in testdata/storage, and it stores the newest of them.
+// This version reads every form in testdata/storage, and stores the newest of them.
 func TestGoldenStorage(t *testing.T) {
 	m := newMount(t)
 	m.backend.now = func() time.Time { return noon }
@@ -248,8 +246,8 @@ func TestGoldenStorage(t *testing.T) {
 	}
 }
 
-// If an entry was stored by a newer plugin, requests that need it fail and do not
-// change it. Only a deletion of config or hosts is allowed.
+// If an entry was stored by a newer plugin, requests that need it fail and do not change it. Deleting config or
+// hosts is allowed, and not tested here.
 func TestNewerStorage(t *testing.T) {
 	m := newMount(t)
 	m.setUp()
@@ -331,8 +329,8 @@ func TestWritesOfClientsSideBySide(t *testing.T) {
 	<-done
 }
 
-// Code that changes a client takes the client's lock before it reads. Otherwise its
-// write could undo a change that was stored after the read.
+// Writing or deleting a config, and deleting a client, read the client only while they hold its lock. Otherwise
+// the write could undo a change that was stored after the read.
 func TestChangesHoldTheLock(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))
@@ -410,7 +408,7 @@ func TestAWriteWakes(t *testing.T) {
 		_, complete := m.backend.schedule.Unread()
 		return complete
 	})
-	// quiet returns the counts once no worker has read for a while.
+	// quiet waits until no worker has read for 20 ms, and returns the counts.
 	quiet := func() map[string]int {
 		counts := map[string]int{}
 		waitFor(t, "the workers to sleep", func() bool {
@@ -440,8 +438,7 @@ func TestAWriteWakes(t *testing.T) {
 			t.Errorf("with manages=%q: reads before %v, after %v", test.manages, before, after)
 		}
 	}
-	// A write of the same config wakes the worker too: somebody may have fixed what Redox
-	// refused.
+	// A write that changes nothing wakes the worker too: somebody may have fixed what Redox refused.
 	before := quiet()
 	m.write("clients/platform/config", nil)
 	waitFor(t, "the worker, though nothing changed", func() bool { return storage.of("platform") >= before["platform"]+4 })
