@@ -139,7 +139,7 @@ func TestRotationTrouble(t *testing.T) {
 }
 
 // If many ask for a rotation at once, one begins. The others get a 400, because a rotation is under way, or a 429,
-// because another key of the client is being generated.
+// because another of them is generating a key.
 func TestRotateAtOnce(t *testing.T) {
 	m := newMount(t)
 	m.ready("", nil)

@@ -62,8 +62,8 @@ func TestSecondTryFails(t *testing.T) {
 	m.signs(next)
 }
 
-// The second try is made as long as the earlier key is in the ring, even after retire_after. There is none if the
-// refusal has no description, or if Redox accepted the earlier key with another audience.
+// A second try, with the earlier key, is made as long as that key is in the ring, even after retire_after. There
+// is none if the refusal has no description, or if Redox accepted the earlier key with another audience.
 func TestNoSecondTry(t *testing.T) {
 	m := newMount(t)
 	old := m.ready("", map[string]any{"retire_after": "1h"})

@@ -18,7 +18,7 @@ type event struct {
 	what   string
 	weight int
 	always bool // each seed has it
-	nests  bool // it may happen while a step waits for Redox
+	nests  bool // it may happen while an operation waits for Redox
 	do     func(s *simulation)
 }
 

@@ -362,8 +362,8 @@ func (l *laws) lost(o *op, c *lawClient, old *keyring.Ring, k *keyring.Key, cloc
 	}
 }
 
-// early returns how long it still is until the pending key kid may be proved. It returns zero if the key may be
-// proved now, or if the laws cannot tell.
+// early returns how long it is until the pending key kid may be proved, zero if that is now or if the laws cannot
+// tell.
 func (l *laws) early(c *lawClient, kid string) time.Duration {
 	since, known := c.since[c.way+" "+kid]
 	switch {

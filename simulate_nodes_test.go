@@ -30,13 +30,13 @@ type node struct {
 	applied int          // of the writes of the simulation
 	late    []replicated // those that the process was not told of yet
 	plan    disturbance  // of the next operations
-	down    bool         // its storage fails every second time
+	down    bool         // half of its storage operations fail, at random
 	process *process
 }
 
 // disturbance is a fault at one of the next storage operations, or exchanges with Redox, of a node.
 type disturbance struct {
-	left  int  // operations until then; zero for none
+	left  int  // 1: at the next operation; zero: no fault
 	kills bool // the process, instead of one failure
 	after bool // once the operation has acted
 }

@@ -103,7 +103,7 @@ func (r *simRedox) begin(p *process, req *http.Request, body []byte) *exchange {
 	return x
 }
 
-// claimsOf reads an assertion without verifying it: the sandbox does that.
+// claimsOf reads an assertion without verifying it, because the sandbox verifies it.
 func claimsOf(assertion string) (iss, kid, aud, jti string) {
 	var header struct{ Kid string }
 	var claims struct{ Iss, Aud, Jti string }

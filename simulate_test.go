@@ -20,7 +20,7 @@ var (
 	simulatedEvents = flag.Int("events", 1000, "how many events TestSimulate draws for each seed")
 )
 
-// simulation is a mount on two nodes, whose storage is replicated, four clients, and a Redox of several machines.
+// simulation is two nodes of one mount with replicated storage, four clients, and a Redox of several machines.
 // Nothing runs in parallel, and each choice follows from the seed. So a failure happens again when the same number
 // of events is run with the same seed.
 type simulation struct {

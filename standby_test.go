@@ -69,8 +69,8 @@ func TestStandbyForwards(t *testing.T) {
 	standby.signs(active)
 }
 
-// A standby does not forward a refused read if no platform client publishes the keys, if Redox does not say that
-// it does not know the key, or if reuse_tokens is on: then many readers share one call.
+// A standby does not forward a refused read if no platform client publishes the keys, if the refusal does not say
+// that the key is unknown, or if reuse_tokens is on: then many readers share one call.
 func TestStandbyKeeps(t *testing.T) {
 	for name, test := range map[string]struct {
 		settings map[string]any
