@@ -16,7 +16,7 @@ func TestTokenErrors(t *testing.T) {
 	const (
 		status   = ": Redox may be in trouble (https://status.redoxengine.com): try again"
 		tokenURL = ": check token_url in redox/config and any proxy or firewall between Vault and Redox"
-		directly = "; directly: the environment of the Vault server names no proxy for it (HTTPS_PROXY, NO_PROXY)"
+		directly = "; directly: the environment of the Vault server names no proxy for this host (HTTPS_PROXY, NO_PROXY)"
 		facts    = "client ID " + clientID + ", key KEY (imported), audience http://HOST/v2/auth/token and algorithm RS384 " +
 			"were used, and the clocks agree: do client ID and key belong together? Compare the JWK Set (vault read " +
 			"-field=jwks redox/keys) with the public keys of this API key in Redox's dashboard, or paste it again: one lost " +

@@ -24,19 +24,18 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// canary is in the answers of hostile servers. No error may show it.
+// canary is in servers' answers and in a proxy's password. No error may show it.
 const canary = "c4n4ry"
 
-// All tests but that of the request's exact form send this assertion. No error may show its claims or signature.
+// The assertion that most tests send. No error may show its claims or signature.
 var (
 	claims    = strings.Repeat("claims-", 20)
 	signature = strings.Repeat("Sig_-", 60)
 	assertion = "header." + claims + "." + signature
 )
 
-// hostileServer is a server that misbehaves. It does the same steps on each
-// connection and then closes it. So a connection or goroutine that is left afterwards
-// belongs to the client.
+// hostileServer is a server that misbehaves. It does the same steps on each connection, and then
+// closes the connection.
 type hostileServer struct {
 	address               string
 	ctx                   context.Context // ends with the test
@@ -53,7 +52,8 @@ type peer struct {
 	server   *hostileServer
 }
 
-// step is one thing that a hostile server does. An error ends the connection.
+// step is one thing that a hostile server does on a connection. After an error the connection is
+// closed.
 type step func(*peer) error
 
 func newHostileServer(t *testing.T, steps ...step) *hostileServer {
@@ -121,7 +121,7 @@ func reply(text string) step {
 	}
 }
 
-// stall reads until the client closes the connection.
+// stall sends nothing, and reads until the client closes the connection.
 func stall(p *peer) error {
 	_, err := io.Copy(io.Discard, p.in)
 	return err
@@ -133,7 +133,7 @@ func stallUnread(p *peer) error {
 	return nil
 }
 
-// drip sends a byte every 50 ms, without end.
+// drip sends text again and again, one byte every 50 ms, until a write fails.
 func drip(text string) step {
 	return func(p *peer) error {
 		tick := time.NewTicker(50 * time.Millisecond)
@@ -147,7 +147,7 @@ func drip(text string) step {
 	}
 }
 
-// flood sends 1 GiB, or as much of it as the client accepts.
+// flood sends text again and again, until 1 GiB is sent or a write fails.
 func flood(text string) step {
 	return func(p *peer) error {
 		if err := p.tcp.SetWriteBuffer(64 << 10); err != nil { // keeps sent close to what was accepted
@@ -165,8 +165,8 @@ func flood(text string) step {
 	}
 }
 
-// hangUp closes the server's half of the connection, without TLS's notice. Then it
-// reads the rest, because closing with unread data would send a reset.
+// hangUp closes the server's half of the connection, without TLS's close_notify. Then it reads
+// until the client closes its half: closing with unread data would send a reset.
 func hangUp(p *peer) error {
 	if err := p.tcp.CloseWrite(); err != nil {
 		return err
@@ -182,7 +182,7 @@ func reset(p *peer) error {
 	return p.tcp.Close()
 }
 
-// handshake makes the connection use TLS in all further steps.
+// handshake does the TLS handshake. All further steps use TLS.
 func handshake(config *tls.Config) step {
 	return func(p *peer) error {
 		conn := tls.Server(p.Conn, config)
@@ -191,7 +191,7 @@ func handshake(config *tls.Config) step {
 	}
 }
 
-// jsonAnswer returns an HTTP answer with that status line and body.
+// jsonAnswer returns an HTTP answer with that status, such as "200 OK", and that body.
 func jsonAnswer(status, body string) string {
 	return fmt.Sprintf("HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
 		status, len(body), body)
@@ -207,10 +207,10 @@ func newClient(t *testing.T, caPEM string) *Client {
 	return c
 }
 
-// impatient is the timeout for tests that must reach it, patient for all others. An
-// exchange, with all its goroutines, must have ended at most grace after its timeout; a
-// busy machine needs some time. grace is less than 10 s, because net/http may continue an
-// abandoned TLS handshake for 10 s, and the tests must notice that.
+// impatient is the usual timeout of tests that must reach it, patient of the others. An exchange
+// and its goroutines must end within grace after the timeout: a busy machine needs some time. grace
+// is less than 10 s, because an abandoned TLS handshake may go on for 10 s, and the tests must
+// notice that.
 const (
 	impatient = 300 * time.Millisecond
 	patient   = 10 * time.Second
@@ -223,10 +223,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// withstand sends the assertion to url. s is the server there, nil if it is no
-// hostileServer. withstand checks that the exchange ends soon after its timeout at the
-// latest, leaves no goroutine or connection behind, sends s no second request, and
-// returns no error that quotes a secret.
+// withstand sends the assertion to url. s is the hostile server or proxy that it reaches, nil for
+// none. withstand checks that the exchange ends within grace after its timeout, leaves no goroutine
+// or connection behind, makes no second request to s, and returns no error that quotes a secret.
 func withstand(t *testing.T, c *Client, s *hostileServer, url string, timeout time.Duration) (*Token, error) {
 	t.Helper()
 	var got *Token
@@ -263,8 +262,8 @@ func withstand(t *testing.T, c *Client, s *hostileServer, url string, timeout ti
 	return got, err
 }
 
-// running reports whether a goroutine with that label still runs. net/http starts two
-// such goroutines for each connection.
+// running reports whether a goroutine with that label still runs. The two goroutines that net/http
+// starts for each connection have the label too.
 func running(t *testing.T, label string) bool {
 	t.Helper()
 	var profile bytes.Buffer
@@ -291,7 +290,7 @@ func checkText(t *testing.T, err error) {
 // refused is used in test tables as the kind of an [*Error].
 const refused Kind = -1
 
-// checkError checks that err is of that kind, and that its text contains want.
+// checkError checks that err is an error of that kind, and that its text contains want.
 func checkError(t *testing.T, err error, kind Kind, want string) {
 	t.Helper()
 	var no *Error

@@ -22,9 +22,8 @@ type proxyRefusal int
 
 func (s proxyRefusal) Error() string { return "the proxy refuses with HTTP " + strconv.Itoa(int(s)) }
 
-// proxyConnected reads a proxy's answer to CONNECT. If the proxy refuses, it returns the
-// status as an error: the error of the standard library has only the proxy's own text,
-// which must not be shown.
+// proxyConnected returns the proxy's status as an error if the proxy refuses to connect. The error
+// of the standard library would have only the proxy's own text, which must not be shown.
 func proxyConnected(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
 	if answer.StatusCode != http.StatusOK {
 		return proxyRefusal(answer.StatusCode)
@@ -32,8 +31,8 @@ func proxyConnected(_ context.Context, _ *url.URL, _ *http.Request, answer *http
 	return nil
 }
 
-// connectionError classifies an error of http.Client. It does not pass on the whole text,
-// in which a proxy's URL may hold a password.
+// connectionError returns the [*UpstreamError] for an error of http.Client. It does not quote all
+// of err, which may show the password in a proxy's URL.
 func (c *Client) connectionError(req *http.Request, err error) error {
 	host := req.URL.Host
 	var (
@@ -98,8 +97,8 @@ func (c *Client) firstHop(req *http.Request) string {
 	return req.URL.Host
 }
 
-// route says by which way the request went. It leaves out the user name and password that
-// a proxy's URL may hold.
+// route says whether the request went through a proxy or directly. It leaves out the user name and
+// password in the proxy's URL.
 func (c *Client) route(req *http.Request) string {
 	if proxy := c.proxyOf(req); proxy != nil {
 		return "; through the proxy " + proxy.Host + ", which the environment of the Vault server names " +
@@ -108,12 +107,12 @@ func (c *Client) route(req *http.Request) string {
 	if trouble := ProxyTrouble(); trouble != "" {
 		return "; directly: " + trouble
 	}
-	return "; directly: the environment of the Vault server names no proxy for it (HTTPS_PROXY, NO_PROXY)"
+	return "; directly: the environment of the Vault server names no proxy for this host (HTTPS_PROXY, NO_PROXY)"
 }
 
-// ProxyTrouble says why the proxy that the environment of this process names is not used.
-// It is empty if nothing is wrong. The standard library says nothing when it ignores a
-// proxy that it cannot read.
+// ProxyTrouble says why a proxy that the environment of this process names is not used for https.
+// It is empty if nothing is wrong. The standard library ignores a proxy URL that it cannot read,
+// and reports no error.
 var ProxyTrouble = sync.OnceValue(func() string { return proxyTrouble(os.Getenv) }) // as http.ProxyFromEnvironment
 
 func proxyTrouble(getenv func(string) string) string {
@@ -142,8 +141,8 @@ func proxyTrouble(getenv func(string) string) string {
 	return ""
 }
 
-// certificateFault says in words why a certificate is not trusted, and what to do.
-// ownCA says that ca_pem replaces the system's authorities.
+// certificateFault says why a certificate is not trusted, and what to do. If ownCA is true, ca_pem
+// replaces the system's authorities.
 func certificateFault(failed *tls.CertificateVerificationError, ownCA bool) string {
 	var (
 		unknown x509.UnknownAuthorityError

@@ -20,9 +20,9 @@ import (
 
 var loopback = []net.IP{{127, 0, 0, 1}}
 
-// The client sends no assertion to a server without TLS 1.2 or later, or with a
-// certificate that it does not trust. If ca_pem is set, the client trusts only the
-// authorities in it, else those of the system. Each error names the server.
+// The client makes no request to a server without TLS 1.2 or later, or with a certificate that it
+// does not trust. If ca_pem is set, the client trusts only the authorities in it. Each error names
+// the server.
 func TestServersWithBadTLS(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -121,8 +121,8 @@ func TestServersWithBadTLS(t *testing.T) {
 	}
 }
 
-// The client connects with TLS 1.2, and with HTTP/1.1 if the server offers only
-// HTTP/2. ca_pem may hold more than one authority.
+// The client connects with TLS 1.2, and uses HTTP/1.1 even if the server offers only HTTP/2. ca_pem
+// may hold more than one authority, but must hold one.
 func TestServersWithTLS(t *testing.T) {
 	t.Parallel()
 	certificate, ca := certify(t, x509.Certificate{NotAfter: time.Now().Add(time.Hour), IPAddresses: loopback})
@@ -139,7 +139,7 @@ func TestServersWithTLS(t *testing.T) {
 	}
 }
 
-// through returns a client that uses a proxy with a password.
+// through returns a client that uses the proxy at address, with a password.
 func through(t *testing.T, address, caPEM string) *Client {
 	t.Helper()
 	c := newClient(t, caPEM)
@@ -148,8 +148,7 @@ func through(t *testing.T, address, caPEM string) *Client {
 	return c
 }
 
-// The client asks a proxy for a tunnel. The proxy sees no assertion, and no error
-// shows the proxy's password.
+// The client asks a proxy for a tunnel, over one connection. No error shows the proxy's password.
 func TestProxies(t *testing.T) {
 	t.Parallel()
 	certificate, ca := certify(t, x509.Certificate{NotAfter: time.Now().Add(time.Hour),
@@ -212,8 +211,8 @@ func TestProxies(t *testing.T) {
 	}
 }
 
-// If no connection can be made, the error names the host or the proxy that is the
-// cause.
+// If no connection can be made, the error names the host or proxy that cannot be reached or
+// resolved.
 func TestConnectionErrors(t *testing.T) {
 	t.Parallel()
 	closed := listen(t)
@@ -267,7 +266,7 @@ func issue(t *testing.T, chain ...x509.Certificate) (sent tls.Certificate, caPEM
 	return sent, caPEM
 }
 
-// proxyTrouble says why the environment's proxy is not used, if that is so.
+// proxyTrouble says why a proxy in the environment is not used, and nothing if all is well.
 func TestProxyTrouble(t *testing.T) {
 	const none = ""
 	const inEnv, noEffect = " in the environment of the Vault server ", "does not apply to https: set HTTPS_PROXY"
@@ -293,8 +292,7 @@ func TestProxyTrouble(t *testing.T) {
 	}
 }
 
-// certify makes a self-signed certificate. It is valid since yesterday unless the
-// template says otherwise.
+// certify makes a self-signed certificate. NotBefore is yesterday unless template sets it.
 func certify(t *testing.T, template x509.Certificate) (certificate tls.Certificate, caPEM string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
