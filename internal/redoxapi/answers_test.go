@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Parts of expected errors and of answers, for several tests.
+// Parts of the errors that tests expect, and of answers.
 const (
 	noToken    = "the answer has no usable access_token"
 	noJSON     = "the answer is not the JSON of a token"
@@ -33,12 +33,12 @@ func ok(body string) string { return jsonAnswer("200 OK", body) }
 
 func bad(body string) string { return jsonAnswer("400 Bad Request", body) }
 
-// withHeader returns an HTTP answer with that header instead of the usual ones.
+// withHeader returns a 200 answer with these header lines and no others.
 func withHeader(header, body string) string {
 	return "HTTP/1.1 200 OK\r\n" + header + "\r\n\r\n" + body
 }
 
-// errorURI returns an error response whose error_uri is link.
+// errorURI returns a 400 answer whose error_uri is link.
 func errorURI(link string) string { return bad(`{"error":"e","error_uri":"` + link + `"}`) }
 
 func zip(t *testing.T, text string) string {
@@ -53,14 +53,15 @@ func zip(t *testing.T, text string) string {
 
 var deep = strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000)
 
-// badAnswers are answers to a token request that give no token. Each row has the
-// answer, the kind of the error, and a part of the error.
+// badAnswers are answers to a token request that the client must not accept. kind and want are the
+// kind of the error and a part of its text.
 var badAnswers = map[string]struct {
 	answer string
 	kind   Kind
 	want   string
 }{
-	// 2xx without a usable token, and answers that are too large or repeat the assertion.
+	// 2xx answers that are not accepted. Answers of any status that are too large or repeat the
+	// assertion.
 	"HTML": {ok("<html>" + canary),
 		Unusable, "the token endpoint answered HTTP 200: " + noJSON + " (a firewall or proxy may have answered)"},
 	"text":                        {ok(canary), Unusable, noJSON + " (a firewall or proxy may have answered)"},
@@ -94,7 +95,7 @@ var badAnswers = map[string]struct {
 	"the assertion with status 300":  {jsonAnswer("300 X", assertion), NotRedox, "HTTP 300: a redirect"},
 	"the assertion in HTML with 403": {jsonAnswer("403 Forbidden", assertion), NotRedox, firewall},
 
-	// Statuses that are not 2xx. Most bodies are not an error response.
+	// Statuses other than 2xx, mostly without an error response.
 	"400 in HTML":                  {bad("<html>" + canary), NotRedox, "HTTP 400: " + firewall},
 	"400 with deep nesting":        {bad(deep), NotRedox, firewall},
 	"400 whose error is an object": {bad(`{"error":{"` + canary + `":1}}`), NotRedox, firewall},
@@ -117,8 +118,8 @@ var badAnswers = map[string]struct {
 	"999":                        {jsonAnswer("999 "+canary, "{}"), Unavailable, "HTTP 999"},
 	"099":                        {jsonAnswer("099 Low", canaryJSON), NotRedox, "the answer is HTTP 99" + notAsked},
 
-	// Error responses. The error quotes Redox's words: shortened, on one line, and without
-	// anything that may be a credential.
+	// Error responses. Their text is quoted on one line, cut if it is long, and without anything that
+	// may be a credential.
 	"an error as documented": {bad(
 		`{"error":"invalid_request","error_description":"No assertion","error_uri":"` + permalink + `"}`),
 		refused, `Redox refused the token request (HTTP 400, error "invalid_request", error_description "No assertion", ` +
@@ -160,7 +161,7 @@ var badAnswers = map[string]struct {
 	"a link of 201 characters":    {errorURI(docs + strings.Repeat("x/", 86)), refused, bareError},
 	"a link that is damaged":      {errorURI(docs + "%zz"), refused, bareError},
 
-	// Not HTTP.
+	// Broken HTTP, or another protocol.
 	"two lengths": {withHeader("Content-Length: 25\r\nContent-Length: 26", canaryJSON+" "),
 		Unreachable, notHTTP},
 	"a list of lengths": {withHeader("Content-Length: 25, 26", canaryJSON+" "), Unreachable, notHTTP},
@@ -190,8 +191,7 @@ var badAnswers = map[string]struct {
 	"the assertion":           {assertion, Unreachable, notHTTP},
 }
 
-// Each bad answer gives an error of the expected kind. The error's text has no
-// secret.
+// Each bad answer gives an error of the expected kind, and no secret is in its text.
 func TestBadAnswers(t *testing.T) {
 	t.Parallel()
 	for name, test := range badAnswers {
@@ -207,8 +207,8 @@ func TestBadAnswers(t *testing.T) {
 	}
 }
 
-// A good answer gives a token, in whatever form it is sent. A scope that cannot be used
-// is left out. If expires_in cannot be used, five minutes are assumed.
+// Each of these answers gives a token. A scope that cannot be used is left out. If expires_in
+// cannot be used, five minutes are assumed.
 func TestGoodAnswers(t *testing.T) {
 	t.Parallel()
 	const minute = `{"access_token":"t","expires_in":60}`

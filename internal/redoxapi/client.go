@@ -1,9 +1,8 @@
-// Package redoxapi speaks HTTP with Redox: with the token endpoint, which issues an
-// access token for a signed assertion, and with the Platform API, through which it
-// reads and updates the list of an OAuth API key's public keys.
+// Package redoxapi speaks HTTP with Redox: it requests access tokens from the token endpoint, and
+// it reads and updates the public keys of OAuth API keys through the Platform API.
 //
-// It knows nothing of Vault, and nothing of key rings. Its caller signs the
-// assertion, limits the number of requests, and decides which of them to repeat.
+// It uses no code of Vault, and knows nothing of key rings. Its caller signs the assertion, limits
+// the number of requests, and decides which of them to repeat.
 package redoxapi
 
 import (
@@ -19,8 +18,7 @@ import (
 	"time"
 )
 
-// maxBody is the size of the largest answer that is accepted, in bytes. Redox's answers
-// are below 16 KiB.
+// maxBody is the size of the largest body that is accepted, in bytes, after decompression.
 const maxBody = 1 << 20
 
 // Options say how a [Client] connects.
@@ -30,15 +28,15 @@ type Options struct {
 	MaxConns     int    // the limit of connections to one host
 	MaxIdleConns int    // how many of them may stay open without a request
 
-	// Transport makes the requests if it is not nil. Then CAPEM, MaxConns and
-	// MaxIdleConns have no effect on connections.
+	// Transport, if it is not nil, makes the requests. CAPEM, MaxConns and MaxIdleConns then have no
+	// effect on connections.
 	Transport http.RoundTripper
 
 	// Now is the clock that is compared with Redox's. It is not used for timeouts.
 	Now func() time.Time
 }
 
-// Client makes requests over connections of its own. It is safe for concurrent use.
+// Client makes requests to Redox. It is safe for concurrent use.
 type Client struct {
 	http      *http.Client
 	userAgent string
@@ -46,8 +44,8 @@ type Client struct {
 	ownCA     bool // trusts the authorities of ca_pem alone
 }
 
-// New returns a client. It does not connect yet. It returns an error if CAPEM is set
-// and has no certificate.
+// New returns a client, and opens no connection. Its error means that no certificate in CAPEM can
+// be read.
 func New(o Options) (*Client, error) {
 	transport := o.Transport
 	if transport == nil {
@@ -60,8 +58,7 @@ func New(o Options) (*Client, error) {
 	return &Client{
 		http: &http.Client{
 			Transport: transport,
-			// Redirects are not followed: one could send the assertion to a host that
-			// nobody has chosen.
+			// Redirects are not followed, so that credentials go to no host but that of the request.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		userAgent: "vault-plugin-secrets-redox/" + strings.TrimPrefix(o.Version, "v"),
@@ -75,8 +72,8 @@ func newTransport(o Options) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Only HTTP/1.1: if a connection dies unnoticed, only one request fails. With
-	// HTTP/2 all requests would fail that share the connection.
+	// Only HTTP/1.1: if a connection dies unnoticed, only one request fails. With HTTP/2 all requests
+	// that share the connection would fail.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
@@ -106,8 +103,8 @@ func rootsOnly(caPEM string) (*tls.Config, error) {
 	return config, nil
 }
 
-// CloseIdleConnections closes the connections that have no request. The others close
-// when their request ends, unless a new request is made before that.
+// CloseIdleConnections closes the connections that no request uses. Each of the others closes when
+// its request ends, unless a new request begins before that.
 func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
 
 // httpAnswer is the part of an HTTP answer that this package uses.
@@ -118,8 +115,7 @@ type httpAnswer struct {
 	retryAfter time.Duration // the pause that the server asks for, zero if it does not
 }
 
-// send makes one request and reads the whole answer. Its error is an
-// [*UpstreamError].
+// send makes the request and reads the whole answer. Its error is an [*UpstreamError].
 func (c *Client) send(req *http.Request) (*httpAnswer, error) {
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.userAgent)
@@ -141,10 +137,10 @@ func (c *Client) send(req *http.Request) (*httpAnswer, error) {
 		up.What = "no connection to " + c.firstHop(req) + " in time" + c.route(req)
 	}
 	if err != nil && !connected {
-		// When a request is given up, net/http still goes on connecting, and counts the
-		// attempt as a connection towards MaxConnsPerHost. If a host drops packets,
-		// such attempts would reach the limit, and no request could be made even when
-		// the host works again. This call ends such attempts.
+		// After a request has ended, net/http may still go on connecting for it, and counts that as a
+		// connection towards MaxConnsPerHost. If a host drops packets, such attempts could use up the
+		// limit, and new requests would wait even when the host works again. This call ends such
+		// attempts.
 		c.http.CloseIdleConnections()
 	}
 	return got, err
@@ -157,8 +153,8 @@ func (c *Client) receive(req *http.Request) (*httpAnswer, error) {
 	}
 	defer func() { _ = resp.Body.Close() }() // read-only: nothing can be lost
 	if resp.StatusCode < 200 {
-		// The body of a 101 is the connection itself, and reading it would not end
-		// with ctx.
+		// The body of a 101 is the connection itself. Reading it would not end when the request's context
+		// ends.
 		what := "the answer is HTTP " + strconv.Itoa(resp.StatusCode) + ", which was not asked for"
 		return nil, &UpstreamError{Kind: NotRedox, What: what}
 	}
@@ -174,8 +170,8 @@ func (c *Client) receive(req *http.Request) (*httpAnswer, error) {
 	}, nil
 }
 
-// readRetryAfter returns the pause in Retry-After (RFC 9110 section 10.2.3) if it is
-// in seconds. It returns zero for a date, because the local clock may be wrong.
+// readRetryAfter returns the pause in Retry-After (RFC 9110 section 10.2.3) if it is a number of
+// seconds, at most 65535 of them. It returns zero for a date, because the local clock may be wrong.
 func readRetryAfter(h http.Header) time.Duration {
 	n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
 	if err != nil && !errors.Is(err, strconv.ErrRange) { // if n is out of range, it has the largest value

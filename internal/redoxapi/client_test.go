@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// stage is the point that an exchange has reached when the server misbehaves.
+// stage is how far an exchange gets before the server misbehaves.
 type stage struct {
 	secure bool // the client speaks TLS
 	steps  []step
@@ -33,7 +33,7 @@ func (s stage) url(server *hostileServer) string {
 	return server.http()
 }
 
-// stages returns all stages by name. canaryJSON has 25 bytes.
+// stages returns stages by name. canaryJSON has 25 bytes, 19 in hexadecimal.
 func stages() map[string]stage {
 	plain := func(steps ...step) stage { return stage{steps: append([]step{readRequest}, steps...)} }
 	header := func(header string) step { return reply("HTTP/1.1 200 OK\r\n" + header + "\r\n\r\n") }
@@ -59,7 +59,7 @@ func stages() map[string]stage {
 	}
 }
 
-// If a server stalls, at any stage, the exchange ends with the timeout, and leaves no
+// If a server stalls at any stage, or drips its answer, the exchange times out, and leaves no
 // goroutine or connection behind.
 func TestServersThatStall(t *testing.T) {
 	t.Parallel()
@@ -85,7 +85,7 @@ func TestServersThatStall(t *testing.T) {
 	}
 }
 
-// If a server closes or resets the connection, the error is not a timeout.
+// If a server closes or resets the connection, the error is Unreachable and names the server.
 func TestServersThatHangUp(t *testing.T) {
 	t.Parallel()
 	for name, stage := range stages() {
@@ -103,8 +103,8 @@ func TestServersThatHangUp(t *testing.T) {
 	}
 }
 
-// An answer that switches protocols is an error, and the client reads no further: such a
-// read would not end at the deadline.
+// An answer that switches protocols is an error. The client does not read its body: that would not
+// end at the deadline.
 func TestServersThatSwitchProtocols(t *testing.T) {
 	t.Parallel()
 	for _, then := range []step{stall, stallUnread, hangUp, reset, flood(canary)} {
@@ -115,8 +115,8 @@ func TestServersThatSwitchProtocols(t *testing.T) {
 	}
 }
 
-// If a host drops packets, as a firewall does, the exchange ends with the timeout. Here
-// the kernel drops them, because the listener's queue for new connections is full.
+// If a host drops packets, as a firewall does, the exchange times out, and Dropped is set. Here the
+// kernel drops them, because the listener's queue for new connections is full.
 func TestServersThatDoNotAccept(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
@@ -154,8 +154,8 @@ func TestServersThatDoNotAccept(t *testing.T) {
 	}
 }
 
-// If no connection could be made, the end of the request frees its place in MaxConns.
-// Once the server works again, a request is answered.
+// A request that ends before its connection is ready frees its place in MaxConns. Once the server
+// works again, the next request is answered.
 func TestServersThatRecover(t *testing.T) {
 	t.Parallel()
 	certificate, ca := certify(t, x509.Certificate{NotAfter: time.Now().Add(time.Hour), IPAddresses: loopback})
@@ -178,13 +178,13 @@ func TestServersThatRecover(t *testing.T) {
 	}
 }
 
-// fewBytes is the most that a server may be able to send before the client stops reading.
-// It is more than the kernel can buffer, and less than the 10 MiB of headers that net/http
+// fewBytes is the most that a server may have sent when the client stops reading, in bytes. It
+// leaves room for what the kernel buffers, and is less than the 10 MiB of headers that net/http
 // reads by default.
 const fewBytes = 8 << 20
 
-// If a server sends without end, the client stops reading before fewBytes. A body of more
-// than 1 MiB, also after decompression, is an error.
+// If a server sends 1 GiB, the client stops reading before the server has sent more than fewBytes.
+// A body of more than 1 MiB, counted after decompression, is an error.
 func TestServersThatFlood(t *testing.T) {
 	t.Parallel()
 	const chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -267,7 +267,7 @@ func TestServersThatRedirect(t *testing.T) {
 	}
 }
 
-// Data that follows an answer on its connection is not used as the next answer.
+// Data that a server sends after an answer is not used as the next answer.
 func TestServersThatGoOnTalking(t *testing.T) {
 	t.Parallel()
 	for name, more := range map[string]string{
@@ -295,8 +295,8 @@ func TestServersThatGoOnTalking(t *testing.T) {
 	}
 }
 
-// A server may answer before it has read the request. The client either uses that
-// answer or reports a broken connection: a reset may arrive before the answer.
+// If a server answers before it has read the request, or resets the connection after its answer,
+// the client either uses the answer or reports a broken connection.
 func TestServersThatAnswerTooSoon(t *testing.T) {
 	t.Parallel()
 	good := ok(`{"access_token":"t"}`)
@@ -408,7 +408,7 @@ func waitFor(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// Retry-After is used only if it is a whole number of seconds, and 65535 at most.
+// Retry-After is used only if it is a whole number of seconds. More than 65535 count as 65535.
 func TestReadRetryAfter(t *testing.T) {
 	for value, want := range map[string]time.Duration{
 		"": 0, "1": time.Second, "3600": time.Hour, "soon": 0, "-5": 0, "1.5": 0, "Tue, 24 Nov 2099 09:00:00 GMT": 0,
@@ -420,7 +420,8 @@ func TestReadRetryAfter(t *testing.T) {
 	}
 }
 
-// The transport uses the proxies in the environment, and has timeouts.
+// The transport takes its proxy from the environment, and limits the time of idle connections and
+// TLS handshakes.
 func TestNewTransport(t *testing.T) {
 	made, err := newTransport(Options{})
 	if err != nil {

@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// Error is an OAuth error response (RFC 6749 section 5.2): Redox refused the request.
-// To repeat the request does not help until something has changed, such as the keys
-// that Redox knows.
+// Error is an OAuth error response (RFC 6749 section 5.2): Redox refused the request. Repeating the
+// request does not help until something has changed, such as the keys that Redox knows.
 type Error struct {
 	Status      int // HTTP status
 	Code        string
@@ -29,28 +28,28 @@ func (e *Error) Error() string {
 	return text + ")"
 }
 
-// UnknownKey reports whether Redox found no public key for the client ID and kid.
+// UnknownKey reports whether the description says that Redox did not find the public key.
 func (e *Error) UnknownKey() bool {
 	return strings.Contains(strings.ToLower(e.Description), "public key not found")
 }
 
-// Kind says what an [UpstreamError] means for the caller.
+// Kind is what went wrong, as far as the caller needs to know.
 type Kind int
 
 // The kinds.
 const (
-	Unreachable Kind = iota // no connection, or it broke
+	Unreachable Kind = iota // no connection, or a broken one
 	TimedOut                // no answer in time
 	Unavailable             // 5xx
-	Unusable                // 2xx without a usable token
+	Unusable                // an answer that cannot be used, such as 2xx without a token
 	RateLimited             // 429
-	NotRedox                // 3xx, or a 4xx that Redox did not write
-	Overloaded              // the caller's own limit: no request was made
-	Abandoned               // who asked has hung up, or Vault ended the request: nobody waits for an answer
+	NotRedox                // a redirect, or another answer that Redox would not send
+	Overloaded              // set by the caller: too many requests, or it is being stopped
+	Abandoned               // the reader hung up, or Vault ended the request: nobody waits for an answer
 )
 
-// UpstreamError means that there is no usable answer of Redox: none came, it was not
-// usable, or the request was not made. It never quotes an answer.
+// UpstreamError means that there is no usable answer from Redox: the request was not made, no
+// answer came, or the answer cannot be used. It never quotes the body of an answer.
 type UpstreamError struct {
 	Kind       Kind
 	Status     int           // HTTP status of the token endpoint; 0 if What says everything
@@ -73,9 +72,8 @@ func (e *UpstreamError) Error() string {
 	return text
 }
 
-// Transient reports whether it makes sense to repeat the request within the same read,
-// after a short pause and with a new assertion. It returns false after a 429, which means
-// too many requests.
+// Transient reports whether it makes sense to repeat the request after a short pause, with a new
+// assertion. It returns false after a 429, which means too many requests.
 func (e *UpstreamError) Transient() bool {
 	switch e.Kind {
 	case Unreachable, TimedOut, Unavailable, Unusable:
@@ -84,9 +82,8 @@ func (e *UpstreamError) Transient() bool {
 	return false
 }
 
-// parseError returns the error in an answer: an [*Error] if it is the JSON of an OAuth
-// error response, else an [*UpstreamError], because a proxy or firewall may have sent
-// it.
+// parseError returns an [*Error] if the answer is an OAuth error response. Else it returns an
+// [*UpstreamError], because a proxy or firewall may have answered.
 func parseError(status int, raw []byte, skew Skew) error {
 	var answer struct {
 		Error       string `json:"error"`
@@ -106,13 +103,13 @@ func parseError(status int, raw []byte, skew Skew) error {
 	}
 }
 
-// tokenLike matches text that may be a token, an assertion or a part of one. A client
-// ID, a UUID of 36 characters, is too short to match.
+// tokenLike matches text that may be a token, an assertion or a part of one. A client ID is too
+// short to match: it is a UUID of 36 characters.
 var tokenLike = regexp.MustCompile(`[A-Za-z0-9_.~+/=-]{40,}`)
 
-// Quotable returns a received text in a form that can be shown. Control characters
-// become blanks, and long words that may be credentials become [removed]. most is
-// the number of characters after which the text is cut.
+// Quotable makes a received text safe to show. Line breaks and ASCII control characters become
+// blanks, and long words that may be credentials become [removed]. A text of more characters than
+// most is cut.
 func Quotable(text string, most int) string {
 	text = strings.TrimSpace(tokenLike.ReplaceAllStringFunc(withoutControls(text), func(match string) string {
 		if quotableURL("https:"+match) != "" {
@@ -135,8 +132,8 @@ func withoutControls(text string) string {
 	}, strings.ToValidUTF8(text, "?"))
 }
 
-// quotableURL returns the link in text if it is a short https link to redoxengine.com or a
-// subdomain, and no part of it may be a secret. Otherwise it returns "".
+// quotableURL returns text if it is a short https link to redoxengine.com or a subdomain, without
+// user, query, fragment, or a part that looks like a token. Else it returns "".
 func quotableURL(text string) string {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(text) > 200 {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// UnknownKey returns true only if the error_description says that the public key was not
-// found. Upper and lower case are the same.
+// UnknownKey returns true only if the description says "public key not found", in upper or lower
+// case.
 func TestUnknownKey(t *testing.T) {
 	for description, want := range map[string]bool{
 		"Public key not found for kid k": true, "PUBLIC KEY NOT FOUND": true, "": false, "key not found": false,

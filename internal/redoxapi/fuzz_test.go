@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// FuzzTokenAnswer: no answer of a server causes a panic, a token that cannot be sent
-// in a header, or an error that is too long.
+// FuzzTokenAnswer: each answer of a server gives either a token that can be sent in a header, or an
+// error of one line that is not too long.
 func FuzzTokenAnswer(f *testing.F) {
 	f.Add(200, []byte(`{"access_token":"t","token_type":"Bearer","expires_in":300,"scope":"s"}`))
 	f.Add(200, []byte(`{"access_token":"t","expires_in":"1e400"}`))
@@ -33,8 +33,8 @@ func FuzzTokenAnswer(f *testing.F) {
 	})
 }
 
-// FuzzAPIKey: any answer of the Platform API gives either an API key with a list of keys
-// or a JWKS URL, or an error that is not too long.
+// FuzzAPIKey: each answer of the Platform API gives an API key with a list of keys or a JWKS URL,
+// or else an error that is not too long.
 func FuzzAPIKey(f *testing.F) {
 	f.Add([]byte(`{"payload":{"apikey":{"id":"c","jwksURL":"https://redox.example",` +
 		`"jwkSet":{"keys":[{"kid":"k"},null,"x"]}}}}`))

@@ -11,15 +11,15 @@ import (
 	"net/url"
 )
 
-// Platform is the part "OAuth API keys" of Redox's Platform API. Its requests carry a
-// token of one user-level API key.
+// Platform makes requests to the part "OAuth API keys" of Redox's Platform API, with the token of a
+// user-level API key.
 type Platform struct {
 	client *Client
 	base   string // without a trailing slash
 	token  string // sent only to base
 }
 
-// Platform returns the Platform API of the host in tokenURL. token was issued there.
+// Platform returns the Platform API at the host of tokenURL, where token was issued.
 func (c *Client) Platform(tokenURL, token string) (*Platform, error) {
 	u, err := url.Parse(tokenURL)
 	if err != nil {
@@ -34,8 +34,8 @@ type APIKey struct {
 	Keys    []json.RawMessage // exactly as Redox sent them
 }
 
-// Read returns the API key with that client ID. The error is a [*PlatformError] after a
-// status from 300 to 499 except 429, else an [*UpstreamError].
+// Read returns the API key with that client ID. Its error is a [*PlatformError] or an
+// [*UpstreamError].
 func (p *Platform) Read(ctx context.Context, clientID string) (*APIKey, error) {
 	raw, err := p.send(ctx, http.MethodGet, clientID, nil)
 	if err != nil {
@@ -44,9 +44,9 @@ func (p *Platform) Read(ctx context.Context, clientID string) (*APIKey, error) {
 	return parseAPIKey(raw, clientID)
 }
 
-// Update sends keys as the public keys of the API key with that client ID. It returns
-// the same errors as Read. Redox does not document whether the keys replace the old
-// ones or are added to them, so the caller must read the result.
+// Update sends keys as the public keys of the API key with that client ID. Its error is a
+// [*PlatformError] or an [*UpstreamError]. Redox does not document whether keys replace the old
+// ones or are added to them, so the caller must read the API key again.
 func (p *Platform) Update(ctx context.Context, clientID string, keys []json.RawMessage) error {
 	var body bytes.Buffer
 	encoder := json.NewEncoder(&body)
@@ -87,8 +87,8 @@ func (p *Platform) send(ctx context.Context, method, clientID string, body []byt
 	return got.body, nil
 }
 
-// parseAPIKey reads the answer to Read. It ignores unknown members: Redox adds some
-// between minor versions.
+// parseAPIKey reads the answer to Read. It ignores unknown members: Redox may add some between
+// minor versions.
 func parseAPIKey(raw []byte, clientID string) (*APIKey, error) {
 	var answer struct {
 		Payload struct {
@@ -113,8 +113,7 @@ func parseAPIKey(raw []byte, clientID string) (*APIKey, error) {
 	case k.JWKSet.Keys != nil:
 		found.Keys = *k.JWKSet.Keys
 	case k.JWKSURL == "":
-		// An update would replace a list that cannot be seen, and the keys of others
-		// would be lost.
+		// An update may replace the list, and then the keys of others would be lost.
 		return nil, &UpstreamError{Kind: Unusable, What: "the Platform API does not show the API key's jwkSet, so " +
 			"the engine cannot tell which keys it has"}
 	}

@@ -23,7 +23,7 @@ func askPlatform(t *testing.T, handler http.HandlerFunc) *Platform {
 	return api
 }
 
-// platformThat returns the Platform API of a server that always sends that answer.
+// platformThat returns the Platform API of a server that always sends that status and answer.
 func platformThat(t *testing.T, status int, answer string) *Platform {
 	t.Helper()
 	return askPlatform(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -32,7 +32,7 @@ func platformThat(t *testing.T, status int, answer string) *Platform {
 	})
 }
 
-// The requests, as Redox documents them.
+// The requests are as Redox documents them.
 func TestPlatformRequests(t *testing.T) {
 	var got string
 	api := askPlatform(t, func(w http.ResponseWriter, r *http.Request) {
@@ -61,8 +61,8 @@ func TestPlatformRequests(t *testing.T) {
 	}
 }
 
-// Each of these answers gives an error of the right kind, which quotes nothing of the
-// answer. An empty list of keys gives none.
+// Each of these answers gives an error of the right type, which does not quote the answer. An empty
+// list of keys is no error.
 func TestPlatformAnswers(t *testing.T) {
 	const words = "words of the server"
 	for name, test := range map[string]struct {

@@ -9,11 +9,11 @@ import (
 // header of an answer. The header has only whole seconds, and the answer takes time
 // to arrive. So a skew of two seconds or less means nothing.
 type Skew struct {
-	Known bool // false when the answer had no Date header
+	Known bool // false if the answer had no usable Date header
 	Ahead time.Duration
 }
 
-// Off reports whether the clocks are known to differ by more than two seconds.
+// Off reports whether the measured skew is more than two seconds, ahead or behind.
 func (s Skew) Off() bool { return s.Known && s.Ahead.Abs() > 2*time.Second }
 
 // String returns the skew as a sentence.

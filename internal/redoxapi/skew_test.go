@@ -35,8 +35,8 @@ func TestSkewString(t *testing.T) {
 	}
 }
 
-// The client learns the clock skew from the Date of each answer, a token or an error, even
-// if it is years. Without a usable Date the skew is unknown.
+// The clock skew is measured from the Date header of a token or an error, even if the clocks differ
+// by years. Without a usable Date the skew is unknown.
 func TestExchangeSkew(t *testing.T) {
 	now := time.Date(2026, 11, 26, 9, 0, 0, 0, time.UTC)
 	for date, want := range map[string]Skew{

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// maxToken is the largest access token that is accepted, in bytes. Many servers would
+// maxToken is the size of the largest access token that is accepted, in bytes. Many servers would
 // refuse a larger one in an HTTP header.
 const maxToken = 16 << 10
 
@@ -30,15 +30,14 @@ type Token struct {
 	Assumed  bool // the answer had no usable expires_in
 	Skew     Skew
 
-	// RequestedAt is set by the caller of Exchange. The token's life began between
-	// the request and the answer. It is counted from the request, so that no reader
-	// expects a longer life than the token has.
+	// RequestedAt is when the token was requested; the caller of Exchange sets it. The token's life is
+	// counted from then, so that no reader expects a longer life than the token has.
 	RequestedAt time.Time
 }
 
-// Left returns how long the token lives at least; negative if it has ended. It uses
-// two clocks and returns the smaller result: the monotonic clock stops while the
-// machine is suspended, and the wall clock may be set back.
+// Left returns how much longer the token lives; negative if it has ended. It uses two clocks and
+// returns the smaller result: the monotonic clock stops while the machine is suspended, and the
+// wall clock may be set back.
 func (t *Token) Left(now time.Time) time.Duration {
 	ends := t.RequestedAt.Add(t.Lifetime)
 	return min(ends.Sub(now), ends.Round(0).Sub(now.Round(0)))
@@ -48,10 +47,9 @@ func (t *Token) Left(now time.Time) time.Duration {
 // minute, or a fifth of its life if that is less.
 func (t *Token) Margin() time.Duration { return min(time.Minute, t.Lifetime/5) }
 
-// Exchange requests an access token at tokenURL with a signed assertion (RFC 7523
-// section 2.2; Redox: "Authenticate an OAuth API key"). It sends exactly one request.
-// For a retry the caller must sign a new assertion, because an assertion must never
-// be sent twice. The error is an [*Error] if Redox refused, else an [*UpstreamError].
+// Exchange requests an access token at tokenURL with a signed assertion (RFC 7523 section 2.2;
+// Redox: "Authenticate an OAuth API key"). It sends the assertion at most once, and a retry needs a
+// new one. The error is an [*Error] if Redox refused, else an [*UpstreamError].
 func (c *Client) Exchange(ctx context.Context, tokenURL, assertion, scope string) (*Token, error) {
 	form := url.Values{
 		"grant_type":            {"client_credentials"},
@@ -61,8 +59,8 @@ func (c *Client) Exchange(ctx context.Context, tokenURL, assertion, scope string
 	if scope != "" {
 		form.Set("scope", scope)
 	}
-	// The transport cannot rewind this reader, so it cannot send the assertion again
-	// after a dead connection.
+	// The transport cannot rewind this reader, so it cannot send the assertion again after a
+	// connection broke.
 	encoded := form.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, tokenURL, io.NopCloser(strings.NewReader(encoded)))
 	if err != nil {
@@ -86,12 +84,13 @@ func (c *Client) Exchange(ctx context.Context, tokenURL, assertion, scope string
 	return t, err
 }
 
-// redact removes the parts of the assertion from an answer that repeats them.
+// redact removes the assertion's claims and signature from an answer that repeats them. echoed
+// reports whether it did.
 func redact(raw []byte, assertion string) (redacted []byte, echoed bool) {
 	_, secret, _ := strings.Cut(assertion, ".") // the header is no secret
 	for part := range strings.SplitSeq(secret, ".") {
-		// Each part of a real assertion is at least this long. A shorter part could
-		// be a word.
+		// The claims and the signature of a real assertion have at least this length. A shorter part
+		// could be a word.
 		if len(part) >= 32 && bytes.Contains(raw, []byte(part)) {
 			raw, echoed = bytes.ReplaceAll(raw, []byte(part), []byte("[removed]")), true
 		}
@@ -115,7 +114,8 @@ func parseAnswer(status int, raw []byte, skew Skew) (*Token, error) {
 	return parseToken(status, raw, skew)
 }
 
-// parseToken reads a 2xx answer. It returns an error if the answer has no usable token.
+// parseToken returns the token in a 2xx answer, or an error if the answer has no usable token or is
+// an error response.
 func parseToken(status int, raw []byte, skew Skew) (*Token, error) {
 	var answer struct {
 		AccessToken any             `json:"access_token"`
@@ -152,7 +152,7 @@ func parseToken(status int, raw []byte, skew Skew) (*Token, error) {
 	return t, nil
 }
 
-// scopeText returns the scope in an answer as text. Some servers send a list of texts.
+// scopeText returns the scope in an answer as one text. Some servers send a list of texts.
 func scopeText(scope any) string {
 	switch scope := scope.(type) {
 	case string:
@@ -168,20 +168,20 @@ func scopeText(scope any) string {
 	return ""
 }
 
-// IsScope reports whether text has at most 1024 printable ASCII characters and blanks. That
-// allows a little more than RFC 6749 section 3.3, and the empty text.
+// IsScope reports whether text consists of at most 1024 printable ASCII characters and blanks. RFC
+// 6749 section 3.3 allows a little less: for example, no empty text.
 func IsScope(text string) bool {
 	return len(text) <= 1024 && IsPrintable(strings.ReplaceAll(text, " ", ""))
 }
 
-// IsPrintable reports whether text has only printable ASCII characters, and no blank.
+// IsPrintable reports whether all characters of text are printable ASCII, and none is a blank.
 func IsPrintable(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// lifetime reads expires_in, a number or a string with a number, as some servers send it.
-// If it is neither, or more than a day, lifetime returns the default and assumed is true.
-// A value below one second is rounded to zero: the token has ended.
+// lifetime reads expires_in: a number, or a string with a number, as some servers send it. If it is
+// neither, or is more than a day, lifetime returns the default, and assumed is true. Fractions of a
+// second are cut off, and less than zero counts as zero.
 func lifetime(expiresIn json.RawMessage) (d time.Duration, assumed bool) {
 	const most = 24 * 60 * 60
 	seconds, err := strconv.ParseFloat(strings.Trim(string(expiresIn), `"`), 64)

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Exchange sends exactly what Redox documents.
+// Exchange sends the request that Redox documents.
 func TestExchangeRequest(t *testing.T) {
 	for _, scope := range []string{"", "system/*.read x"} {
 		want := url.Values{
@@ -62,8 +62,8 @@ func TestExchangeURL(t *testing.T) {
 	checkError(t, err, Unreachable, "the token URL cannot be requested")
 }
 
-// redact removes each part of the assertion that has at least 32 characters. It does
-// not remove the header, which is not secret.
+// redact removes the parts of the assertion that have at least 32 characters. It does not remove
+// the header, which is not secret.
 func TestRedact(t *testing.T) {
 	header, short, long := strings.Repeat("h", 40), strings.Repeat("s", 31), strings.Repeat("l", 32)
 	text := header + " " + short + " " + long + " " + long
@@ -97,14 +97,13 @@ func TestTokenLeft(t *testing.T) {
 	}
 }
 
-// Left uses the clock that shows less time left: the monotonic clock stops while the
-// machine is suspended, and the wall clock may be set back.
+// Left uses the clock that shows less time left.
 func TestTokenLeftAfterASuspension(t *testing.T) {
 	const gone = 7 * time.Minute
 	now := time.Now()
 	token := &Token{Lifetime: 5 * time.Minute, RequestedAt: now}
 	suspended := now
-	// This changes only the wall clock seconds in time.Time.
+	// This changes only the seconds of the wall clock in time.Time.
 	*(*uint64)(unsafe.Pointer(&suspended)) += uint64(gone/time.Second) << 30
 	if suspended.Sub(now) != 0 || suspended.Round(0).Sub(now.Round(0)) != gone {
 		t.Fatal("time.Time is not made as this test believes")
