@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// clients knows when each client is due and was looked at last, and which have a
-// worker. Due times are by the wall clock, all others by the clock of this process,
-// which does not jump.
+// clients knows when each client's next step is due, when its last step began, and whether it has a
+// worker. Due times are by the wall clock, all other times by the clock of this process, which does
+// not jump.
 type clients struct {
 	known   map[string]*client
-	due     dueHeap    // those with a due time and without a worker
-	order   *list.List // all, the one that was looked at last at the end
-	woken   []*client  // those to look at as soon as they have no worker
+	due     dueHeap    // those with a due time; none of them has a worker
+	order   *list.List // all; the one whose step began last is at the end
+	woken   []*client  // those whose next step is to begin as soon as they have no worker
 	workers int
-	unread  int       // how many were never looked at
-	nextAt  time.Time // when the next step may begin that nobody asked for
-	checkAt time.Time // when the safety net may look at the next client
+	unread  int       // how many never had a step
+	nextAt  time.Time // when the next step that nobody asked for may begin
+	checkAt time.Time // when the safety net may begin its next step
 }
 
 type client struct {
@@ -59,7 +59,7 @@ func (s *clients) remove(c *client) {
 	}
 }
 
-// wake makes pick choose c before the clients that are not woken.
+// wake makes pick choose c before the clients that are not woken, as soon as c has no worker.
 func (s *clients) wake(c *client) {
 	if !c.woken {
 		c.woken = true
@@ -74,7 +74,7 @@ func (s *clients) asleep(c *client) {
 	}
 }
 
-// plan sets when the next step of the client is due.
+// plan sets when the next step of c is due; zero sets no time.
 func (s *clients) plan(c *client, due time.Time) {
 	c.due = due
 	switch {
@@ -88,7 +88,7 @@ func (s *clients) plan(c *client, due time.Time) {
 	}
 }
 
-// begin gives the client a worker. stop ends the worker's step.
+// begin notes that a step of c begins now. stop cancels that step.
 func (s *clients) begin(c *client, stop context.CancelFunc, now time.Time) {
 	if c.looked.IsZero() {
 		s.unread--
@@ -100,7 +100,7 @@ func (s *clients) begin(c *client, stop context.CancelFunc, now time.Time) {
 	s.workers++
 }
 
-// end notes that the client's step has ended, and when the next one is due.
+// end notes that a step of c has ended, and when the next one is due.
 func (s *clients) end(c *client, due time.Time) {
 	s.workers--
 	c.stop = nil
@@ -109,9 +109,9 @@ func (s *clients) end(c *client, due time.Time) {
 	}
 }
 
-// pick returns the client to look at now, nil for none. A client that was woken comes
-// first. The others come one per pace: one that is due at wall, else one that was never
-// looked at, else one for the safety net.
+// pick returns a client whose step is to begin now, nil for none. A client that was woken comes
+// first. Of the others, at most one per pace comes: one that is due by the wall clock, else one
+// that never had a step, else one for the safety net.
 func (s *clients) pick(now, wall time.Time) *client {
 	if s.workers >= maxWorkers {
 		return nil
@@ -143,8 +143,8 @@ func (s *clients) pick(now, wall time.Time) *client {
 	return picked
 }
 
-// idle returns for how long pick will return nil if nothing changes meanwhile, at most
-// LookAgain.
+// idle returns for how long pick, which has just returned nil, need not be called again if nothing
+// changes meanwhile; at most LookAgain.
 func (s *clients) idle(now, wall time.Time) time.Duration {
 	if s.workers >= maxWorkers {
 		return LookAgain
@@ -161,8 +161,8 @@ func (s *clients) idle(now, wall time.Time) time.Duration {
 	return max(idle, s.nextAt.Sub(now), 0)
 }
 
-// oldest returns the client without a worker that was not looked at for the longest
-// time, nil for none.
+// oldest returns, of the clients without a worker, one that never had a step, else the one whose
+// last step began first; nil for none.
 func (s *clients) oldest() *client {
 	for at := s.order.Front(); at != nil; at = at.Next() {
 		if c, is := at.Value.(*client); is && c.stop == nil {
@@ -172,7 +172,7 @@ func (s *clients) oldest() *client {
 	return nil
 }
 
-// dueHeap has the client that is due first at its head.
+// dueHeap is a heap. The client that is due first is at its head.
 type dueHeap []*client
 
 func (h dueHeap) Len() int           { return len(h) }

@@ -1,6 +1,5 @@
-// Package schedule carries on the work of many clients: it knows when each is due,
-// and runs a worker for each that is. It knows nothing of what a step does, nor of
-// storage or keys.
+// Package schedule runs steps for many clients. It knows when the next step of each client is due,
+// and runs each step in a worker, a goroutine of its own. It does not know what a step does.
 package schedule
 
 import (
@@ -10,43 +9,43 @@ import (
 )
 
 const (
-	// LookAgain is when a client is looked at again after an error, and how long the
-	// schedule sleeps at most: clocks jump, and machines are suspended.
+	// LookAgain is how long after a failed step the next one is due, and how long the schedule sleeps
+	// at most: clocks jump, and machines are suspended.
 	LookAgain = time.Minute
 
-	// pace is the least time between the beginnings of two steps that Wake did not ask
-	// for: they must leave storage to requests.
+	// pace is the least time between the beginnings of two steps that Wake did not ask for, so that
+	// storage has time for requests.
 	pace = 5 * time.Millisecond
 
-	// checkEvery is how often the safety net looks at a client: the one that was not
-	// looked at for the longest time, if that is LookAgain or more. It finds changes
-	// that nobody reported, such as an entry that somebody repaired by hand.
+	// checkEvery is the least time between two steps of the safety net, which finds changes that
+	// nobody reported, such as an entry that somebody repaired by hand. Its next step is for the
+	// client whose last step began first, if that was LookAgain ago or more.
 	checkEvery = 2500 * time.Millisecond
 
-	// listEvery is how often the list of clients is read.
+	// listEvery is the time between two reads of the list of clients. It is LookAgain after a read
+	// that failed or found none.
 	listEvery = 10 * time.Minute
 
-	// maxWorkers is the most workers at a time. A worker may wait for a server, or for
-	// a key to be generated.
+	// maxWorkers is the most workers at a time. A worker may have to wait for a server, or for a key
+	// to be generated.
 	maxWorkers = 128
 )
 
-// Work holds the functions that the schedule calls. They log their own errors and
-// recover from their own panics.
+// Work holds the functions that the schedule calls. They must log their own errors and recover from
+// their own panics.
 type Work struct {
 	// List returns the names of all clients.
 	List func(ctx context.Context) ([]string, error)
 
-	// Step does one step for a client. next is when the following step is due, zero
-	// if none is planned.
+	// Step does one step for a client. next is when the following step is due, zero if no time is set.
+	// It is not used if err is not nil.
 	Step func(ctx context.Context, client string) (next time.Time, err error)
 }
 
-// Schedule runs the steps of each client one after the other, and different clients
-// at the same time. A step must store its result before it returns: then the schedule
-// can be stopped at any point.
+// Schedule runs the steps of each client one after the other, and steps of different clients at the
+// same time. It stores nothing, so a step must store its result itself.
 type Schedule struct {
-	now func() time.Time // of the times that Step returns
+	now func() time.Time // the wall clock
 
 	running sync.Mutex // held to start or stop; guards the three below
 	stopped bool
@@ -57,12 +56,12 @@ type Schedule struct {
 
 	mu      sync.Mutex // guards all below; nothing waits under it
 	clients *clients
-	listed  bool      // whether the list was read since Start
+	listed  bool      // whether the list has been read
 	listAt  time.Time // when to read it again; by the clock of this process
 }
 
-// New returns a schedule that is not started. now is the clock for the times that
-// Step returns.
+// New returns a schedule that is not started. now is the wall clock, with which due times are
+// compared.
 func New(now func() time.Time) *Schedule {
 	return &Schedule{now: now, wake: make(chan struct{}, 1), clients: newClients()}
 }
@@ -74,8 +73,8 @@ func (s *Schedule) signal() {
 	}
 }
 
-// Wake makes the next step of a client begin at once, or when a step that runs has
-// ended. The client may be new to the schedule.
+// Wake makes the next step of a client begin as soon as its current step, if any, has ended and a
+// worker is free. The client may be new to the schedule.
 func (s *Schedule) Wake(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,8 +82,8 @@ func (s *Schedule) Wake(name string) {
 	s.signal()
 }
 
-// Plan sets when the next step of a client is due; zero means never. It does nothing
-// for an unknown client, nor while a step runs, because that step's result will set the
+// Plan sets when the next step of a client is due; zero sets no time. It does nothing for an
+// unknown client, nor while a step of the client runs, because the result of that step will set the
 // time.
 func (s *Schedule) Plan(name string, due time.Time) {
 	s.mu.Lock()
@@ -95,7 +94,7 @@ func (s *Schedule) Plan(name string, due time.Time) {
 	}
 }
 
-// Forget ends the work for a client that was deleted.
+// Forget removes a client, and cancels its step if one runs.
 func (s *Schedule) Forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,23 +103,23 @@ func (s *Schedule) Forget(name string) {
 	}
 }
 
-// Workers returns how many clients have a worker.
+// Workers returns how many workers run.
 func (s *Schedule) Workers() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.clients.workers
 }
 
-// Unread returns for how many clients no step has begun yet. complete reports whether
-// the list of clients was read, and a step has begun for each of them.
+// Unread returns for how many clients no step has begun yet. complete reports whether there is no
+// such client and the list of clients has been read.
 func (s *Schedule) Unread() (n int, complete bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.clients.unread, s.listed && s.clients.unread == 0
 }
 
-// Start begins the work, unless Stop was called. If the work is under way already,
-// Start makes it compare the due times with the clock.
+// Start begins the work, unless Stop was called. If the work has begun already, Start only makes it
+// compare the due times with the clock at once.
 func (s *Schedule) Start(work Work) {
 	s.running.Lock()
 	defer s.running.Unlock()
@@ -131,7 +130,7 @@ func (s *Schedule) Start(work Work) {
 		s.signal()
 		return
 	}
-	// Do not use a request's context: the work goes on when that request ends.
+	// Do not use a request's context: the work goes on after that request.
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	s.cancel, s.done = cancel, done
@@ -141,7 +140,7 @@ func (s *Schedule) Start(work Work) {
 	}()
 }
 
-// Stop ends the work for good and waits until it has ended.
+// Stop ends the work for good: it cancels all steps and waits until they have ended.
 func (s *Schedule) Stop() {
 	s.running.Lock()
 	defer s.running.Unlock()
@@ -152,7 +151,7 @@ func (s *Schedule) Stop() {
 	}
 }
 
-// run begins a worker for each client that is to be looked at, until ctx ends.
+// run begins steps until ctx ends. Then it waits for the steps, and forgets all clients.
 func (s *Schedule) run(ctx context.Context, work Work) {
 	var all sync.WaitGroup
 	defer func() {
@@ -172,8 +171,8 @@ func (s *Schedule) run(ctx context.Context, work Work) {
 	}
 }
 
-// beginDue begins the steps that may begin now, and reads the list of clients when it
-// is time. It returns after how long to call it again.
+// beginDue begins the steps that may begin now, and a read of the list of clients when it is time.
+// It returns after how long it has to be called again, if nothing changes before.
 func (s *Schedule) beginDue(ctx context.Context, work Work, all *sync.WaitGroup) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -194,7 +193,7 @@ func (s *Schedule) beginDue(ctx context.Context, work Work, all *sync.WaitGroup)
 	return max(min(s.clients.idle(now, wall), s.listAt.Sub(now)), 0)
 }
 
-// end notes how a step of a client ended.
+// end notes how a step of a client ended, and when the next one is due.
 func (s *Schedule) end(c *client, next time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -205,10 +204,9 @@ func (s *Schedule) end(c *client, next time.Time, err error) {
 	s.signal()
 }
 
-// list reads the list of clients. It adds the new ones, and forgets those that were
-// known before it began and are not in the list. If the list cannot be read or is
-// empty, it is read again in a minute: an empty list can mean that another node does
-// the work.
+// list reads the list of clients. It adds the new ones, and forgets those that were added before
+// the read began and are not in the list. If the read fails or the list is empty, the next read is
+// LookAgain after this one: a list may be empty because another node does the work.
 func (s *Schedule) list(ctx context.Context, work Work, began time.Time) {
 	names, err := work.List(ctx)
 	if ctx.Err() != nil {

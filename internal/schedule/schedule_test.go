@@ -65,7 +65,7 @@ func (w *world) set(change func()) {
 	change()
 }
 
-// after waits for d, and then until all goroutines wait.
+// after waits for d, and then until all other goroutines are blocked.
 func (w *world) after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -81,7 +81,7 @@ func (w *world) count() (n int) {
 	return n
 }
 
-// saw checks when the list was read and when each client's steps began.
+// saw checks when the list was read, and when the steps of the clients in steps began.
 func (w *world) saw(lists []time.Duration, steps map[string][]time.Duration) {
 	w.t.Helper()
 	w.mu.Lock()
@@ -100,8 +100,8 @@ var errTest = errors.New("it fails")
 
 const second, minute = time.Second, time.Minute
 
-// A step runs when it is due. After a step that fails, the next one runs in a minute,
-// whatever time the failed step returns.
+// A step runs when it is due. After a step that fails, the next one runs a minute later, whatever
+// time the failed step returns.
 func TestWhenStepsRun(t *testing.T) {
 	inWorld(t, []string{"due", "failing", "past"}, func(w *world) {
 		in := func(d time.Duration, err error) func(context.Context) (time.Time, error) {
@@ -123,8 +123,8 @@ func TestWhenStepsRun(t *testing.T) {
 	})
 }
 
-// Once all clients were looked at, they are looked at again although no time is set: one
-// every two and a half seconds, each once a minute at most.
+// Once all clients have had a step, the safety net begins more of them, although no time is set:
+// one every 2.5 s at most, and for the same client one a minute at most.
 func TestSafetyNet(t *testing.T) {
 	for n, most := range map[int]int{1: 10, 24: 240, 100: 240, 1000: 240} {
 		names := make([]string, n)
@@ -152,9 +152,8 @@ func TestSafetyNet(t *testing.T) {
 	}
 }
 
-// In the first look at all clients, the steps begin at a fixed pace. A client that is
-// woken does not wait for its turn. Unread returns how many clients are left, and
-// whether the first look is complete.
+// The first steps of all clients begin at a fixed pace. A client that is woken does not wait for
+// its turn. Unread returns how many clients had no step yet, and whether all had one.
 func TestFirstLook(t *testing.T) {
 	names := make([]string, 10_000)
 	for i := range names {
@@ -184,8 +183,8 @@ func TestFirstLook(t *testing.T) {
 	})
 }
 
-// If many steps are due at the same time, they begin at a fixed pace, and at most
-// maxWorkers of them run at once. A client that is woken is the next.
+// If many steps are due at the same time, they begin at a fixed pace, and at most maxWorkers of
+// them run at once. A client that is woken gets the next free worker.
 func TestManyDue(t *testing.T) {
 	names := make([]string, 1000)
 	for i := range names {
@@ -244,7 +243,7 @@ func TestSlowStep(t *testing.T) {
 	})
 }
 
-// Wake runs a client's next step at once, even if the client is new.
+// Wake makes a client's next step begin at once, even if the client is new.
 func TestWake(t *testing.T) {
 	inWorld(t, []string{"old"}, func(w *world) {
 		w.Start(w.work())
@@ -256,8 +255,8 @@ func TestWake(t *testing.T) {
 	})
 }
 
-// Plan sets the time of a client's next step. It does nothing while a step of the
-// client runs, or if the client is unknown.
+// Plan sets the time of a client's next step. It does nothing while a step of that client runs, or
+// if the client is unknown.
 func TestPlan(t *testing.T) {
 	inWorld(t, []string{"a", "running"}, func(w *world) {
 		w.step["a"] = func(context.Context) (time.Time, error) { return time.Now().Add(time.Hour), nil }
@@ -278,8 +277,8 @@ func TestPlan(t *testing.T) {
 	})
 }
 
-// If the wall clock jumps past the time of a step, that step runs within a minute, or
-// at once when Start is called.
+// If the wall clock jumps past the time of a step, that step runs within a minute, or at once if
+// Start is called.
 func TestClockJumps(t *testing.T) {
 	for name, told := range map[string]bool{"within a minute": false, "at the periodic call": true} {
 		inWorld(t, []string{"a"}, func(w *world) {
@@ -304,17 +303,16 @@ func TestClockJumps(t *testing.T) {
 				if len(w.steps["a"]) < 2 || w.steps["a"][1] > want {
 					t.Errorf("%s: steps began at %v", name, w.steps["a"])
 				}
-				ahead = 0 // back: it waits for the day after the year
+				ahead = 0 // back: now the next step is due in more than a year
 			})
 			w.after(2 * minute)
 		})
 	}
 }
 
-// A client that is no longer listed is forgotten, and its step is told to end. When it
-// is listed again, it has steps again. A list that cannot be read changes nothing. A
-// client that was added after a read of the list began is not forgotten because of that
-// list.
+// A client that is no longer listed is forgotten, and its step is cancelled. When it is listed
+// again, it has steps again. A list that cannot be read changes nothing. A client that was added
+// after a read of the list began is not forgotten because of that read.
 func TestClientsComeAndGo(t *testing.T) {
 	inWorld(t, []string{"stays", "goes"}, func(w *world) {
 		ended := 0
@@ -367,8 +365,8 @@ func TestClientsComeAndGo(t *testing.T) {
 	})
 }
 
-// Nothing is done for a client that was forgotten, whatever it waited for: a time, its
-// turn, or the end of its step. It is not counted any more.
+// A forgotten client has no further step, whether a time was set or it was woken during its step.
+// Unread does not count it.
 func TestForget(t *testing.T) {
 	inWorld(t, []string{"due", "woken", "other"}, func(w *world) {
 		w.step["due"] = func(context.Context) (time.Time, error) { return time.Now().Add(10 * second), nil }
@@ -393,7 +391,7 @@ func TestForget(t *testing.T) {
 	})
 }
 
-// A list that is empty, or cannot be read, is read again in a minute.
+// A list that is empty, or cannot be read, is read again a minute later.
 func TestListAgain(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		w.Start(w.work())
@@ -406,8 +404,8 @@ func TestListAgain(t *testing.T) {
 	})
 }
 
-// Start begins nothing new while the work is under way. Stop tells each step to end,
-// and waits for it. After Stop, neither Start nor Wake begins anything.
+// Start begins nothing new while the work is under way. Stop cancels each step and waits for its
+// end. After Stop, neither Start nor Wake begins anything.
 func TestStartAndStop(t *testing.T) {
 	inWorld(t, []string{"a", "b"}, func(w *world) {
 		w.step["a"] = func(ctx context.Context) (time.Time, error) {
@@ -432,7 +430,7 @@ func TestStartAndStop(t *testing.T) {
 	})
 }
 
-// A schedule that is stopped before its first Start does not begin.
+// A schedule that is stopped before its first Start never begins.
 func TestStopBeforeStart(t *testing.T) {
 	inWorld(t, []string{"a"}, func(w *world) {
 		w.Stop()
@@ -442,8 +440,7 @@ func TestStopBeforeStart(t *testing.T) {
 	})
 }
 
-// Stop ends a read of the list that waits for storage. Until then, that read delays no
-// client.
+// A read of the list that waits for storage delays no client. Stop cancels it.
 func TestSlowList(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		work := w.work()
