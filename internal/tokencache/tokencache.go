@@ -1,6 +1,6 @@
-// Package tokencache keeps a token for many readers, and fetches the next one in a
-// single call for all of them. It knows nothing of Redox or of Vault: the caller
-// defines what a token is and how it is fetched.
+// Package tokencache keeps one token per key for many readers, and fetches the next one in a single
+// call for all of them. It knows nothing of Redox or of Vault: the caller defines what a token is
+// and how it is fetched.
 package tokencache
 
 import (
@@ -12,10 +12,9 @@ import (
 	"time"
 )
 
-// If a reader comes within a quarter of the margin before the margin begins, its read
-// starts the call for the next token, and does not wait for that. After a failed call,
-// the cache waits a twelfth of the margin before the next call, unless the token has
-// ended, or is in its margin and the error is permanent.
+// Just before the margin, for a quarter of the margin's length, a read starts the call for the next
+// token and does not wait for it. After a failed call, no call starts for a twelfth of the margin,
+// unless the token has less than a second left, or is in its margin and the error is permanent.
 const (
 	aheadPart = 4  // a quarter: 15 s of a minute
 	restPart  = 12 // a twelfth: 5 s of a minute
@@ -31,14 +30,14 @@ type Token interface {
 	Margin() time.Duration
 }
 
-// Get itself returns these errors. All its other errors come from fetch.
+// Get returns these errors. All its other errors come from fetch.
 var (
 	ErrClosed = errors.New("the token cache is closed")
 	ErrGaveUp = errors.New("the reader gave up while it waited for a token")
 )
 
-// Fetch requests a token. again is true if the previous call failed. ctx ends when
-// the cache is closed, but not when a reader gives up.
+// Fetch requests a token. again is true if the previous call for the same entry failed. ctx ends
+// when the cache is closed, but not when a reader gives up.
 type Fetch[T Token] func(ctx context.Context, again bool) (T, error)
 
 // Options configures a [Cache].
@@ -90,11 +89,11 @@ type Got[T Token] struct {
 	Trouble error // why there is no newer token although this one is in its margin, else nil
 }
 
-// Get returns the token of key. It returns the token in the cache if that has not
-// reached its margin and has the same fingerprint, else a new one from fetch. Readers
-// that need a new token at the same time share one call, which goes on if the reader
-// that started it gives up. While calls fail with a temporary error, Get returns the
-// old token until its last second. The error is fetch's, [ErrClosed] or [ErrGaveUp].
+// Get returns a token for key: the one in the cache if it has not reached its margin and has the
+// same fingerprint, else a new one from fetch. Readers that need a new token at the same time share
+// one call, which goes on even if the reader that started it gives up. While calls fail with a
+// temporary error, Get returns the old token until its last second. The error is fetch's,
+// [ErrClosed] or [ErrGaveUp].
 func (c *Cache[T]) Get(ctx context.Context, key, fingerprint string, fetch Fetch[T]) (Got[T], error) {
 	got, waitFor, began, err := c.look(key, fingerprint, fetch)
 	if err != nil || waitFor == nil {
@@ -112,12 +111,12 @@ func (c *Cache[T]) Get(ctx context.Context, key, fingerprint string, fetch Fetch
 	return Got[T]{Token: waitFor.token, Fetched: began && waitFor.err == nil}, waitFor.err
 }
 
-// good reports whether the token lives long enough to be used, at least a second.
+// good reports whether the token lives for at least another second.
 func (c *Cache[T]) good(t T) bool { return t.Left(c.now()) >= time.Second }
 
-// look returns the token in the entry if that is good, and begins the call for
-// the next one when it is due. waitFor is the call to wait for, nil when the
-// token is to be used as it is. The error is [ErrClosed].
+// look returns the token in the entry if that is good, and starts the call for the next one if it
+// is time. waitFor is the call to wait for, nil if the token is to be used as it is. began reports
+// whether look started waitFor. The error is [ErrClosed].
 func (c *Cache[T]) look(key, fingerprint string, fetch Fetch[T]) (got Got[T], waitFor *call[T], began bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,23 +173,22 @@ func (c *Cache[T]) callLocked(e *entry[T], fetch Fetch[T]) (f *call[T], began bo
 	return f, true
 }
 
-// Keep deletes the tokens of all keys but these.
+// Keep deletes the tokens of all keys that are not in keys.
 func (c *Cache[T]) Keep(keys map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	maps.DeleteFunc(c.entries, func(key string, _ *entry[T]) bool { return !keys[key] })
 }
 
-// Drop deletes the token of key. Readers that already wait for a call still get its
-// token.
+// Drop deletes the token of key. Readers that already wait for a call still get its result.
 func (c *Cache[T]) Drop(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.entries, key)
 }
 
-// Close ends all calls, waits until they have ended, and forgets all tokens.
-// Afterwards no call begins.
+// Close cancels all calls, waits until they have ended, and deletes all tokens. Afterwards no call
+// begins.
 func (c *Cache[T]) Close() {
 	c.mu.Lock() // no call may start between cancel and Wait
 	c.cancel()
@@ -209,11 +207,10 @@ func (c *Cache[T]) Len() int {
 // Wait returns when no call is under way.
 func (c *Cache[T]) Wait() { c.calls.Wait() }
 
-// NextIn returns after how many seconds a reader should ask again. Before the margin,
-// that is when the margin begins: by then the cache normally has a newer token.
-// NextIn adds up to a sixth of the margin at random. Otherwise all readers that share
-// a token would ask in the same second. In the margin the pause is short, because the
-// newer token is late.
+// NextIn returns after how many seconds a reader should ask again. Before the margin, that is when
+// the margin begins, because a read then gets a newer token. NextIn adds up to a sixth of the
+// margin at random: otherwise all readers that share a token would ask in the same second. In the
+// margin the pause is short, because the newer token is late.
 func NextIn[T Token](t T, now time.Time) int64 {
 	left, margin := t.Left(now), t.Margin()
 	if left <= margin {

@@ -99,7 +99,7 @@ func TestRefreshAhead(t *testing.T) {
 			t.Errorf("%+v", ahead)
 		}
 		w.after(0, 2, 2)
-		// If nobody reads the token before its margin, the first reader waits.
+		// If nobody reads the token shortly before its margin, the first reader in the margin waits.
 		w.takes = time.Second
 		start := time.Now()
 		if late := w.after(240*time.Second, 3, 3); !late.Fetched || time.Since(start) != 241*time.Second {
@@ -139,10 +139,9 @@ func TestOneCallForManyReaders(t *testing.T) {
 	})
 }
 
-// While calls fail with a temporary error, the token is handed out until its last
-// second. In its margin, the error is returned with it. For a twelfth of the margin
-// after a failure no call starts, and no reader waits. After the token's last second each
-// read starts a call and returns its error.
+// While calls fail with a temporary error, reads return the token until its last second. In its
+// margin, they also return the error. For a twelfth of the margin after a failure no call starts,
+// and no reader waits. In the token's last second each read starts a call and returns its error.
 func TestOutage(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.after(0, 1, 1)
@@ -202,9 +201,9 @@ func TestTroubleInTheMargin(t *testing.T) {
 	})
 }
 
-// While calls fail with a permanent error, each read of a token in its margin starts
-// a call and returns its error. Before the margin a read returns the token, and a
-// failed call only delays the next one.
+// While calls fail with a permanent error, each read of a token in its margin starts a call and
+// returns its error. Before the margin a read returns the token, and no call starts for a twelfth
+// of the margin after a failure.
 func TestLastingError(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.after(0, 1, 1)
@@ -222,7 +221,7 @@ func TestLastingError(t *testing.T) {
 	})
 }
 
-// If a reader gives up, the others who wait for the same token still get it.
+// If the reader that started a call gives up, the call goes on, and a later reader gets its token.
 func TestReaderGivesUp(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.takes = time.Minute
@@ -237,8 +236,8 @@ func TestReaderGivesUp(t *testing.T) {
 	})
 }
 
-// If something that affects the token changes, the fingerprint changes. Then neither
-// the old token is handed out, nor one from a call that started before the change.
+// After the fingerprint has changed, Get returns neither the old token nor one from a call that
+// started before the change.
 func TestFingerprint(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.takes = time.Second
@@ -257,7 +256,7 @@ func TestFingerprint(t *testing.T) {
 	})
 }
 
-// A reader that waits while its key is dropped still gets its token. The next reader
+// A reader that waits while its key is dropped still gets the token of its call. The next reader
 // gets a new one. Keep drops all keys that it is not given.
 func TestDropAndKeep(t *testing.T) {
 	inWorld(t, func(w *world) {
@@ -286,8 +285,7 @@ func TestDropAndKeep(t *testing.T) {
 	})
 }
 
-// Close ends the calls and waits for them. Afterwards none begins, and no token is
-// in memory.
+// Close cancels the calls and waits for them. Afterwards no call begins, and the cache is empty.
 func TestClose(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.after(0, 1, 1)
@@ -316,9 +314,9 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// Before the margin, NextIn sends a reader back when the margin has begun, at most a
-// sixth of the margin and a second later. Readers are spread over all seconds of that
-// sixth. In the margin, NextIn returns at most a twelfth of the margin, or one second.
+// Before the margin, NextIn sends readers back after the margin has begun, or in the last second of
+// a short token, spread over a sixth of the margin. In the margin, it sends them back after at most
+// a twelfth of the margin or half of what is left, but at least a second.
 func TestNextIn(t *testing.T) {
 	now := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
 	for _, life := range []time.Duration{1, 2, 4, 5, 10, 30, 300, 3600} {
