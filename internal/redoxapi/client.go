@@ -41,7 +41,7 @@ type Client struct {
 	http      *http.Client
 	userAgent string
 	now       func() time.Time
-	ownCA     bool // trusts the authorities of ca_pem alone
+	ownCA     bool // trusts only the authorities of ca_pem
 }
 
 // New returns a client, and opens no connection. Its error means that no certificate in CAPEM can
@@ -174,7 +174,7 @@ func (c *Client) receive(req *http.Request) (*httpAnswer, error) {
 // seconds, at most 65535 of them. It returns zero for a date, because the local clock may be wrong.
 func readRetryAfter(h http.Header) time.Duration {
 	n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
-	if err != nil && !errors.Is(err, strconv.ErrRange) { // if n is out of range, it has the largest value
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // out of range, n is 65535
 		return 0
 	}
 	return time.Duration(n) * time.Second

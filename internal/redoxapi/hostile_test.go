@@ -150,7 +150,7 @@ func drip(text string) step {
 // flood sends text again and again, until 1 GiB is sent or a write fails.
 func flood(text string) step {
 	return func(p *peer) error {
-		if err := p.tcp.SetWriteBuffer(64 << 10); err != nil { // keeps sent close to what was accepted
+		if err := p.tcp.SetWriteBuffer(64 << 10); err != nil { // so that sent is close to what the client accepted
 			return err
 		}
 		chunk := bytes.Repeat([]byte(text), (64<<10)/len(text))

@@ -68,7 +68,7 @@ func (c *Client) connectionError(req *http.Request, err error) error {
 	case errors.As(err, &errno):
 		return unreachable("connection to " + c.firstHop(req) + ": " + errno.Error())
 	}
-	// The rest is in crypto/x509's words.
+	// What follows this prefix is crypto/x509's text.
 	if _, why, is := strings.Cut(err.Error(), "tls: failed to parse certificate from server: "); is {
 		return unreachable("the TLS certificate of " + host + " cannot be read: " + why + "; its owner has to replace it")
 	}
@@ -113,7 +113,7 @@ func (c *Client) route(req *http.Request) string {
 // ProxyTrouble says why a proxy that the environment of this process names is not used for https.
 // It is empty if nothing is wrong. The standard library ignores a proxy URL that it cannot read,
 // and reports no error.
-var ProxyTrouble = sync.OnceValue(func() string { return proxyTrouble(os.Getenv) }) // as http.ProxyFromEnvironment
+var ProxyTrouble = sync.OnceValue(func() string { return proxyTrouble(os.Getenv) }) // once, like net/http
 
 func proxyTrouble(getenv func(string) string) string {
 	either := func(name string) string {

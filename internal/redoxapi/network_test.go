@@ -110,7 +110,7 @@ func TestServersWithBadTLS(t *testing.T) {
 			s := newHostileServer(t, test.steps...)
 			timeout := patient
 			if test.kind == TimedOut {
-				timeout = 2 * impatient // TLS takes its time on a busy machine
+				timeout = 2 * impatient // a TLS handshake is slow on a busy machine
 			}
 			_, err := withstand(t, newClient(t, test.ca), s, s.https(), timeout)
 			checkError(t, err, test.kind, test.want)

@@ -42,7 +42,7 @@ func TestExchangeSkew(t *testing.T) {
 	for date, want := range map[string]Skew{
 		"Thu, 26 Nov 2026 08:59:00 GMT": {Known: true, Ahead: time.Minute},
 		"Thu, 01 Jan 1970 00:00:00 GMT": {Known: true, Ahead: now.Sub(time.Unix(0, 0))},
-		// The longest time.Duration.
+		// The lowest time.Duration, in whole seconds.
 		"Fri, 31 Dec 9999 23:59:59 GMT": {Known: true, Ahead: -1 << 63 / time.Second * time.Second},
 		canary:                          {},
 	} {

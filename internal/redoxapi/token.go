@@ -25,7 +25,7 @@ const defaultLifetime = 5 * time.Minute
 // Token is a successful answer of the token endpoint (RFC 6749 section 5.1).
 type Token struct {
 	Value    string
-	Scope    string // the scope that Redox granted; empty when it does not say
+	Scope    string // the scope that Redox granted; empty if the answer has no usable one
 	Lifetime time.Duration
 	Assumed  bool // the answer had no usable expires_in
 	Skew     Skew

@@ -23,7 +23,7 @@ const (
 	checkEvery = 2500 * time.Millisecond
 
 	// listEvery is the time between two reads of the list of clients. It is LookAgain after a read
-	// that failed or found none.
+	// that failed or found no client.
 	listEvery = 10 * time.Minute
 
 	// maxWorkers is the most workers at a time. A worker may have to wait for a server, or for a key

@@ -19,11 +19,11 @@ type world struct {
 
 	mu    sync.Mutex
 	names []string
-	err   error                                                   // of lists
-	step  map[string]func(ctx context.Context) (time.Time, error) // nothing to do where there is none
+	err   error                                                   // of reads of the list
+	step  map[string]func(ctx context.Context) (time.Time, error) // a client without one has nothing to do
 	lists []time.Duration                                         // when the list was read
 	steps map[string][]time.Duration                              // when a client's step began
-	begun time.Time                                               // zero of both
+	begun time.Time                                               // lists and steps count from it
 }
 
 func inWorld(t *testing.T, clients []string, do func(w *world)) {
