@@ -182,7 +182,7 @@ func reset(p *peer) error {
 	return p.tcp.Close()
 }
 
-// handshake does the TLS handshake. All further steps use TLS.
+// handshake does the TLS handshake, and makes p read and write through TLS.
 func handshake(config *tls.Config) step {
 	return func(p *peer) error {
 		conn := tls.Server(p.Conn, config)

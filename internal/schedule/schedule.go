@@ -17,9 +17,9 @@ const (
 	// storage has time for requests.
 	pace = 5 * time.Millisecond
 
-	// checkEvery is the least time between two steps of the safety net, which finds changes that
-	// nobody reported, such as an entry that somebody repaired by hand. Its next step is for the
-	// client whose last step began first, if that was LookAgain ago or more.
+	// checkEvery is the least time between two steps of the safety net. The safety net begins a step
+	// for the client whose last step began first, if that was LookAgain ago or more. So it finds
+	// changes that nobody reported, such as an entry that somebody repaired by hand.
 	checkEvery = 2500 * time.Millisecond
 
 	// listEvery is the time between two reads of the list of clients. It is LookAgain after a read
