@@ -1,6 +1,6 @@
-// Command go searches patients at Redox. It reads a family name per line from
-// standard input, and prints how many patients were found. It reads access tokens
-// from Vault.
+// Command go searches for patients at Redox, with access tokens that it reads from Vault. It
+// reads family names from standard input, one per line, and prints for each how many patients
+// were found.
 package main
 
 import (
@@ -17,16 +17,16 @@ import (
 	"time"
 )
 
-// redox holds a token and asks Redox with it. Only one goroutine may use it: several need
-// one each, or a mutex around each call.
+// redox holds an access token and sends requests to Redox with it. It is not safe for
+// concurrent use: give each goroutine its own, or hold a mutex during each call.
 type redox struct {
 	http       http.Client
 	token      string
 	renew, end time.Time // when to read the next token, and when Redox refuses this one
 }
 
-// accessToken returns the last token, and reads a new one first when it is time. If that
-// fails for a reason that may pass, the last token serves until it ends.
+// accessToken returns an access token. Once the time r.renew has passed, it reads a new one from
+// Vault. If that fails, but may succeed later, it returns the old one until that ends.
 func (r *redox) accessToken(ctx context.Context) (string, error) {
 	for pause := time.Second; time.Now().After(r.renew); pause *= 2 {
 		status, err := r.read(ctx)
@@ -47,8 +47,8 @@ func (r *redox) accessToken(ctx context.Context) (string, error) {
 	return r.token, nil
 }
 
-// notAsked is the status if the file with the Vault token cannot be read: Vault was not
-// asked. Trying again does not help.
+// notAsked is the status if the file with the Vault token cannot be read, so that Vault was not
+// asked. accessToken does not wait for that file.
 const notAsked = -1
 
 // read reads a token from Vault.
@@ -72,8 +72,8 @@ func (r *redox) read(ctx context.Context) (status int, err error) {
 	return status, err
 }
 
-// patients returns how many patients have the family name. If Redox refuses the
-// token, it reads the token from Vault again and tries once more.
+// patients returns how many patients Redox finds by the family name. If Redox answers 401, it
+// reads an access token from Vault again and tries once more.
 func (r *redox) patients(ctx context.Context, family string) (total int, err error) {
 	for try := 1; ; try++ {
 		token, err := r.accessToken(ctx)
@@ -100,8 +100,7 @@ type answer struct {
 	Total int // of Redox
 }
 
-// send makes a request. The status is 0 if the request succeeded, or if no usable
-// answer came.
+// send makes a request. status is the status of the answer if that is not 200, and else 0.
 func (r *redox) send(ctx context.Context, method, url string, header http.Header,
 	body string) (status int, a answer, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))

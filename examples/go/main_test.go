@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// vault starts a server in the place of Vault, and sets VAULT_ADDR to it. Each answer
-// has *status and a token that lives five minutes and must be renewed at once. asked
-// counts the requests.
+// vault starts a server in the place of Vault, and sets VAULT_ADDR to it. Each answer has the
+// status *status, and an access token that lives five minutes and must be renewed at once.
+// *asked counts the requests.
 func vault(t *testing.T, status *int) (asked *int) {
 	asked = new(int)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -28,8 +28,8 @@ func vault(t *testing.T, status *int) (asked *int) {
 	return asked
 }
 
-// If the token file is missing, accessToken returns the old access token until that
-// token ends. After that, it returns an error at once, because waiting does not help.
+// If the file with the Vault token is missing, accessToken returns the old access token until
+// that ends. After that it returns an error, without waiting.
 func TestTokenFile(t *testing.T) {
 	status := http.StatusOK
 	asked := vault(t, &status)
@@ -55,8 +55,8 @@ func TestTokenFile(t *testing.T) {
 	}
 }
 
-// If the caller gives up while accessToken waits for Vault, accessToken returns at
-// once, with the error of the caller's context.
+// If the caller gives up while accessToken waits before it asks Vault again, accessToken
+// returns at once, with the error of the caller's context.
 func TestGivenUp(t *testing.T) {
 	status := http.StatusServiceUnavailable
 	vault(t, &status)

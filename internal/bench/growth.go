@@ -13,17 +13,18 @@ import (
 	"time"
 )
 
-// stock is how many keys the clients of a mount share. If each had its own, the time to
-// generate the keys would hide what is measured.
+// stock is how many keys the clients of the mount share. To generate one for each client would
+// take too long.
 const stock = 50
 
-// forgotten is how long the mount is left idle. After that, its memory no longer holds the
-// views of the clients that were read, their connections are closed, and Go has collected
-// garbage at least once.
+// forgotten is how long the mount is left idle before its memory is measured again. By then it
+// has dropped the views of the clients that were read, and closed their connections, and Go has
+// collected garbage.
 const forgotten = 4 * time.Minute
 
-// growth measures one mount with more and more clients, all with a rotation_period
-// and none due. sizes lists the numbers of clients, with commas between them.
+// growth measures one mount that gets more and more clients. All have a rotation_period, and no
+// rotation is due. sizes lists the numbers of clients, smallest first, with commas between
+// them.
 func (s *testbed) growth(p *printer, slice time.Duration, sizes string) error {
 	keys, err := stockOfKeys()
 	if err != nil {
@@ -33,10 +34,10 @@ func (s *testbed) growth(p *printer, slice time.Duration, sizes string) error {
 	if _, err := s.call(http.MethodPost, "many/hosts", map[string]any{"allowed": host}); err != nil {
 		return err
 	}
-	p.line("\n## Many clients\n\nOne mount, all clients with a `rotation_period`, none due.\n")
+	p.line("\n## Many clients\n\nOne mount. All clients have a `rotation_period`, and no rotation is due.\n")
 	p.line("| clients | make | start | `config` write meanwhile, p50, p99, worst | fresh, one client | fresh, spread | " +
-		"reused | `jwks` | `metrics`, p50, worst | size of `metrics` | idle, processor of plugin | " +
-		"idle, reads of storage | memory after the load, and after idling | connections |")
+		"reused | `jwks` | `metrics`, p50, worst | size of `metrics` | idle, processor of plugins | " +
+		"idle, reads of storage | memory after the load, and after idling | open connections after idling |")
 	p.line("|" + strings.Repeat("--:|", 14))
 	made := 0
 	for _, size := range strings.Split(sizes, ",") {
@@ -55,13 +56,13 @@ func (s *testbed) growth(p *printer, slice time.Duration, sizes string) error {
 		}
 	}
 	p.line("\nGoals with 10,000 clients: a config write during the start at most 50 ms at the 99th percentile; " +
-		"`metrics` less than a second; memory at most 200 MiB idle; idle less than one read of storage a second; the reads " +
-		"of a client as quick as with one.")
+		"`metrics` less than a second; idle, memory at most 200 MiB and less than one read of storage a second; the reads " +
+		"of a client as quick as with one client.")
 	return nil
 }
 
-// grown measures the mount with n clients. took is how long it took to add the clients
-// that the measurement before did not have.
+// grown measures the mount with n clients, and prints a row. took is how long it took to add
+// the clients since the last row.
 func (s *testbed) grown(p *printer, n int, took, slice time.Duration) error {
 	start, writes, err := s.restart()
 	if err != nil {
@@ -139,7 +140,7 @@ func (s *testbed) scrapes() (r *result, size int, err error) {
 
 func inMS(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// stockOfKeys generates the keys that the clients are given, as PEM.
+// stockOfKeys generates the keys that the clients share, each as PEM.
 func stockOfKeys() (keys []string, err error) {
 	for range stock {
 		key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -155,7 +156,7 @@ func stockOfKeys() (keys []string, err error) {
 	return keys, nil
 }
 
-// member makes client number i of the mount, with this key.
+// member creates client number i of the mount, with this key.
 func (s *testbed) member(i int, key string) error {
 	path := "many/clients/c" + strconv.Itoa(i) + "/"
 	if _, err := s.call(http.MethodPost, path+"keys/import", map[string]any{"private_key": key}); err != nil {
@@ -167,8 +168,9 @@ func (s *testbed) member(i int, key string) error {
 	return err
 }
 
-// restart reloads the plugin, and writes a config again and again until the mount
-// has looked at all its clients. It returns how long that took, and how long each write.
+// restart reloads the plugin of the mount, and writes the config of one client again and again
+// until the mount has looked at all its clients. It returns how long that took in all, and how
+// long each write took.
 func (s *testbed) restart() (took time.Duration, writes *result, err error) {
 	began := time.Now()
 	if _, err := s.call(http.MethodPost, "sys/plugins/reload/backend",
@@ -198,7 +200,7 @@ func (s *testbed) restart() (took time.Duration, writes *result, err error) {
 	}
 }
 
-// spread measures fresh reads that go through the n clients in turn.
+// spread measures reads of fresh tokens: of each of the n clients in turn, with 16 readers.
 func (s *testbed) spread(n int, slice time.Duration) (*result, error) {
 	return s.measureEach(func(i int) target {
 		return target{
@@ -208,8 +210,8 @@ func (s *testbed) spread(n int, slice time.Duration) (*result, error) {
 	}, 16, slice)
 }
 
-// idle returns the share of a processor that the plugin uses while nobody asks for
-// anything, and how often a second Vault's storage is read. It takes the time d.
+// idle waits for d while nobody asks for anything. It returns the share of a processor that the
+// plugins used, and how many reads of its storage Vault counted per second.
 func (s *testbed) idle(d time.Duration) (share, reads float64, err error) {
 	before, err := s.cpu()
 	if err != nil {
@@ -228,7 +230,7 @@ func (s *testbed) idle(d time.Duration) (share, reads float64, err error) {
 	return (after.plugin - before.plugin).Seconds() / d.Seconds(), (readsAfter - readsBefore) / d.Seconds(), err
 }
 
-// storageReads returns how often Vault has read its storage.
+// storageReads returns how many reads of its storage Vault has counted since it started.
 func (s *testbed) storageReads() (n float64, err error) {
 	metrics, err := s.call(http.MethodGet, "sys/metrics?format=prometheus", nil)
 	if err != nil {

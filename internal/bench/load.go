@@ -21,7 +21,7 @@ type target struct {
 	token  string // none for an anonymous read
 }
 
-// result holds the measurements of a run with several readers.
+// result holds the measurements of many reads.
 type result struct {
 	readers   int
 	reads     int
@@ -51,12 +51,13 @@ func (r *result) add(other *result) {
 	slices.Sort(r.latencies)
 }
 
-// measure reads t without pause, with that number of readers, for d.
+// measure has that many readers send t again and again, each without pause, for the time d.
+// Before that they open their connections.
 func (s *testbed) measure(t target, readers int, d time.Duration) (*result, error) {
 	return s.measureEach(func(int) target { return t }, readers, d)
 }
 
-// measureEach measures like measure; each(i) is what the i-th read reads.
+// measureEach measures like measure, but sends each(i) in the i-th read.
 func (s *testbed) measureEach(each func(i int) target, readers int, d time.Duration) (*result, error) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: readers, MaxConnsPerHost: readers}}
 	defer client.CloseIdleConnections()
@@ -104,8 +105,8 @@ func (s *testbed) measureEach(each func(i int) target, readers int, d time.Durat
 	return total, nil
 }
 
-// warmUp opens the connections: each of the readers reads t three times. If reads fail,
-// it returns the error of one of them.
+// warmUp opens the connections: readers goroutines send t three times each. If reads fail, it
+// returns the error of one of them.
 func warmUp(client *http.Client, t target, readers int) error {
 	var mu sync.Mutex
 	var failure error

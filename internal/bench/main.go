@@ -1,6 +1,6 @@
-// Command bench measures the engine in a real Vault. It compares the engine with Vault's
-// own answers and with two minimal plugins in the same Vault. Compare only numbers of one
-// run, by their ratio: machines differ, and are shared.
+// Command bench measures the engine in a real Vault. It compares the engine with parts of Vault
+// itself, and with two minimal plugins in the same Vault. Compare only numbers of one run, by
+// their ratio: machines differ, and are shared.
 package main
 
 import (
@@ -66,7 +66,8 @@ func run(args []string, out io.Writer) (err error) {
 	return p.err
 }
 
-// targets returns the targets by short names. The report shows their field name instead.
+// targets returns the targets by short names. The report shows the field name of a target
+// instead.
 func (s *testbed) targets() map[string]target {
 	get := func(name, path, token string) target {
 		return target{name: name, method: http.MethodGet, url: s.addr + "/v1/" + path, token: token}

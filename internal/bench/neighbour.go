@@ -16,13 +16,13 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// most is the goal: while another tenant does his worst, the 99th percentile of reads of
-// token is at most this many times what it is without him.
+// most is the goal: while another tenant does his worst, the 99th percentile of the time of a
+// token read is at most this many times what it is without him.
 const most = 2
 
-// neighbour measures reads of tokens and of Vault's KV: first alone, then while another
-// tenant of the mount does all he can to slow them. The reads of KV show how much slower
-// Vault itself becomes.
+// neighbour measures reads of tokens and of Vault's KV: first alone, then while another tenant
+// of the mount puts a heavy load on it. The reads of KV show how much slower Vault itself
+// becomes.
 func (s *testbed) neighbour(p *printer, slice time.Duration) error {
 	p.line("\n## Beside a tenant who does his worst\n\n| | readers " + columns)
 	names := []string{"fresh", "reused", "kv"}
@@ -69,7 +69,7 @@ func (s *testbed) neighbour(p *printer, slice time.Duration) error {
 		}
 		verdicts = append(verdicts, fmt.Sprintf("%s %.1f times%s", s.targets()[name].name, times, verdict))
 	})
-	p.line("\nThe 99th percentile beside him, in times of that alone (goal %d, and no read fails): %s.", most,
+	p.line("\nThe 99th percentile beside him, divided by that alone (goal: at most %d, and no read fails): %s.", most,
 		strings.Join(verdicts, "; "))
 	return err
 }
@@ -84,7 +84,8 @@ func privateKey() (string, error) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), err
 }
 
-// ask sends a request to Vault and returns the body of the answer, nil if there was none.
+// ask sends a request to Vault and returns the body of the answer, or nil if no complete answer
+// came.
 func (s *testbed) ask(ctx context.Context, client *http.Client, method, path, body string) []byte {
 	req, err := http.NewRequestWithContext(ctx, method, s.addr+"/v1/"+path, strings.NewReader(body))
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// usage is the processor time that Vault and its plugins have used so far.
+// usage is the processor time that Vault and all its plugins have used so far.
 type usage struct{ vault, plugin time.Duration }
 
 // tick is the unit of processor time in /proc: a hundredth of a second on every
@@ -31,7 +31,7 @@ func (s *testbed) cpu() (usage, error) {
 	return u, err
 }
 
-// resident returns the memory of the engine's process, in bytes.
+// resident returns how much memory the engine's process has resident, in bytes.
 func (s *testbed) resident() (bytes int64, err error) {
 	err = s.processes(func(plugin string, _ []string, resident int64) {
 		if plugin == "vault-plugin-secrets-redox" {
@@ -41,8 +41,8 @@ func (s *testbed) resident() (bytes int64, err error) {
 	return bytes, err
 }
 
-// processes calls see for Vault's process, with an empty name, and for each plugin's
-// process, with its name.
+// processes calls see for Vault's process, with an empty name, and for the process of each
+// plugin, with its name. resident is in bytes.
 func (s *testbed) processes(see func(plugin string, stat []string, resident int64)) error {
 	found, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {

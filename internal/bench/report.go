@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// printer writes lines and keeps the first error.
+// printer writes lines until an error, which it keeps.
 type printer struct {
 	out io.Writer
 	err error
@@ -18,10 +18,10 @@ func (p *printer) line(format string, args ...any) {
 	}
 }
 
-const columns = "| reads/s | p50 | p95 | p99 | CPU of Vault | of the plugin | failed " +
+const columns = "| reads/s | p50 | p95 | p99 | CPU of Vault | of plugins | failed " +
 	"|\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
 
-// row prints a result. Processor time is per read.
+// row prints a result. It shows processor time per read.
 func (p *printer) row(name string, r *result) {
 	per := func(d time.Duration) string {
 		return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond)/float64(max(r.reads, 1)))
@@ -33,7 +33,7 @@ func (p *printer) row(name string, r *result) {
 		per(r.vaultCPU), per(r.pluginCPU), r.failed)
 }
 
-// compare measures the targets that it lists with 1, 16 and 64 readers.
+// compare measures several targets, each with 1, 16 and 64 readers.
 func (s *testbed) compare(p *printer, slice time.Duration) error {
 	p.line("\n## Side by side\n\n| | readers " + columns)
 	targets := s.targets()
@@ -47,7 +47,7 @@ func (s *testbed) compare(p *printer, slice time.Duration) error {
 			}
 			p.row(targets[name].name, r)
 			if name == "fresh" && readers == 64 {
-				defer p.line("\nThe %d fresh reads by 64 readers opened %d connections to Redox.", r.reads,
+				defer p.line("\nThe %d fresh reads by 64 readers, and those to warm up, opened %d connections to Redox.", r.reads,
 					s.upstream.conns.Load()-opened)
 			}
 		}
@@ -57,9 +57,10 @@ func (s *testbed) compare(p *printer, slice time.Duration) error {
 	return err
 }
 
-// delays measures reads of fresh tokens while Redox takes 0, 50 or 300 ms to answer.
+// delays measures reads of fresh tokens while the stub of Redox takes 0, 50 or 300 ms to
+// answer.
 func (s *testbed) delays(p *printer, slice time.Duration) error {
-	p.line("\n## Fresh reads, by what Redox takes\n\n| delay | readers " + columns)
+	p.line("\n## Fresh reads, by how long Redox takes\n\n| delay | readers " + columns)
 	defer s.upstream.delay.Store(0)
 	for _, delay := range []time.Duration{0, 50 * time.Millisecond, 300 * time.Millisecond} {
 		s.upstream.delay.Store(int64(delay))
@@ -74,7 +75,7 @@ func (s *testbed) delays(p *printer, slice time.Duration) error {
 	return nil
 }
 
-// sizes measures reads of fresh tokens with keys of several sizes.
+// sizes measures reads of fresh tokens with keys of 2048, 3072 and 4096 bits.
 func (s *testbed) sizes(p *printer, slice time.Duration) error {
 	p.line("\n## Fresh reads, by the size of the key\n\n| | readers " + columns)
 	for _, name := range []string{"fresh", "3072", "4096"} {
@@ -87,8 +88,8 @@ func (s *testbed) sizes(p *printer, slice time.Duration) error {
 	return nil
 }
 
-// goal compares the reads per second of two targets. The ratio of/to must be at least
-// the field least. If that is zero, the ratio is only reported.
+// goal compares the reads per second of two targets. The ratio of/to must be at least the field
+// least. If least is zero, the ratio is only reported.
 type goal struct {
 	of, to string
 	least  float64
@@ -105,8 +106,9 @@ var goals = []goal{
 	{"nothing", "kv", 0},
 }
 
-// goals measures the targets of all goals in turn, in short slices, so that other load
-// on the machine affects all of them alike. Then it prints the ratios.
+// goals measures all targets that the goals compare, one after the other in short slices, and
+// repeats that, so that other load on the machine affects all of them alike. Then it prints the
+// ratios.
 func (s *testbed) goals(p *printer, slice time.Duration, rounds int) error {
 	targets, sums := s.targets(), map[string]*result{}
 	for range rounds {
@@ -123,7 +125,8 @@ func (s *testbed) goals(p *printer, slice time.Duration, rounds int) error {
 			sums[name].add(r)
 		}
 	}
-	p.line("\n## Goals\n\nReads per second of 16 readers, measured in turn, %d times %s each.\n", rounds, slice)
+	p.line("\n## Goals\n\nReads per second with 16 readers. The targets were measured in turn, each %d times for %s.\n",
+		rounds, slice)
 	p.line("| | to | ratio | goal | |\n|---|---|--:|--:|---|")
 	for _, g := range goals {
 		ratio := sums[g.of].perSecond() / sums[g.to].perSecond()

@@ -20,8 +20,8 @@ import (
 
 const rootToken = "bench"
 
-// testbed is a Vault with the plugins of this benchmark, and a stub of the token endpoint
-// for the engine and signpost.
+// testbed is a Vault with the plugins of this benchmark, and a stub of Redox's token endpoint
+// for two of them: the engine and signpost.
 type testbed struct {
 	dir      string
 	addr     string
@@ -31,15 +31,16 @@ type testbed struct {
 
 const module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 
-// plugins are the packages to build and register, by the name of the command.
+// plugins maps the name of each plugin's command to the package to build.
 var plugins = map[string]string{
 	"vault-plugin-secrets-redox": module + "/cmd/vault-plugin-secrets-redox",
 	"signpost":                   module + "/internal/bench/signpost",
 	"nothing":                    module + "/internal/bench/nothing",
 }
 
-// newTestbed starts the Vault binary and mounts each plugin under its name, but the
-// engine as redox and as many. It also mounts transit and kv, and writes what is measured.
+// newTestbed builds the plugins, starts Vault from binary, and mounts each plugin under its
+// name, but the engine as redox and as many. It also mounts transit and kv, and writes what the
+// targets read.
 func newTestbed(binary string) (*testbed, error) {
 	dir, err := os.MkdirTemp("", "redox-bench")
 	if err != nil {
@@ -164,7 +165,7 @@ func (s *testbed) mount() error {
 	return err
 }
 
-// client creates a client of the engine with a key of that size.
+// client creates a client of the mount redox, with a key of that many bits.
 func (s *testbed) client(name string, bits int) error {
 	if _, err := s.call(http.MethodPost, "redox/clients/"+name+"/keys/generate",
 		map[string]any{"key_bits": bits}); err != nil {

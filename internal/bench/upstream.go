@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// upstream is a token endpoint that checks nothing, so that it uses little of the
-// processor. It answers after a delay.
+// upstream is a stub of the token endpoint. It checks nothing, so it uses little processor
+// time.
 type upstream struct {
 	url    string
 	host   string // of url, with its port; /stall never answers there, /refuse refuses

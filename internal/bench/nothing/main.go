@@ -1,6 +1,6 @@
-// Command nothing is the smallest possible secrets engine: it answers a read with a
-// constant, from memory. No plugin can be faster in Vault, so scripts/bench
-// compares with it. The constant at token has the form of the engine's response.
+// Command nothing is a minimal secrets engine: each read returns a constant. scripts/bench
+// compares the real engine with it, because no plugin can do less. The constant at the path
+// token has the fields of the engine's response.
 package main
 
 import (

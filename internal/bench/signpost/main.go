@@ -1,7 +1,7 @@
-// Command signpost is the smallest possible engine for Redox: a read of token signs a
-// client assertion with a key in memory, posts it to the token URL in the parameter
-// url, and returns the answer. It has no config and no storage, and does not check the
-// answer. scripts/bench compares the real engine with it.
+// Command signpost is a minimal engine for Redox: a read of token signs a client assertion with
+// a key in memory, posts it to the token URL in the parameter url, and returns the answer. It
+// has no config and no storage, and accepts any JSON object as an answer. scripts/bench
+// compares the real engine with it.
 package main
 
 import (
