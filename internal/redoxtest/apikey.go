@@ -11,7 +11,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// apiKey is one OAuth API key: a client ID and its public keys.
+// apiKey is an API key at Redox, with its public keys.
 type apiKey struct {
 	name   string
 	set    []json.RawMessage          // the JWK Set, as it was given
@@ -23,13 +23,13 @@ type apiKey struct {
 	hidden bool                       // whether it belongs to another organization
 }
 
-// version is the keys that an API key had until some time.
+// version holds the public keys that an API key had until some time.
 type version struct {
 	keys  map[string]jose.JSONWebKey
 	until time.Time
 }
 
-// maxVersions is how many changes an API key remembers.
+// maxVersions is how many replaced versions of its public keys an API key keeps.
 const maxVersions = 32
 
 // apiKeyLocked returns the API key clientID, and creates it if it does not exist.
@@ -64,8 +64,8 @@ func (k *apiKey) save(set []json.RawMessage, keys map[string]jose.JSONWebKey, no
 	k.set, k.keys = set, keys
 }
 
-// known returns the keys that a machine knows at the time now, if it learns of each change
-// only after lag.
+// known returns the pasted keys that a machine knows at the time now, if it learns of each
+// change only after lag.
 func (k *apiKey) known(now time.Time, lag time.Duration) map[string]jose.JSONWebKey {
 	for _, old := range k.before {
 		if lag > 0 && old.until.After(now.Add(-lag)) {
@@ -75,11 +75,10 @@ func (k *apiKey) known(now time.Time, lag time.Duration) map[string]jose.JSONWeb
 	return k.keys
 }
 
-// RegisterURL sets the JWKS URL of the API key clientID, as the other field of the
-// dashboard does; the empty URL removes it. As at Redox, the URL has precedence
-// over pasted keys. The set is fetched when it is needed, and kept as long as its
-// Cache-Control allows. Redox does not document how it fetches; SMART App Launch 2
-// requires servers to obey Cache-Control.
+// RegisterURL sets the JWKS URL of the API key clientID, as Redox's dashboard does; the empty
+// URL removes it. As at Redox, the URL has precedence over pasted keys. The set is fetched when
+// it is needed, and used without another fetch as long as its Cache-Control allows. Redox does
+// not document how it fetches; SMART App Launch 2 requires servers to obey Cache-Control.
 func (s *Sandbox) RegisterURL(clientID, url string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,15 +101,15 @@ func (s *Sandbox) RegisterUser(clientID string, mayManage bool) {
 	k.user, k.manage = true, mayManage
 }
 
-// Hide sets whether the API key clientID belongs to another organization. The
-// Platform API does not show such keys.
+// Hide sets whether the API key clientID belongs to another organization. If it does, the
+// Platform API does not show it.
 func (s *Sandbox) Hide(clientID string, hidden bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.apiKeyLocked(clientID).hidden = hidden
 }
 
-// JWKS returns the JWK Set of the API key clientID, as the dashboard shows it.
+// JWKS returns the JWK Set that was saved for the API key clientID, as the dashboard shows it.
 func (s *Sandbox) JWKS(clientID string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,8 +120,7 @@ func (s *Sandbox) JWKS(clientID string) string {
 	return string(raw)
 }
 
-// jwkSet returns the JWK Set for the JSON encoder. Its keys are an array, even if
-// there are none.
+// jwkSet returns the JWK Set for the JSON encoder. Its member "keys" is an array, never null.
 func (k *apiKey) jwkSet() map[string]any {
 	return map[string]any{"keys": append([]json.RawMessage{}, k.set...)}
 }
@@ -134,16 +132,17 @@ func (s *Sandbox) Clients() []string {
 	return slices.Sorted(maps.Keys(s.apiKeys))
 }
 
-// SetStale sets whether every second token request reaches a machine that has not
-// yet seen the last change of a client's keys: Redox consists of many machines.
+// SetStale sets whether every second lookup of pasted keys, beginning with the next, finds the
+// keys from before their last change: Redox consists of many machines, which may learn of it
+// late.
 func (s *Sandbox) SetStale(stale bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stale, s.requests = stale, 0
 }
 
-// lookup returns the public key that the machine which answers this token request knows
-// under the client ID and kid.
+// lookup returns the public key of clientID with that kid, if the machine that answers the
+// token request knows it.
 func (s *Sandbox) lookup(clientID, kid string) (key jose.JSONWebKey, known bool) {
 	keys, hasURL := s.fetched(clientID)
 	s.mu.Lock()
@@ -165,8 +164,9 @@ func (s *Sandbox) lookup(clientID, kid string) (key jose.JSONWebKey, known bool)
 	return key, known
 }
 
-// Knows reports whether a machine that learns of changes after lag knows the key kid of
-// the API key clientID. With a JWKS URL lag does not matter: what was fetched last counts.
+// Knows reports whether a machine that learns of changes after lag knows the key kid of the API
+// key clientID. If the API key has a JWKS URL, lag does not matter: the set that was fetched
+// last counts.
 func (s *Sandbox) Knows(clientID, kid string, lag time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

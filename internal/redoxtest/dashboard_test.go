@@ -43,7 +43,7 @@ func TestRegister(t *testing.T) {
 			}
 		})
 	}
-	// Saving replaces the keys, so the old key is unknown at once.
+	// Register replaces the keys, so the old key is unknown at once.
 	if err := s.Register(clientID, []byte(`{"keys":[`+public+`]}`)); err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func put(t *testing.T, s *redoxtest.Sandbox, path, body string) (status int) {
 	return status
 }
 
-// A fault lasts for as many requests as was set.
+// A fault affects as many token requests as was set, or all until it is removed.
 func TestFaults(t *testing.T) {
 	s, log := start(t, redoxtest.Options{})
 	ask := func() int {
@@ -119,7 +119,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// The sandbox's clock is used for its Date header and for checking times.
+// SetClockOffset moves the clock that the Date header and the check of an assertion's times
+// use.
 func TestClockOffset(t *testing.T) {
 	s, _ := start(t, redoxtest.Options{})
 	s.SetClockOffset(-time.Minute)
@@ -140,8 +141,7 @@ func TestClockOffset(t *testing.T) {
 	}
 }
 
-// If Options.URL is set, the token URL begins with it. The token URL is also the
-// audience.
+// If Options.URL is set, the token URL begins with it.
 func TestURL(t *testing.T) {
 	s, _ := start(t, redoxtest.Options{URL: "http://redox:8080"})
 	if s.TokenURL() != "http://redox:8080/v2/auth/token" {
@@ -156,8 +156,8 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
-// An assertion is accepted only once, and no other with the same jti for 10 minutes and
-// 20 seconds: as long as an assertion with that jti could still be valid.
+// An assertion is accepted only once. Another assertion with the same jti is refused for 10
+// minutes and 20 seconds, and accepted a second later.
 func TestReplay(t *testing.T) {
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	s, _ := start(t, redoxtest.Options{Now: func() time.Time { return now }})

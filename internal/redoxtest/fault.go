@@ -55,7 +55,7 @@ func ParseFault(name string) (Fault, error) {
 	return "", fmt.Errorf("there is no fault of that name; there are %s", strings.Join(names, ", "))
 }
 
-// endpoint names a part of the sandbox. Each part has its own fault settings.
+// endpoint names a part of the sandbox that can fail. Faults are set for each part.
 type endpoint string
 
 const (
@@ -63,21 +63,21 @@ const (
 	platformAPI   endpoint = "platform"
 )
 
-// scheduledFault is a fault, how many requests are answered normally before it, and
-// how many requests then fail. All later ones fail if times is negative.
+// scheduledFault is a fault. The next requests, as many as after says, do not get it. Then
+// times requests get it, or all if times is negative.
 type scheduledFault struct {
 	fault Fault
 	after int
 	times int
 }
 
-// SetFault makes the next token requests fail with f: times of them, or all if times is
-// negative. If f is empty, no more requests fail.
+// SetFault gives the fault f to the next token requests: to times of them, or to all if times
+// is negative. If f is empty, none get a fault.
 func (s *Sandbox) SetFault(f Fault, times int) { s.setFault(tokenEndpoint, f, 0, times) }
 
-// SetPlatformFault makes requests to the Platform API fail with f. The first requests,
-// as many as after says, are answered normally. Then times of them fail, or all if
-// times is negative.
+// SetPlatformFault gives the fault f to requests to the Platform API. The next requests, as
+// many as after says, do not get it. Then times requests get it, or all if times is negative.
+// Requests without a valid token do not count.
 func (s *Sandbox) SetPlatformFault(f Fault, after, times int) {
 	s.setFault(platformAPI, f, after, times)
 }
@@ -114,8 +114,8 @@ func (s *Sandbox) nextFault(at endpoint) Fault {
 	return o.fault
 }
 
-// serveFault answers the request with the next fault, if there is one, and reports
-// whether it did. FaultSlow only delays the request: then serveFault returns false.
+// serveFault serves the next fault, if there is one, and reports whether that ended the
+// request. After FaultSlow it returns false: the request was only delayed.
 func (s *Sandbox) serveFault(at endpoint, w http.ResponseWriter, r *http.Request) (answered bool) {
 	f := s.nextFault(at)
 	if f == "" {
@@ -127,7 +127,7 @@ func (s *Sandbox) serveFault(at endpoint, w http.ResponseWriter, r *http.Request
 		return false
 	}
 	if at == tokenEndpoint {
-		// Count the assertion as received even though the answer is a fault.
+		// Record the assertion: it was received, whatever the answer is.
 		if err := r.ParseForm(); err == nil {
 			s.mu.Lock()
 			s.assertions = append(s.assertions, r.PostForm.Get("client_assertion"))

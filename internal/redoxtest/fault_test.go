@@ -74,7 +74,8 @@ func TestEveryFault(t *testing.T) {
 	}
 }
 
-// post sends the request. It returns status 0 if no complete response comes.
+// post sends the request and reads at most 2 MiB of the response. It returns status 0 if there
+// is no response, or if it breaks off.
 func (r *request) post(t *testing.T, s *redoxtest.Sandbox, client *http.Client) (status int, body string) {
 	t.Helper()
 	resp, err := client.Do(r.build(t, s))

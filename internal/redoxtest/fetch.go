@@ -19,9 +19,9 @@ type jwksURL struct {
 	keys    map[string]jose.JSONWebKey
 }
 
-// fetched returns the keys at the JWKS URL of an API key. It fetches them if the last
-// set has expired; if that fails, it returns the last set. hasURL is false if the API
-// key has no JWKS URL.
+// fetched returns the keys at the JWKS URL of an API key. It fetches them if none were fetched
+// yet, or if they have expired. If that fails, it returns those that were fetched last. hasURL
+// is false if the API key has no JWKS URL or does not exist.
 func (s *Sandbox) fetched(clientID string) (keys map[string]jose.JSONWebKey, hasURL bool) {
 	now := s.now()
 	s.mu.Lock()
@@ -33,7 +33,7 @@ func (s *Sandbox) fetched(clientID string) (keys map[string]jose.JSONWebKey, has
 	if now.Before(k.url.expires) {
 		return k.url.keys, true
 	}
-	// The lock is held during the fetch, so that each set is fetched once.
+	// The lock is held during the fetch, so that two requests at once do not both fetch.
 	keys, maxAge, err := s.fetch(k.url.url)
 	if err != nil {
 		s.logLocked("fetching the JWKS of %s failed: %v", clientID, err)

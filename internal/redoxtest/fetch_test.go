@@ -12,8 +12,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// A fetched set is kept as long as its Cache-Control allows. It is not fetched earlier
-// even for an unknown kid, and it is used while the URL answers with an error.
+// A fetched set is used as long as its Cache-Control allows, without another fetch even if a
+// kid is unknown. After that, it is used while the URL answers with an error.
 func TestJWKSURL(t *testing.T) {
 	now := noon
 	s, _ := start(t, redoxtest.Options{Now: func() time.Time { return now }})

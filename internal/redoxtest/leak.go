@@ -12,13 +12,13 @@ import (
 	"strings"
 )
 
-// piece is the length of the parts of a secret that are searched for. Any part of a
-// secret that is at least two pieces long is found. A piece is long enough that no
-// harmless text contains one by chance.
+// piece is the length, in bytes, of the parts of a secret that are searched for. Any part of a
+// secret that is at least two pieces long is found. A piece is long enough that no harmless
+// text contains one by chance.
 const piece = 24
 
-// Leaks returns which texts contain which secrets, in whole or in part. Both maps are from
-// names to texts. Each result is "<name of the secret> in <name of the text>".
+// Leaks returns which texts contain which secrets, in whole or in part. Each map has names as
+// its keys. Each result is "<name of the secret> in <name of the text>".
 func Leaks(texts, secrets map[string]string) []string {
 	pieces := map[string][]string{} // names of the secrets that contain each piece
 	var short []string              // secrets that are too short for pieces
@@ -49,8 +49,8 @@ func Leaks(texts, secrets map[string]string) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// Secrets returns what [Leaks] must search for: the claims and the signature of
-// every assertion that was received, and every token that was issued.
+// Secrets returns what [Leaks] must search for: the claims and the signature of each assertion
+// that Assertions returns, and every token that was issued.
 func (s *Sandbox) Secrets() map[string]string {
 	secrets := map[string]string{}
 	for i, assertion := range s.Assertions() {
@@ -65,9 +65,8 @@ func (s *Sandbox) Secrets() map[string]string {
 	return secrets
 }
 
-// KeySecrets returns what [Leaks] must search for to find a private key, in each
-// encoding that may show it. It leaves out the public half, which the encodings
-// contain too.
+// KeySecrets returns what [Leaks] must search for to find a private key in the usual encodings.
+// It leaves out the public half, which some of them contain too.
 func KeySecrets(name string, key *rsa.PrivateKey) (map[string]string, error) {
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {

@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// Neighbour is a tenant who has all rights on a client of his own, and uses them to put
-// as much load on Vault as he can. A test checks that the reads of another client still
-// succeed.
+// Neighbour is a tenant who has all rights on a client of his own, and uses them to put a heavy
+// load on the engine. The reads of another client must still succeed.
 type Neighbour struct {
 	Client  string   // path of the client in Vault, such as redox/clients/worst
 	Key     string   // a private key (PEM) for it
@@ -19,13 +18,13 @@ type Neighbour struct {
 	Stalls  string   // token URL that never answers
 	Refuses string   // token URL that refuses
 
-	// Ask sends a request to Vault and returns the answer, nil if there was none.
+	// Ask sends a request to Vault and returns the body of the answer, or nil if there was none.
 	Ask func(ctx context.Context, method, path, body string) []byte
 }
 
-// Run works on the client until ctx ends. Many goroutines at once read token and check,
-// generate the largest keys, write configs with changing certificates and token URLs,
-// delete the client, and begin reads of jwks that they break off.
+// Run puts the load on Vault until ctx ends. Many goroutines at once read token and check,
+// generate the largest keys, write configs with changing certificates and token URLs, import a
+// key, delete the client, and begin reads of jwks that they break off.
 func (n *Neighbour) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	loop := func(workers int, do func(ctx context.Context)) {
@@ -81,7 +80,7 @@ func (n *Neighbour) configure(ctx context.Context, turn int) {
 	pause(ctx, 20*time.Millisecond)
 }
 
-// generate asks the engine for a new key of the client. If the key is pending, generate
+// generate asks the engine for a new key of the client. If the new key is pending, generate
 // deletes it, to have room for the next.
 func (n *Neighbour) generate(ctx context.Context) {
 	var answer struct {

@@ -10,12 +10,12 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// environmentID is the only environment of the sandbox. User-level API keys belong to no
+// environmentID is the ID of the sandbox's only environment. User-level API keys belong to no
 // environment.
 const environmentID = "sandbox-environment"
 
-// Quirk names an unexpected result of an update of an API key. Redox does not document
-// whether these happen.
+// Quirk names an unexpected result of an update of an API key. Redox does not document whether
+// such results happen.
 type Quirk string
 
 // The quirks.
@@ -24,8 +24,8 @@ const (
 	QuirkMerges  Quirk = "merges"  // adds keys, and never removes one
 )
 
-// SetQuirk makes each update by the Platform API end with q from now on. The empty quirk
-// ends that.
+// SetQuirk gives the quirk q to each update through the Platform API from now on. The empty
+// quirk ends that.
 func (s *Sandbox) SetQuirk(q Quirk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -41,8 +41,9 @@ func (s *Sandbox) platformRoutes(mux *http.ServeMux) {
 	mux.Handle("DELETE "+one, s.requireManager(s.deleteAPIKey))
 }
 
-// requireManager wraps next: it rejects requests without a token of a user-level
-// API key whose user may manage OAuth API keys.
+// requireManager returns a handler that passes to next only requests with a valid token of a
+// user-level API key whose user may manage OAuth API keys. It also serves the faults of the
+// Platform API.
 func (s *Sandbox) requireManager(next http.HandlerFunc) http.Handler {
 	return s.authorized(func(w http.ResponseWriter, r *http.Request) {
 		if s.serveFault(platformAPI, w, r) {
@@ -61,7 +62,7 @@ func (s *Sandbox) requireManager(next http.HandlerFunc) http.Handler {
 	})
 }
 
-// platformError sends an error in a format of our own: Redox documents none.
+// platformError sends an error in a format of our own, because Redox documents none.
 func (s *Sandbox) platformError(w http.ResponseWriter, r *http.Request, status int, reason string) {
 	s.answer(w, r, status, map[string]any{"errorDetail": reason}, reason)
 }
@@ -82,9 +83,8 @@ func (k *apiKey) show(id string) map[string]any {
 	return shown
 }
 
-// environmentKeyLocked returns the OAuth API key with that ID. It returns nil if
-// there is none, or if the Platform API does not manage it: a user-level key, or one
-// of another organization.
+// environmentKeyLocked returns the OAuth API key with that ID. It returns nil if there is none,
+// or if the Platform API does not show it: a user-level key, or one of another organization.
 func (s *Sandbox) environmentKeyLocked(id string) *apiKey {
 	if k := s.apiKeys[id]; k != nil && !k.user && !k.hidden {
 		return k
@@ -108,7 +108,8 @@ func (s *Sandbox) listAPIKeys(w http.ResponseWriter, r *http.Request) {
 	s.payload(w, r, map[string]any{"apikeys": all}, "API keys listed")
 }
 
-// change is the body of an update or a creation. Absent fields are not changed.
+// change is the body of an update or a creation. An update does not change fields that are
+// absent.
 type change struct {
 	Name    *string         `json:"name"`
 	JWKSURL *string         `json:"jwksURL"`
@@ -186,8 +187,8 @@ func (s *Sandbox) updateAPIKey(w http.ResponseWriter, r *http.Request) {
 	s.withAPIKey(w, r, func(k *apiKey) { k.change(c, s.quirk, s.nowLocked()) })
 }
 
-// withAPIKey calls do, unless it is nil, with the API key that the path names, under the
-// lock. It answers with that key, or with 404 if there is none.
+// withAPIKey calls do, unless it is nil, with the API key that the path names, while it holds
+// s.mu. It answers with that API key, or with 404 if there is none.
 func (s *Sandbox) withAPIKey(w http.ResponseWriter, r *http.Request, do func(*apiKey)) {
 	id := r.PathValue("id")
 	s.mu.Lock()

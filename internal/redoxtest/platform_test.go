@@ -13,8 +13,8 @@ import (
 
 const keysPath = "/platform/v1/environments/sandbox-environment/apikeys"
 
-// manager returns a sandbox, and a function that asks its Platform API with
-// the token of a user who may manage API keys.
+// manager returns a sandbox, and a function that sends requests to its Platform API, with the
+// token of a user who may manage API keys.
 func manager(t *testing.T) (*redoxtest.Sandbox, func(method, path, body string) (int, map[string]any)) {
 	t.Helper()
 	s, _ := start(t, redoxtest.Options{})
@@ -45,7 +45,7 @@ func platform(t *testing.T, s *redoxtest.Sandbox, token, method, path,
 	return do(t, req)
 }
 
-// set returns the JWK Set of a payload's API key, and the key's other members.
+// set returns the JWK Set of the API key in an answer, as JSON, and that API key.
 func set(t *testing.T, answer map[string]any) (jwks string, key map[string]any) {
 	t.Helper()
 	key, _ = answer["payload"].(map[string]any)["apikey"].(map[string]any)
@@ -76,8 +76,7 @@ func TestPlatform(t *testing.T) {
 	if again, _ := set(t, answer); again != jwks {
 		t.Errorf("read %s, created %s", again, jwks)
 	}
-	// An update changes only the fields that it names. A JWK Set is replaced as a
-	// whole.
+	// An update changes only the fields that it names, and replaces a JWK Set as a whole.
 	status, answer = ask(http.MethodPatch, one, `{"name":"yours","jwksURL":"https://example.com/jwks"}`)
 	if again, k := set(t, answer); status != 200 || again != jwks || k["name"] != "yours" ||
 		k["jwksURL"] != "https://example.com/jwks" {

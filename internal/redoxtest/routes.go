@@ -42,7 +42,7 @@ func (s *Sandbox) dated(next http.Handler) http.Handler {
 	})
 }
 
-// authorized passes on only requests with a valid token.
+// authorized returns a handler that passes to next only requests with a valid access token.
 func (s *Sandbox) authorized(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.Live(bearer(r)) {
@@ -81,8 +81,8 @@ func (s *Sandbox) dataModel(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, http.StatusOK, map[string]any{"Meta": map[string]any{"Message": map[string]any{"ID": 1}}}, "data model")
 }
 
-// dashboard does what Save Changes does in Redox's dashboard: it saves the JWK Set in the
-// body or, if the query has jwks_url, that JWKS URL instead.
+// dashboard does what Save Changes does in Redox's dashboard: it saves the JWK Set in the body.
+// If the query has jwks_url, it saves that JWKS URL instead.
 func (s *Sandbox) dashboard(w http.ResponseWriter, r *http.Request) {
 	if url := r.URL.Query().Get("jwks_url"); url != "" {
 		s.RegisterURL(r.PathValue("client_id"), url)
@@ -103,16 +103,16 @@ func (s *Sandbox) dashboard(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// dashboardUser makes an API key a user-level one, whose user may manage OAuth API keys.
-// dashboard saves its public keys, as those of any other API key.
+// dashboardUser makes an API key a user-level one, whose user may manage OAuth API keys. The
+// handler dashboard saves its public keys.
 func (s *Sandbox) dashboardUser(w http.ResponseWriter, r *http.Request) {
 	s.RegisterUser(r.PathValue("client_id"), true)
 	s.log("PUT /dashboard/users 204 user-level API key")
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// orderFault sets the fault that name in the query names, for as many requests as times
-// says: one if times is missing.
+// orderFault calls SetFault with the parameters name and times of the query. times is 1 if it
+// is missing.
 func (s *Sandbox) orderFault(w http.ResponseWriter, r *http.Request) {
 	times := 1
 	f, err := ParseFault(r.URL.Query().Get("name"))

@@ -1,10 +1,10 @@
-// Package redoxtest is a sandbox: a token endpoint, two API endpoints and the
-// Platform API's operations on API keys that behave as Redox's documentation says.
-// It verifies what a client sends, so a test replaces the server and never the
-// client. Where the documentation is silent, the sandbox is strict.
+// Package redoxtest is a sandbox that stands in for Redox: a token endpoint and the Platform
+// API's operations on API keys, which behave as Redox's documentation says, and two small API
+// endpoints. It verifies what a client sends, so a test replaces the server and never the
+// client. Where the documentation is silent about assertions, the sandbox is strict.
 //
-// Command redox-sandbox runs it as a program. The engine makes requests to it only
-// when its host is allowed: vault write redox/hosts allowed=127.0.0.1:8080.
+// Command redox-sandbox runs it as a program. The engine makes requests to it only when its
+// host is allowed, for example with: vault write redox/hosts allowed=127.0.0.1:8080.
 package redoxtest
 
 import (
@@ -27,11 +27,12 @@ type Options struct {
 	Now      func() time.Time // the sandbox's clock; time.Now when nil
 	Log      io.Writer        // gets a line per request, never a credential; nil for none
 
-	// Transport fetches the JWK Sets of JWKS URLs; nil for http.DefaultTransport.
+	// Transport is what fetches JWK Sets from JWKS URLs; nil for http.DefaultTransport.
 	Transport http.RoundTripper
 
-	// Redox consists of many machines. Lag returns how long after a change of keys the
-	// machine that answers the next token request learns of it. nil: at once.
+	// Redox consists of many machines. Lag returns how long after a change of pasted keys the
+	// machine that answers the next token request learns of it. If Lag is nil, each machine learns
+	// at once.
 	Lag func() time.Duration
 }
 
@@ -43,7 +44,7 @@ type Sandbox struct {
 	server   *http.Server
 	stopping chan struct{} // closed by Close; ends stalled requests
 
-	mu           sync.Mutex         // guards the fields below; not held while sending
+	mu           sync.Mutex         // guards the fields below; not held while an answer is sent
 	apiKeys      map[string]*apiKey // by client ID
 	stale        bool               // whether every second request reaches a machine that has not seen the last change
 	requests     int
@@ -127,8 +128,8 @@ func (s *Sandbox) Close() {
 // URL returns the base URL of the sandbox, without a trailing slash.
 func (s *Sandbox) URL() string { return s.url }
 
-// Address returns the host and port that the sandbox listens on. They differ from
-// those of URL if a proxy stands in front of the sandbox.
+// Address returns the host and port that the sandbox listens on. They differ from those of URL
+// if Options.URL is the address of a proxy in front of the sandbox.
 func (s *Sandbox) Address() string { return s.address }
 
 // TokenURL returns the URL of the token endpoint, which is also the audience that
@@ -147,8 +148,8 @@ func (s *Sandbox) Live(token string) bool {
 	return live
 }
 
-// Left returns how long the API endpoints will still accept token, unless it is
-// revoked.
+// Left returns how long the API endpoints will still accept token, unless it is revoked. It
+// returns zero if they do not accept token now.
 func (s *Sandbox) Left(token string) time.Duration {
 	found, _ := s.session(token)
 	return max(0, found.until.Sub(s.now()))
@@ -161,8 +162,8 @@ func (s *Sandbox) RevokeTokens() {
 	clear(s.live)
 }
 
-// Unauthorized returns how many requests the API endpoints rejected because of
-// their token.
+// Unauthorized returns how many requests the API endpoints and the Platform API answered with
+// 401, because they had no valid token.
 func (s *Sandbox) Unauthorized() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,7 +178,8 @@ func (s *Sandbox) session(token string) (session, bool) {
 	return found, issued && now.Before(found.until)
 }
 
-// Assertions returns every client assertion that was received, for leak scans.
+// Assertions returns the client assertions that were received, for leak scans. It lacks those
+// whose form was refused.
 func (s *Sandbox) Assertions() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -250,8 +252,8 @@ func (s *Sandbox) countConnections(c net.Conn, state http.ConnState) {
 	}
 }
 
-// CloseIdle closes the connections that have no pending request, as a server does
-// after an idle timeout. It returns how many it closed.
+// CloseIdle closes the connections that have no request under way, as a server does after an
+// idle timeout. It returns how many it closed.
 func (s *Sandbox) CloseIdle() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -67,7 +67,7 @@ func start(t *testing.T, o redoxtest.Options) (*redoxtest.Sandbox, *bytes.Buffer
 	return s, log
 }
 
-// request is a good token request, which tests change.
+// request is a token request. The function good returns a valid one, which tests then change.
 type request struct {
 	method jwt.SigningMethod
 	key    any
@@ -191,7 +191,7 @@ const noKey = "Public key not found, check client_id, kid and Redox dashboard se
 
 var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
-// badRequest changes one thing in a good request, and says what Redox answers.
+// badRequest changes a valid request, and says what the sandbox must answer.
 type badRequest struct {
 	spoil func(*request)
 	want  string // error_description, or ok
@@ -214,7 +214,8 @@ func setForm(name, value string) func(*request) {
 	}
 }
 
-// The sandbox refuses a bad form, with the error_description if Redox documents one.
+// The sandbox refuses a bad form, and an assertion that cannot be read. It answers with the
+// error_description that Redox documents, if there is one.
 func TestRefusesForms(t *testing.T) {
 	refuses(t, map[string]badRequest{
 		"JSON": {func(r *request) { r.kind = "application/json" },
@@ -234,8 +235,8 @@ func TestRefusesForms(t *testing.T) {
 	})
 }
 
-// The sandbox refuses a bad assertion. The error_description is empty if the algorithm,
-// the signature or a claim is wrong. Clocks may differ by ten seconds.
+// The sandbox refuses a bad assertion. The error_description is empty if the algorithm, the
+// signature or a claim other than iss is wrong. Clocks may differ by about ten seconds.
 func TestRefusesAssertions(t *testing.T) {
 	refuses(t, map[string]badRequest{
 		"no kid":         {func(r *request) { delete(r.header, "kid") }, "JWT header kid property is required", ""},

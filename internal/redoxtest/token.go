@@ -13,8 +13,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// The limits of an assertion's times: Redox documents the first two, and the third is
-// SMART's.
+// The limits of an assertion's times. Redox documents maxAge and maxSkew; maxLife is from SMART
+// App Launch.
 const (
 	maxAge  = 5 * time.Minute  // iat must be within the past
 	maxSkew = 10 * time.Second // allowed between the clocks
@@ -31,8 +31,8 @@ func (r *refused) Error() string { return r.reason }
 
 func documented(description string) error { return &refused{description, description} }
 
-// blank returns a refusal without a description, as Redox answers when a claim has a
-// wrong value.
+// blank returns a refusal without a description. Redox answers so when a claim has a wrong
+// value, for example.
 func blank(reason string) error { return &refused{"", reason} }
 
 func (s *Sandbox) token(w http.ResponseWriter, r *http.Request) {
@@ -81,8 +81,8 @@ func (s *Sandbox) answer(w http.ResponseWriter, r *http.Request, status int, v a
 	_ = json.NewEncoder(w).Encode(v) // the client may have closed the connection
 }
 
-// issue returns a new token for a client. If a fault answers, nobody has checked which
-// client it is, and the ID is empty.
+// issue returns a new token for a client, and its life. clientID is empty if a fault is the
+// answer: then nobody has checked which client asked.
 func (s *Sandbox) issue(clientID string) (token string, life time.Duration) {
 	token = "sandbox-" + rand.Text() + rand.Text()
 	now := s.now()
@@ -190,8 +190,9 @@ func (s *Sandbox) verifyClaims(c claims) error {
 	return s.remember(c.Issuer+"\x00"+c.ID, now)
 }
 
-// remember returns an error if the jti was used before. From time to time it forgets
-// those whose assertion has expired, but not on each call, because there may be many.
+// remember returns an error if id, an iss and jti, was used before. It forgets IDs whose
+// assertion has expired, but looks for such IDs at most every ten seconds, because there may be
+// many.
 func (s *Sandbox) remember(id string, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
