@@ -38,7 +38,7 @@ type apiOperation struct {
 	Responses            map[string]content
 }
 
-// methods are the HTTP methods that a path may have, in the order of docs/api.md.
+// methods are the HTTP methods that the engine's paths have, in the order of docs/api.md.
 var methods = []string{"get", "post", "patch", "delete"}
 
 // verb returns LIST for a GET that lists, else the HTTP method.
@@ -192,7 +192,7 @@ func (d document) describe(text *strings.Builder, path string) {
 	}
 }
 
-// fields returns the fields of the JSON object in c.
+// fields returns the fields of the JSON object that c describes.
 func (d document) fields(c content) []parameter {
 	body := d.Components.Schemas[strings.TrimPrefix(c.Content["application/json"].Schema.Ref, "#/components/schemas/")]
 	var all []parameter
@@ -204,8 +204,8 @@ func (d document) fields(c content) []parameter {
 	return all
 }
 
-// table writes the fields that an operation takes or returns. If another operation of
-// the path has the same fields, it only refers to that one.
+// table writes the fields that an operation takes or returns. If it has written the same table
+// for another operation of the path, it only refers to that operation.
 func table(text *strings.Builder, shown map[string]string, verb, head string, fields []parameter) {
 	if len(fields) == 0 {
 		return

@@ -15,7 +15,8 @@ import (
 
 const module = "github.com/seed-963e9c27/vault-plugin-secrets-redox"
 
-// sources calls see with each Go file of the module, except those in tools and testdata.
+// sources calls see with the path of each Go file of the repository, except those in tools and
+// in folders named testdata.
 func sources(t *testing.T, see func(path string)) {
 	t.Helper()
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
@@ -34,8 +35,8 @@ func sources(t *testing.T, see func(path string)) {
 	}
 }
 
-// rooms lists, for the Go files in a folder that are not tests, the packages that they
-// may import besides the standard library.
+// rooms lists, for each folder, the packages that its Go files may import besides the standard
+// library. Tests may import others.
 var rooms = map[string][]string{
 	"internal/assertion":  {"github.com/golang-jwt/jwt/v5"},
 	"internal/keyring":    {"github.com/go-jose/go-jose/v4", module + "/internal/pasted"},
@@ -88,8 +89,8 @@ func TestRooms(t *testing.T) {
 	}
 }
 
-// Except for tests, no Go file has more than 300 lines: a longer one probably mixes two
-// ideas.
+// No Go file has more than 300 lines, except tests and files in tools: a longer one probably
+// mixes two ideas.
 func TestSizes(t *testing.T) {
 	atRoot(t)
 	sources(t, func(path string) {
@@ -103,9 +104,9 @@ func TestSizes(t *testing.T) {
 	})
 }
 
-// Except for tests, no Go file names a signing method other than RS384, the only one that
-// Redox documents, uses the default client or transport of net/http, or can skip the check
-// of a certificate.
+// No Go file names DefaultClient, DefaultTransport, InsecureSkipVerify, or a SigningMethod of
+// golang-jwt other than that of RS384, which is all that Redox documents. Tests and files in
+// tools may.
 func TestForbiddenNames(t *testing.T) {
 	atRoot(t)
 	sources(t, func(path string) {

@@ -1,3 +1,3 @@
-// Package repotest tests the repository itself: imports between packages, links and
-// commands in the documents, the modules in the binary, and the workflows.
+// Package repotest tests the repository itself: for example imports between packages, links in
+// the documents, the modules in the binary, and the workflows.
 package repotest

@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// Every path and field has a help text, every operation says what it does and what it
-// returns, and every secret field is marked as sensitive. Vault forwards those
+// Every path, field and operation has a help text. The fields private_key in requests and
+// access_token in responses are marked as sensitive, and no others. Vault forwards the
 // operations that write, and no others.
 func TestHelp(t *testing.T) {
 	atRoot(t)
@@ -60,8 +60,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// The operation IDs, which generated clients and documentation use as names, stay the
-// same.
+// The operation IDs stay the same: generated clients and documentation use them as names.
 func TestOperationIDs(t *testing.T) {
 	atRoot(t)
 	var lines []string
@@ -74,7 +73,8 @@ func TestOperationIDs(t *testing.T) {
 	golden(t, "internal/repotest/testdata/operations.txt", strings.Join(lines, "\n")+"\n")
 }
 
-// golden compares got with a file. With -update it writes the file first.
+// golden reports an error if the file differs from got. With -update it first writes got to the
+// file.
 func golden(t *testing.T, file, got string) {
 	t.Helper()
 	if *update {

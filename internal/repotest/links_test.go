@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// page holds the links of a Markdown file, and the anchors that others can link to.
+// page holds the links of a Markdown file, and the anchors of its headings.
 type page struct {
 	links   []string
 	anchors map[string]bool
@@ -23,7 +23,8 @@ var (
 	notInSlug = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
 )
 
-// readPage finds the links and headings as GitHub does. It ignores those in code.
+// readPage finds the links and headings of a Markdown text. It ignores links in code, and
+// headings in code blocks. The anchors are those that GitHub makes.
 func readPage(text string) page {
 	p := page{anchors: map[string]bool{}}
 	fenced := false
@@ -44,7 +45,7 @@ func readPage(text string) page {
 			}
 			p.anchors[unique] = true
 		}
-		// Remove code first: brackets in it do not belong to a link.
+		// Remove inline code: what looks like a link in it is none.
 		for _, link := range mdLink.FindAllStringSubmatch(mdCode.ReplaceAllString(line, ""), -1) {
 			p.links = append(p.links, link[1])
 		}
@@ -52,8 +53,9 @@ func readPage(text string) page {
 	return p
 }
 
-// brokenLinks returns the links of a file to parts of this repository that do not
-// exist. relative is the number of all links of the file to this repository.
+// brokenLinks returns the links of a file that cannot be parsed, or that have no scheme and
+// lead to no file, folder or heading of this repository. relative is how many links have no
+// scheme.
 func brokenLinks(path, text string) (broken []string, relative int) {
 	for _, link := range readPage(text).links {
 		u, err := url.Parse(link)
@@ -92,7 +94,8 @@ func brokenLinks(path, text string) (broken []string, relative int) {
 	return broken, relative
 }
 
-// Every link within this repository leads to a file, and to a heading, that exist.
+// In the documents, every link without a scheme leads to a file or folder that exists, and, if
+// it names a heading, to a heading that exists.
 func TestLinks(t *testing.T) {
 	atRoot(t)
 	files := []string{"README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md"}
@@ -121,7 +124,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// brokenLinks finds broken links, and nothing else.
+// brokenLinks reports each kind of broken link, and no good link.
 func TestLinksFindsWhatIsBroken(t *testing.T) {
 	atRoot(t)
 	heading := "# A `b_c` (d), e\n# A `b_c` (d), e\n```\n# not one\n```\n"

@@ -21,9 +21,9 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// atRoot changes to the root of the repository for the rest of the test: every path
-// in these tests is relative to it. TestMain must not do that: go test would not see
-// the files that are opened after it, and would cache results wrongly.
+// atRoot changes to the root of the repository for the rest of the test: every path in these
+// tests is relative to it. TestMain must not do that: go test would not notice when a file that
+// a test reads has changed, and would show the cached result.
 func atRoot(t *testing.T) {
 	t.Helper()
 	folder, err := root()
@@ -74,8 +74,7 @@ func newEngine(t *testing.T) engine {
 	return made.(engine)
 }
 
-// paths returns the engine's route for each path in its OpenAPI document, each route
-// once.
+// paths returns the engine's routes for all paths in its OpenAPI document, each route once.
 func paths(t *testing.T, e engine) []*framework.Path {
 	t.Helper()
 	var all []*framework.Path

@@ -18,8 +18,8 @@ import (
 
 const budget = "internal/repotest/testdata/modules.txt"
 
-// Each module in the binary is listed in a file: as required by Vault's SDK, or as
-// our own choice with a reason. So no module is added unnoticed.
+// testdata/modules.txt lists the modules in the binary: those that Vault's SDK requires, and
+// those that we chose, each with a reason. So no module is added unnoticed.
 func TestModules(t *testing.T) {
 	atRoot(t)
 	sdk, ours := map[string]bool{}, map[string]bool{}
@@ -64,8 +64,7 @@ func TestModules(t *testing.T) {
 	}
 }
 
-// readBudget returns the text above the list of modules that we chose, and why we chose
-// each.
+// readBudget returns the text above the list of modules that we chose, and the reason for each.
 func readBudget(text string) (head string, reasons map[string]string) {
 	head, list, _ := strings.Cut(text, "\n# ours\n")
 	reasons = map[string]string{}
@@ -76,9 +75,8 @@ func readBudget(text string) (head string, reasons map[string]string) {
 	return head, reasons
 }
 
-// modulesOf returns the modules of the binary for a platform. sdk has those that
-// packages of the SDK need. rest has all but the SDK and this module, so a module can
-// be in both.
+// modulesOf returns the modules of the binary for a platform. sdk has the SDK and the modules
+// that its packages need. rest has all but the SDK and this module, so a module can be in both.
 func modulesOf(t *testing.T, system, processor string) (sdk, rest map[string]bool) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Imports,Module",

@@ -12,10 +12,10 @@ import (
 	"testing"
 )
 
-// literals calls see with each string in a Go file, first with an empty to. It calls see
-// again for each struct field whose value contains the string, and for each call that has
-// the string in its arguments: to is then the name of the field or function. It leaves out
-// calls of methods and of other packages' functions.
+// literals calls see with each string literal in a Go file: first with an empty to, then again
+// for each field of a composite literal that contains it, and for each call that has it in its
+// arguments, with the name of the field or function as to. Calls of methods and of functions of
+// other packages do not count.
 func literals(t *testing.T, path string, see func(to, text string)) {
 	t.Helper()
 	parsed, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
@@ -53,7 +53,8 @@ func literals(t *testing.T, path string, see func(to, text string)) {
 	})
 }
 
-// literal returns the text of a string literal, or of several that are joined with +.
+// literal returns the text of a string literal, or of several that are joined with +. For any
+// other expression, is is false.
 func literal(t *testing.T, n ast.Expr) (text string, is bool) {
 	t.Helper()
 	switch n := n.(type) {
@@ -74,8 +75,8 @@ func literal(t *testing.T, n ast.Expr) (text string, is bool) {
 	return "", false
 }
 
-// said returns all strings in the Go code, without that of tests, examples and tools, and
-// the lines that scripts expect from Vault.
+// said returns the strings in the Go code, and what the scripts of internal/e2e expect on
+// stdout and stderr. The code of tests, examples and tools does not count.
 func said(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder
@@ -111,9 +112,9 @@ func operations(t *testing.T) string {
 	return string(raw)
 }
 
-// Each message that the operator's guide quotes is in the code, or in what a script expects
-// from Vault. The guide quotes messages in the first column of tables, and as answers to
-// commands. A message may have … for variable parts.
+// Each message that the operator's guide quotes is in the code, or in what a script expects.
+// The guide quotes messages in the first column of tables in some sections, and as answers to
+// commands. In a message, … stands for a variable part.
 func TestOperationsMessages(t *testing.T) {
 	atRoot(t)
 	all := said(t)
@@ -155,7 +156,7 @@ func TestOperationsMessages(t *testing.T) {
 	}
 }
 
-// The operator's guide quotes each reason why a token request may fail, each error about
+// The operator's guide quotes each reason why a request to Redox may fail, each error about
 // something that does not exist, and each refusal that Redox documents.
 func TestOperationsAreComplete(t *testing.T) {
 	atRoot(t)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// No line of a Mermaid picture has a semicolon. It would end a statement, and the forge
-// would show an error instead of the picture.
+// No line of a Mermaid picture has a semicolon: it would end a statement, and GitHub would show
+// an error instead of the picture.
 func TestPictures(t *testing.T) {
 	atRoot(t)
 	pages, err := filepath.Glob("docs/*.md")

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// excerptOf returns the first part of an excerpt that is missing in text behind the parts
-// before it, or "". A line … ends a part: it stands for lines that were left out.
+// excerptOf splits an excerpt at its lines …, which stand for lines that were left out. It
+// returns the first part that text does not have behind the parts before it, or "".
 func excerptOf(excerpt, text string) (missing string) {
 	for part := range strings.SplitSeq("\n"+excerpt, "\n…") {
 		_, rest, found := strings.Cut("\n"+text, part+"\n")
@@ -19,8 +19,8 @@ func excerptOf(excerpt, text string) (missing string) {
 	return ""
 }
 
-// The commands and answers in the README stand in docs/demo.md, in the same order.
-// TestDemo in internal/e2e compares that page with what scripts/demo prints.
+// The transcript in README.md is an excerpt of that in docs/demo.md. TestDemo in internal/e2e
+// compares docs/demo.md with what scripts/demo prints.
 func TestReadmeTranscript(t *testing.T) {
 	atRoot(t)
 	block := func(path string) string {

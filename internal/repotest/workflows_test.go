@@ -16,8 +16,9 @@ var (
 	local  = regexp.MustCompile(`^ *(?:- )?uses: \./[\w./-]+$`)
 )
 
-// unpinned returns the lines of a workflow that use an action without a pin, or with
-// another pin than before. pins maps each action to its first pin.
+// unpinned returns the lines of a workflow that use an action of another repository without a
+// pin, or with another pin than the one in pins. pins maps a repository to the first pin of its
+// actions; unpinned adds those that are missing.
 func unpinned(workflow string, pins map[string]string) (wrong []string) {
 	for _, line := range uses.FindAllString(workflow, -1) {
 		action := pinned.FindStringSubmatch(line)
@@ -35,7 +36,7 @@ func unpinned(workflow string, pins map[string]string) (wrong []string) {
 }
 
 // Workflows and the example for GitHub Actions pin each action of another repository to a
-// commit, the same everywhere.
+// commit, and everywhere to the same one.
 func TestWorkflowsArePinned(t *testing.T) {
 	atRoot(t)
 	files, err := filepath.Glob(".github/workflows/*.y*ml")
@@ -57,8 +58,8 @@ func TestWorkflowsArePinned(t *testing.T) {
 	}
 }
 
-// Each workflow names bash as the shell of its run steps: then a step fails if any part
-// of a pipe fails. No checkout leaves a token for later steps.
+// Each workflow names bash as the shell of its run steps: then a step fails if any command of a
+// pipe fails. No checkout leaves a token for later steps.
 func TestWorkflowsAreCareful(t *testing.T) {
 	atRoot(t)
 	files, err := filepath.Glob(".github/workflows/*.y*ml")
