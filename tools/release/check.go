@@ -13,13 +13,13 @@ import (
 	"strings"
 )
 
-// largest is a fifth more than the largest binary when it was set. A larger binary
-// stops a release until somebody has found out why.
+// largest is the size, in bytes, above which a binary stops a release, until somebody has found
+// out why it grew. docs/release.md has the sizes.
 const largest = 30 << 20
 
-// checkBinary checks a binary before its release: how it was built, its size, its
-// version, and that it is stripped. A wrong build flag causes no error: for example, -X
-// does nothing if the variable has another name.
+// checkBinary checks a binary before its release: how it was built, its size, its version, and,
+// on systems with ELF, that it is stripped. go build reports no error for some wrong flags: for
+// example, -X does nothing if no variable has that name.
 func checkBinary(ctx context.Context, system, arch, version, file string) error {
 	info, err := buildinfo.ReadFile(file)
 	if err != nil {

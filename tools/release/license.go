@@ -22,15 +22,15 @@ import (
 // of a binary that is distributed under the MPL-2.0.
 var allowed = []string{"0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MPL-2.0"}
 
-// enough is the percentage of a licence file that must match a known licence word for
-// word. If less matches, the file may have other terms, and a person must read it.
+// enough is how many percent of the words in a licence file must be those of known licences. If
+// there are fewer, the file may have other terms, and a person must read it.
 const enough = 75
 
 var (
 	isLicense = regexp.MustCompile(`(?i)^(licen[cs]e|copying|unlicense)([-_.].*)?$`)
 	isNotice  = regexp.MustCompile(`(?i)^(notice|patents|authors|copyright)([-_.](md|txt))?$`)
-	// isOther matches code files with such a name, and licences of a module's
-	// documentation, which is not compiled in.
+	// isOther matches code, such as license.go, and the licence of a module's documentation, which
+	// is not compiled in.
 	isOther = regexp.MustCompile(`(?i)\.(go|s|c|h|py|sh|tmpl|docs)$`)
 )
 
@@ -40,8 +40,8 @@ type dependency struct {
 	folders   map[string]bool // in dir: from the root to each package in the binary
 }
 
-// writeLicenses writes the texts of all licences into one file, which is shipped with each
-// binary. Most licences require that.
+// writeLicenses writes the licences and notices of all dependencies into one file, which is
+// shipped with each binary. Most licences require that.
 func writeLicenses(ctx context.Context, repository, file string) error {
 	found := map[string]*dependency{}
 	for _, system := range []string{"darwin", "freebsd", "linux", "windows"} {
@@ -60,7 +60,7 @@ func writeLicenses(ctx context.Context, repository, file string) error {
 		fmt.Fprintf(&names, "%s (%s)\n", found[path].name, strings.Join(licenses, ", "))
 		texts.WriteString(text)
 	}
-	head := "vault-plugin-secrets-redox is under the Mozilla Public License 2.0 (LICENSE). Compiled into it are:\n\n"
+	head := "vault-plugin-secrets-redox is under the Mozilla Public License 2.0 (LICENSE). Compiled into its binaries are:\n\n"
 	return os.WriteFile(file, []byte(head+names.String()+texts.String()), 0o644)
 }
 
@@ -111,8 +111,8 @@ func listPackages(ctx context.Context, repository, system, arch string, found ma
 	}
 }
 
-// read returns the names of a module's licences, and the texts of its licences and notices.
-// It returns an error if one licence is not allowed, or if there is none.
+// read returns the names of a dependency's licences, and the texts of its licences and notices.
+// It returns an error if there is no licence, or if identify returns one.
 func (dep *dependency) read() (licenses []string, texts string, err error) {
 	line := strings.Repeat("=", 80)
 	for _, folder := range slices.Sorted(maps.Keys(dep.folders)) {
@@ -148,7 +148,8 @@ func (dep *dependency) read() (licenses []string, texts string, err error) {
 	return slices.Compact(licenses), texts, nil
 }
 
-// identify returns the names of the licences in a text.
+// identify returns the SPDX names of the licences in a text. It returns an error if there is
+// none, if one is not allowed, or if less than enough of the text is a known licence.
 func identify(raw []byte) (names []string, err error) {
 	cover := licensecheck.Scan(raw)
 	for _, match := range cover.Match {
@@ -164,7 +165,7 @@ func identify(raw []byte) (names []string, err error) {
 	case len(names) == 0:
 		return nil, errors.New("is not a known licence")
 	case cover.Percent < enough:
-		return nil, fmt.Errorf("is a licence to %.0f %% only: read what the rest says", cover.Percent)
+		return nil, fmt.Errorf("is a known licence in only %.0f %% of its words: read the rest", cover.Percent)
 	}
 	return names, nil
 }

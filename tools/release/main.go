@@ -1,7 +1,6 @@
-// Command release does the work that GoReleaser does not do: it collects the licences
-// of everything in the binary, and checks that a binary is what a release promises.
-// It is a module of its own, so that the plugin does not depend on the packages that it
-// needs.
+// Command release does two steps of a release: it collects the licences of everything in the
+// binary, and checks that a binary is what a release promises. It is a module of its own, so
+// that its dependencies are not those of the plugin.
 package main
 
 import (

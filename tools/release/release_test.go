@@ -17,7 +17,7 @@ func fails(err error, wants string) bool {
 	return wants == "" && err == nil || wants != "" && err != nil && strings.Contains(err.Error(), wants)
 }
 
-// A binary that is not what a release promises stops the release.
+// checkBinary returns an error for a binary that is not what a release promises.
 func TestCheckBinary(t *testing.T) {
 	for name, c := range map[string]struct {
 		ldflags, flag, system string
@@ -59,8 +59,8 @@ func TestCheckBinary(t *testing.T) {
 	}
 }
 
-// A licence that is not allowed stops a release, and so does a text that is no known
-// licence.
+// identify returns an error for a licence that is not allowed, for a text that is no known
+// licence, and for a licence with much other text.
 func TestIdentify(t *testing.T) {
 	mpl, err := os.ReadFile("../../LICENSE")
 	if err != nil {
@@ -73,7 +73,7 @@ later version.`
 		string(mpl):         "",
 		string(mpl) + gpl:   "is under GPL-3.0-or-later, which is not among the allowed",
 		"Do what you want.": "is not a known licence",
-		string(mpl) + strings.Repeat("foo ", 5000): "% only: read what the rest says",
+		string(mpl) + strings.Repeat("foo ", 5000): "% of its words: read the rest",
 	} {
 		if _, err := identify([]byte(text)); !fails(err, wants) {
 			t.Errorf("%v, not %q", err, wants)
@@ -81,8 +81,8 @@ later version.`
 	}
 }
 
-// The toolchain line of go.mod here is the Go version that builds releases. The workflows
-// name its minor version, or stable. The go directive of the main module must not be
+// The toolchain line of tools/release/go.mod is the Go version that builds releases. The
+// workflows name its minor version, or stable. The go directive of the main module must not be
 // later.
 func TestOneGo(t *testing.T) {
 	file := func(path string) string {

@@ -1,5 +1,5 @@
-// Command vault-1.19 is Vault 1.19 for the tests. It is a module of its own, like
-// tools/vault, which is a newer Vault.
+// Command vault-1.19 is Vault 1.19 for the tests. It is a module of its own, like tools/vault,
+// which has a newer Vault.
 package main
 
 import (

@@ -1,7 +1,7 @@
-// Command vault is the Vault server for the tests and the demo, built from the Go
-// module that HashiCorp publishes. It is a module of its own, so that the plugin has
-// none of its dependencies. Vault is under the Business Source License: build and run
-// it for development, never ship it.
+// Command vault is the Vault server for the tests and the demo, built from the Go module that
+// HashiCorp publishes. It is a module of its own, so that its dependencies are not those of the
+// plugin. Vault is under the Business Source License: build and run it for development, never
+// ship it.
 package main
 
 import (
