@@ -25,7 +25,7 @@ type Options struct {
 	URL      string           // base URL that clients use, without a trailing slash; that of the address when empty
 	TokenTTL time.Duration    // life of a token, which must be whole seconds; 5m when zero
 	Now      func() time.Time // the sandbox's clock; time.Now when nil
-	Log      io.Writer        // gets a line per request, never a credential; nil for none
+	Log      io.Writer        // gets lines about requests, never a credential; nil for none
 
 	// Transport is what fetches JWK Sets from JWKS URLs; nil for http.DefaultTransport.
 	Transport http.RoundTripper
@@ -48,7 +48,7 @@ type Sandbox struct {
 	apiKeys      map[string]*apiKey // by client ID
 	stale        bool               // whether every second request reaches a machine that has not seen the last change
 	requests     int
-	seen         map[string]time.Time // by iss and jti, until when the assertion could be replayed
+	seen         map[string]time.Time // by iss and jti: until when no other assertion may have them
 	swept        time.Time            // when seen was last cleaned
 	live         map[string]session   // by token
 	assertions   []string
