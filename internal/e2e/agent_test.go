@@ -17,8 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// agent is a Vault Agent, or consul-template, that runs in a directory of its own.
-// Every 20 ms the test reads the file that the agent renders.
+// agent is a running Vault Agent or consul-template, and what the test saw in the file that it renders.
 type agent struct {
 	name string
 	stop func()
@@ -27,13 +26,12 @@ type agent struct {
 	token    string     // the token in the file, empty before the first
 	renewals int
 	looks    int
-	bad      []string      // what a program could not have used in the file
+	bad      []string      // why a program could not have used the file
 	least    time.Duration // the least life that a token had left when it was replaced
 }
 
-// agentCmd starts Vault Agent with examples/agent in a new directory, which
-// contains the IDs of an AppRole: agent <name> <file of role ID> <file of secret
-// ID> [<further HCL>].
+// agentCmd starts Vault Agent with the config of examples/agent, in a new directory with the role ID and
+// secret ID of an AppRole: agent <name> <file of role ID> <file of secret ID> [<further HCL>].
 func agentCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	dir := ts.MkAbs(args[0])
@@ -54,8 +52,8 @@ func agentCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w.watch(ts, args[0], exec.CommandContext(context.Background(), w.cli, flags...))
 }
 
-// consulTemplateCmd builds consul-template and starts it with examples/agent in a new
-// directory, which contains a Vault token: consultemplate <name> <file of token>.
+// consulTemplateCmd builds consul-template, and starts it with the config of examples/agent, in a new
+// directory with a Vault token: consultemplate <name> <file of token>.
 func consulTemplateCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	dir := ts.MkAbs(args[0])
@@ -78,8 +76,8 @@ func consulTemplateCmd(ts *testscript.TestScript, _ bool, args []string) {
 		"-vault-addr=http://"+w.forwarder.addr))
 }
 
-// watch starts cmd in the directory called name. Until the script ends, it reads the
-// file that cmd renders.
+// watch starts cmd in the directory called name, and a goroutine that reads the file that cmd renders. Both
+// end with the script.
 func (w *world) watch(ts *testscript.TestScript, name string, cmd *exec.Cmd) {
 	dir := ts.MkAbs(name)
 	var said bytes.Buffer
@@ -109,8 +107,8 @@ func (w *world) watch(ts *testscript.TestScript, name string, cmd *exec.Cmd) {
 	w.agents = append(w.agents, a)
 }
 
-// look reads the token file as a program does, and notes whether its mode is right and
-// Redox accepts the token.
+// look reads the file as a program does, and records why it cannot be used: it cannot be read, its mode is
+// not 0600, or Redox refuses the token. Until there is a file, look does nothing.
 func (a *agent) look(w *world, path string) {
 	info, err := os.Stat(path)
 	raw, readErr := os.ReadFile(path)
@@ -137,9 +135,8 @@ func (a *agent) look(w *world, path string) {
 	a.token = token
 }
 
-// agentsCmd waits until each agent has renewed its token n more times, or until a
-// program could not have used the file. It prints what the looks at the files found:
-// agents <n>.
+// agentsCmd waits until each agent has renewed its token n more times or has had a file that a program could
+// not use. It prints what the looks at the files found: agents <n>.
 func agentsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -170,9 +167,9 @@ func agentsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// outageCmd begins an outage when the first agent's token has at most <left> to live,
-// and ends it after <for>. Either Vault's process is stopped (SIGSTOP), or
-// connections to it are refused: outage <left> <for> stopped|refused.
+// outageCmd begins an outage when the first agent's token has at most <left> to live, and ends it after
+// <for>: outage <left> <for> stopped|refused. Either Vault's process is stopped (SIGSTOP), or the agents'
+// connections to Vault are refused. It prints whether the token was renewed meanwhile.
 func outageCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	left, err := time.ParseDuration(args[0])

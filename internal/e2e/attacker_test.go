@@ -15,11 +15,11 @@ func anyToken(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, `{"access_token":"worthless","token_type":"Bearer","expires_in":300}`)
 }
 
-// attackerCmd gives a person who may write config what else he needs for an attack:
+// attackerCmd sets up the attacks of a person who may write config:
 //
-//	attacker server   a token endpoint of his own, at ATTACKER, on ATTACKER_HOST
-//	attacker network  his endpoint answers instead of Redox behind the proxy; attacker.pem is its authority
-//	attacker gone     Redox answers again
+//	attacker server   starts his token endpoint: ATTACKER is its URL, ATTACKER_HOST its host and port
+//	attacker network  has the proxy connect to an endpoint of his instead of Redox; attacker.pem is its CA certificate
+//	attacker gone     has the proxy connect to Redox again
 func attackerCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	switch args[0] {

@@ -9,9 +9,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// unsealCmd unseals Vault: unseal [lost]. The key is in Vault's log in development mode,
-// and in a cluster it is from the initialization. unseal lost, after a restore, uses the
-// key and from then on the root token of the lost Vault.
+// unsealCmd unseals Vault: unseal [lost]. After a restore, unseal lost uses the unseal key of the lost Vault,
+// and makes its root token the token of the script.
 func unsealCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	key := ""
@@ -31,11 +30,11 @@ func unsealCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(w.waitHealth(w.vault, http.StatusOK))
 }
 
-// lost holds what the operator still has of a Vault that was lost.
+// lost holds the unseal key and the root token of a Vault that was lost.
 type lost struct{ unseal, rootToken string }
 
-// loseCmd deletes the only node and its storage, and starts an empty Vault, with
-// new unseal keys, at the same address: lose.
+// loseCmd stops the only node for good, and starts an empty Vault at another address, with a new unseal key:
+// lose.
 func loseCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	ts.Check(w.keepKeys())

@@ -19,8 +19,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// decodeExample reads a YAML file of the examples. A field that the tests do not
-// know is an error.
+// decodeExample decodes a YAML file of the examples. The script fails if the file has a field that into
+// lacks.
 func decodeExample(ts *testscript.TestScript, name string, into any) {
 	raw, err := os.ReadFile(filepath.Join(repository, "examples", name))
 	ts.Check(err)
@@ -31,8 +31,8 @@ func decodeExample(ts *testscript.TestScript, name string, into any) {
 	}
 }
 
-// runJob writes the script of a job to a file and runs it with the job's variables. The
-// job must set each variable in addresses, but the script gets the value from addresses.
+// runJob runs the script of a CI job from a file, with the job's variables. The job must set each variable in
+// addresses; runJob replaces its value by the one in addresses.
 func runJob(ts *testscript.TestScript, shell []string, script string, variables, addresses map[string]string) error {
 	variables = maps.Clone(variables)
 	for name, address := range addresses {
@@ -65,9 +65,8 @@ func endJob(ts *testscript.TestScript, neg bool, err error) {
 	}
 }
 
-// gitlabJobCmd runs the script of examples/gitlab in a shell, with an ID token for the
-// audience that the example names. The arguments are further claims of that token.
-// Usage: gitlabjob bash|sh [<claim>=<value>…].
+// gitlabJobCmd runs the script of examples/gitlab in a shell, with an ID token for the audience that the
+// example names. idToken says what a <claim> does. Usage: gitlabjob bash|sh [<claim>=<value>…].
 func gitlabJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 	var jobs map[string]struct {
 		Image, Timeout string
@@ -91,9 +90,9 @@ func gitlabJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 		map[string]string{"VAULT_ADDR": w.vault.addr, "REDOX_FHIR_BASE": fhirBase(w)}))
 }
 
-// githubJobCmd runs the steps of examples/github-actions as GitHub does: for
-// vault-action it makes the action's requests, and it runs scripts with bash -e. The
-// arguments are claims of the ID token. Usage: githubjob [<claim>=<value>…].
+// githubJobCmd runs the steps of examples/github-actions: for vault-action it makes the action's requests,
+// and scripts run with bash -e, as at GitHub. idToken says what a <claim> does. Usage: githubjob
+// [<claim>=<value>…].
 func githubJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 	var workflow struct {
 		Name        string
@@ -147,8 +146,8 @@ func githubJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 	endJob(ts, neg, nil)
 }
 
-// vaultAction makes the requests that hashicorp/vault-action makes for the inputs in
-// with, and returns the action's outputs. said are claims of the ID token.
+// vaultAction makes the requests that hashicorp/vault-action makes for these inputs, and returns the action's
+// outputs. said are claims for idToken.
 func vaultAction(ts *testscript.TestScript, with map[string]string, said []string) (map[string]string, error) {
 	known := []string{"exportEnv", "jwtGithubAudience", "method", "path", "role", "secrets", "url"}
 	if got := slices.Sorted(maps.Keys(with)); !slices.Equal(got, known) || with["method"] != "jwt" ||

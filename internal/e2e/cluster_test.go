@@ -15,8 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// cluster is a Vault of one or more nodes with raft storage. It replaces the Vault in
-// development mode. The script talks to node 0.
+// cluster is a Vault of one or more nodes with raft storage. It replaces the Vault in development mode.
 type cluster struct {
 	nodes  []*server
 	unseal string  // the unseal key
@@ -42,7 +41,7 @@ raw_storage_endpoint = true
 disable_mlock        = true
 ` + openBaoConfig
 
-// startNode starts node i, sealed, and waits until it answers.
+// startNode starts a new node, number i, not initialized yet, and waits until it answers.
 func (w *world) startNode(i int) (*server, error) {
 	port, err := freePort()
 	if err != nil {
@@ -73,7 +72,7 @@ func (w *world) startNode(i int) (*server, error) {
 	})
 }
 
-// health returns the status that a node answers: 200 active, 429 standby, 503
+// health returns the HTTP status of a node's sys/health: 200 active, 429 standby, 501 not initialized, 503
 // sealed.
 func (w *world) health(s *server) (status int, err error) {
 	status, _, err = w.callAt(s.addr, http.MethodGet, "sys/health", "")
@@ -106,8 +105,7 @@ func (w *world) waitHealth(s *server, want ...int) error {
 	})
 }
 
-// clusterCmd replaces the script's Vault by a cluster of n nodes, or of three:
-// cluster [<n>].
+// clusterCmd replaces the script's Vault by a cluster of n nodes, three by default: cluster [<n>].
 func clusterCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	w.vault.stop()
@@ -150,8 +148,7 @@ func (w *world) initialize() error {
 	if err := w.waitHealth(first, http.StatusOK); err != nil {
 		return err
 	}
-	// By default a new node cannot vote or lead in its first ten seconds. Shorten
-	// that to one second.
+	// By default a new node may vote and lead only after ten healthy seconds. Shorten that to one.
 	if _, _, err := w.call(http.MethodPut, "sys/storage/raft/autopilot/configuration",
 		`{"server_stabilization_time":"1s"}`); err != nil {
 		return err
@@ -219,8 +216,8 @@ func (w *world) standby() (*server, error) {
 	return nil, errors.New("there is one node alone")
 }
 
-// everyNodeCmd reads a path at each node, the standbys first, and waits until the
-// answer holds the text: everynode <path> <text>.
+// everyNodeCmd reads a path at each node, the active one last, and waits at each until the answer contains
+// the text: everynode <path> <text>.
 func everyNodeCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	active, err := w.leader()
@@ -238,7 +235,7 @@ func everyNodeCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// standbysCmd restarts each standby. Usage: standbys restart.
+// standbysCmd restarts and unseals each standby: standbys restart.
 func standbysCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	active, err := w.leader()

@@ -15,9 +15,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// tripwire is the sandbox's log. It calls a function when the n-th line that contains
-// text is written. At that moment the sandbox has done what was requested, but has not
-// sent the response.
+// tripwire is the sandbox's log. It calls a function when the n-th line that contains text is written. The
+// sandbox writes a request's line before it sends the response.
 type tripwire struct {
 	mu    sync.Mutex
 	text  string // part of the line, empty when it is not armed
@@ -40,8 +39,8 @@ func (t *tripwire) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// arm sets when to call the function. It returns a channel that is closed after the
-// call.
+// arm makes the tripwire call act at the n-th line from now on that contains text. It returns a channel that
+// is closed after the call.
 func (t *tripwire) arm(text string, n int, act func()) <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -49,9 +48,9 @@ func (t *tripwire) arm(text string, n int, act func()) <-chan struct{} {
 	return t.fired
 }
 
-// crashesCmd starts one rotation for each given moment, and kills the plugin's
-// process at that moment. The rotation must complete. Then crashesCmd deletes the old
-// key: crashes <path of a client> <n>:<part of a line of the sandbox's log>….
+// crashesCmd starts a rotation for each moment, kills the plugin's process at that moment, and waits until
+// the new key signs. Then it deletes the old key: crashes <path of a client> <moment>…. A <moment> is
+// <n>:<text>, the n-th line of the sandbox's log that contains the text, from the start of the rotation on.
 func crashesCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	for _, moment := range args[1:] {
@@ -91,7 +90,7 @@ func crashesCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// settled waits until nothing is left to publish, and returns the active key.
+// settled waits until the engine has nothing left to publish, and returns the ID of the active key.
 func (w *world) settled(client string) (active string, err error) {
 	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		_, answer, err := w.call(http.MethodGet, client+"/keys", "")
@@ -109,8 +108,8 @@ func (w *world) settled(client string) (active string, err error) {
 	return "", fmt.Errorf("the keys of %s are never published", client)
 }
 
-// killPluginCmd kills the plugin's processes that this script's Vault, or the
-// active node of its cluster, has started. It waits until there is one.
+// killPluginCmd kills all plugin processes of the script's Vault; in a cluster, those of the active node. If
+// there is none yet, it waits for one.
 func killPluginCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(worldOf(ts).killPlugin())
 }
@@ -139,7 +138,7 @@ func (w *world) killPlugin() error {
 	return nil
 }
 
-// children returns the child processes of a process: a Vault's plugins.
+// children returns the process IDs of a process's children. Those of a Vault are its plugins.
 func children(of int) (pids []int, err error) {
 	statuses, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {

@@ -18,11 +18,10 @@ var (
 	cronCommand = regexp.MustCompile(`(?m)^(?:[0-9*][0-9*/,-]* ){5}(.+)$`)
 )
 
-// crontabCmd runs the command of a crontab of the examples once, as cron does: with
-// /bin/sh, the variables that cron sets, the crontab's own settings, and nothing else.
-// The crontab must have exactly one command. stdout is the command's output, which cron
-// would mail, and its exit status. Each <old>, an address or a path in the crontab, is
-// replaced by <new>: crontab <example> [<old> <new>]…
+// crontabCmd runs the only command of a crontab of the examples once, as cron does: with /bin/sh, the
+// variables that cron sets, the crontab's own settings, and nothing else. stdout is the command's output,
+// which cron would mail, and its exit status. Each <old>, an address or a path in the crontab, is replaced by
+// <new>: crontab <example> [<old> <new>]…
 func crontabCmd(ts *testscript.TestScript, _ bool, args []string) {
 	raw, err := os.ReadFile(filepath.Join(repository, "examples", args[0]))
 	ts.Check(err)

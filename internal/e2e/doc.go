@@ -1,5 +1,4 @@
-// Package e2e holds the tests of the engine inside a real Vault: the server,
-// the plugin's process and the CLI. testdata/*.txtar are transcripts of what
-// users type and see. scripts/test runs the quick ones, scripts/test all more, and
-// scripts/test nightly those that take longest, too.
+// Package e2e tests the engine inside a real Vault: with the server, the plugin's process and the CLI.
+// testdata/*.txtar are transcripts of what users type and see. "scripts/test" runs the quick ones,
+// "scripts/test all" also longer ones, and "scripts/test nightly" also those that take longest.
 package e2e

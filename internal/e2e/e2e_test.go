@@ -123,7 +123,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// condition reports whether a condition holds that a script names in brackets, as in [long].
+// condition reports whether the condition that a script names in brackets holds, such as [long].
 func condition(name string) (bool, error) {
 	switch name {
 	case "jose", "node":
@@ -149,7 +149,7 @@ func condition(name string) (bool, error) {
 	return false, fmt.Errorf("there is no condition %s", name)
 }
 
-// commands are the commands of a script besides those of testscript.
+// commands are the commands that scripts have besides those of testscript.
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"vault":    vaultCmd,
 	"engine":   engineCmd,
@@ -234,14 +234,14 @@ func vaultCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// engineCmd registers and mounts the engine at redox/, and allows the sandbox's host.
+// engineCmd registers the plugin, mounts it at redox/, and allows the sandbox's host.
 func engineCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	vaultCmd(ts, false, []string{"plugin", "register", "-sha256=" + ts.Getenv("SHA256"), "secret", pluginName})
 	vaultCmd(ts, false, []string{"secrets", "enable", "-path=redox", pluginName})
 	vaultCmd(ts, false, []string{"write", "redox/hosts", "allowed=" + ts.Getenv("REDOX_HOST")})
 }
 
-// hostOf returns the host of a URL that has no path, with its port.
+// hostOf returns the host and port of a URL that has no path.
 func hostOf(url string) string { return url[strings.Index(url, "://")+len("://"):] }
 
 // publishCmd registers the keys of a client at Redox: publish <client ID> <path of
@@ -251,13 +251,13 @@ func publishCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(worldOf(ts).sandbox.Register(args[0], []byte(ts.ReadFile("stdout"))))
 }
 
-// captureCmd stores the last stdout in a variable: capture <NAME>.
+// captureCmd stores the stdout of the last command in a variable: capture <NAME>.
 func captureCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 }
 
-// readmeCmd writes a code block to the file <name>: the block of the README, or of
-// another page of the repository, that begins with "# <name>": readme <name> [<page>].
+// readmeCmd copies the code block that begins with the line "# <name>", without that line, to the file
+// <name>. The block is in the README, or in another page of the repository: readme <name> [<page>].
 func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
 	path := "README.md"
 	if len(args) > 1 {
@@ -275,16 +275,16 @@ func readmeCmd(ts *testscript.TestScript, _ bool, args []string) {
 
 // sandboxCmd controls the sandbox:
 //
-//	sandbox fault <name> [<times>]           the next token requests fail: so many, or all; the name '' ends that
+//	sandbox fault <name> [<times>]           the next <times> token requests get the fault, or all; '' ends it
 //	sandbox clock <duration>                 sets its clock ahead by the duration
-//	sandbox ttl <duration>                   sets how long its tokens live
+//	sandbox ttl <duration>                   sets the life of the tokens that it issues from now on
 //	sandbox forget <client ID>               removes the pasted keys
 //	sandbox url <client ID> <path of jwks> [at a standby]
 //	                                         sets the JWKS URL; the path none removes it
-//	sandbox user <client ID> <path of keys>  publishes the keys of a user-level API key
+//	sandbox user <client ID> <path of keys>  pastes the keys, and makes the API key a user-level one
 //	sandbox lists <client ID> <text>         fails unless the client's JWK Set contains the text
 //	sandbox revoke                           revokes all tokens
-//	sandbox live <token>                     fails unless Redox accepts the token
+//	sandbox live <token>                     fails unless the sandbox accepts the token
 func sandboxCmd(ts *testscript.TestScript, neg bool, args []string) {
 	s := worldOf(ts).sandbox
 	switch args[0] {

@@ -9,10 +9,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// killLeaderCmd kills the process of the active node (kill -9). It waits until
-// another node is active and serves a token of the client; from then on, the script
-// talks to that node. The dead node's plugin keeps running until the script ends:
-// killleader <path of a client>.
+// killLeaderCmd kills the process of the active node (kill -9), but not that node's plugin, which it kills
+// when the script ends. It waits until another node is active and serves a token of the client. The script
+// then talks to that node: killleader <path of a client>.
 func killLeaderCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	old, err := w.leader()
@@ -44,8 +43,7 @@ func killLeaderCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// reviveCmd starts the killed node again, unseals it, and waits until it has joined
-// the cluster: revive.
+// reviveCmd starts the killed node again, unseals it, and waits until it is a standby that votes: revive.
 func reviveCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	node := w.cluster.dead

@@ -78,7 +78,7 @@ func (f *forwarder) forward(client net.Conn) {
 	}
 }
 
-// close refuses new connections and closes the open ones.
+// close closes the listener and the open connections, and waits until new connections are refused.
 func (f *forwarder) close() error {
 	f.mu.Lock()
 	err := f.listener.Close()

@@ -16,7 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// dashboard is the part of a Grafana dashboard that the tests check.
+// dashboard is the part of a Grafana dashboard that the tests read.
 type dashboard struct {
 	Title      string
 	Templating struct {
@@ -51,8 +51,8 @@ func readDashboard() (d dashboard, err error) {
 	return d, json.Unmarshal(raw, &d)
 }
 
-// queries returns the queries that Grafana sends for each variable, by its name, and for
-// each panel, by its title. Every variable in them is set to all.
+// queries returns the queries of each variable, by its name, and of each panel, by its title. In them each
+// variable has the value that "all" stands for.
 func (d *dashboard) queries() (ofVariables, ofPanels map[string][]string) {
 	ofVariables, ofPanels = map[string][]string{}, map[string][]string{}
 	with := []string{"$__rate_interval", "1m"}
@@ -75,7 +75,7 @@ func (d *dashboard) queries() (ofVariables, ofPanels map[string][]string) {
 
 var labelValues = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
 
-// dashboard sends every query of the dashboard, and fails unless each has a result.
+// dashboard sends every query of the dashboard, and fails unless each has a result other than NaN.
 func (p *prometheus) dashboard(ts *testscript.TestScript) {
 	d, err := readDashboard()
 	ts.Check(err)
@@ -156,7 +156,7 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// documentedMetrics returns the metrics in the table of examples/prometheus/README.md.
+// documentedMetrics returns the names of the metrics in the table of examples/prometheus/README.md.
 func documentedMetrics() ([]string, error) {
 	raw, err := os.ReadFile(filepath.Join(repository, "examples/prometheus/README.md"))
 	var names []string
@@ -167,7 +167,7 @@ func documentedMetrics() ([]string, error) {
 	return names, err
 }
 
-// Every documented metric is used: on the dashboard or by an alert.
+// Every documented metric is on the dashboard or in alerts.yml.
 func TestMetricsAreSeen(t *testing.T) {
 	names, err := documentedMetrics()
 	if err != nil || len(names) < 13 {

@@ -36,9 +36,8 @@ func httpCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// overloadCmd reads a token while 64 reads wait for a stalled Redox, and prints the
-// status and the answer. At the same time, a read of check must succeed. Usage:
-// overload <path of the token>.
+// overloadCmd makes 64 reads of a token wait for a stalled Redox. Meanwhile it reads the token once more and
+// prints the status and the answer, and a read of check must succeed. Usage: overload <path of the token>.
 func overloadCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	before := len(w.sandbox.Assertions())

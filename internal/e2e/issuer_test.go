@@ -15,8 +15,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// issuer is an OIDC issuer, in the role of GitHub or GitLab: its signed ID tokens
-// describe a job. Vault fetches its keys.
+// issuer stands for the OIDC issuer of GitHub or GitLab, whose signed ID tokens describe a job. Vault fetches
+// the public key from it.
 type issuer struct {
 	server *httptest.Server
 	key    *rsa.PrivateKey
@@ -24,7 +24,7 @@ type issuer struct {
 
 const issuerKeyID = "key-of-the-issuer"
 
-// issuersCmd starts both issuers, and stores their addresses in GITHUB and GITLAB.
+// issuersCmd starts an issuer for GitHub and one for GitLab, and stores their URLs in GITHUB and GITLAB.
 func issuersCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	w.issuers = map[string]*issuer{}
@@ -60,7 +60,7 @@ func (i *issuer) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(rw).Encode(answer) // Vault may have gone
 }
 
-// claimsOf are the claims for a push to main, as GitHub and GitLab document them.
+// claimsOf are the claims of a job's ID token after a push to main, as GitHub and GitLab document them.
 var claimsOf = map[string]string{
 	"github": `{
 		"sub": "repo:my-org/my-repository:ref:refs/heads/main", "aud": "https://vault.example.org",
@@ -92,9 +92,9 @@ func idTokenCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(idToken(ts, args[1], args[2:])), 0o600))
 }
 
-// idToken returns the ID token of a job. Each given claim replaces the standard one.
-// exp is how long the token remains valid. With key, the token is signed with a key
-// that the issuer does not publish.
+// idToken returns an ID token of an issuer. Each <claim>=<value> in said replaces a claim of claimsOf. But
+// exp=<duration> says how long the token remains valid, and key=another signs it with a key that the issuer
+// does not publish.
 func idToken(ts *testscript.TestScript, name string, said []string) string {
 	w := worldOf(ts)
 	from := w.issuers[name]

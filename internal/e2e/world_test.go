@@ -24,8 +24,7 @@ import (
 
 const repository = "../.."
 
-// canary stands for the password in the Vault server's HTTPS_PROXY. No output may show
-// it.
+// canary is the password in the Vault server's HTTPS_PROXY. No output may show it.
 const canary = "canary-of-the-proxy-password"
 
 // world is what each script has for itself: Vault, sandbox, files.
@@ -34,7 +33,7 @@ type world struct {
 	vault   *server
 	cli     string
 	sandbox *redoxtest.Sandbox
-	// stranger is a server with a certificate that nobody trusts.
+	// stranger is a TLS server whose certificate nobody trusts.
 	stranger *httptest.Server
 	readers  *readers                 // nil unless some are at work
 	crowd    *crowd                   // likewise
@@ -55,12 +54,12 @@ type world struct {
 
 	mu    sync.Mutex
 	texts map[string]string // all output, except tokens where they may be
-	keys  map[string]string // parts of the private keys that were ever stored
+	keys  map[string]string // parts of the private keys that keepKeys saw
 
 	others map[string]string // further secrets, by name
 }
 
-// server is a Vault in development mode.
+// server is a Vault server.
 type server struct {
 	addr  string
 	log   string
@@ -129,7 +128,7 @@ func (w *world) close() {
 	w.sandbox.Close()
 }
 
-// nodes returns all running Vaults.
+// nodes returns the script's Vault, or all nodes of its cluster.
 func (w *world) nodes() []*server {
 	if w.cluster != nil {
 		return w.cluster.nodes
@@ -159,8 +158,8 @@ func startVault(dir string) (*server, error) {
 	return s, s.ready()
 }
 
-// start starts the Vault server, and does not wait until it is ready. When the server
-// has ended, start can be called again.
+// start starts the Vault server, and does not wait until it is ready. After the server has ended, start can
+// be called again.
 func (s *server) start(dir string) error {
 	logFile, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -190,8 +189,8 @@ func freePort() (string, error) {
 	return port, errors.Join(err, l.Close())
 }
 
-// ready waits until the server is ready. It returns an error if the server ends, or is
-// not ready after 30 s.
+// ready waits until a server in development mode is ready. It returns an error if the server ends, or is not
+// ready after 30 s.
 func (s *server) ready() error {
 	for range 600 {
 		select {
@@ -229,7 +228,7 @@ func asksForToken(command string) bool {
 	})
 }
 
-// call sends a request to Vault's API as root.
+// call sends a request to the script's Vault, as root.
 func (w *world) call(method, path, body string) (status int, answer []byte, err error) {
 	return w.callAt(w.vault.addr, method, path, body)
 }
@@ -257,8 +256,8 @@ func (w *world) ask(ctx context.Context, client *http.Client, addr, method, path
 	return resp.StatusCode, answer, err
 }
 
-// record keeps the output of a command for the scan for secrets. The output of a
-// command that asks for a token may have that token once: record leaves it out.
+// record keeps the output of a command for the scan for secrets. If the command asks for a token, the output
+// may have each token once, and record removes those.
 func (w *world) record(command string, said ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
