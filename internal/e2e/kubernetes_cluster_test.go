@@ -21,14 +21,15 @@ import (
 	"time"
 )
 
-// process is a program that runs until it is stopped.
+// process is a program that startProcess started.
 type process struct {
 	cmd  *exec.Cmd
 	log  string
 	done chan struct{} // closed when it has ended
 }
 
-// startProcess starts a program in a folder. Its output is appended to a file there.
+// startProcess starts the program at path in the folder dir, and appends its output to <name of the
+// program>.log there.
 func startProcess(dir, path string, env []string, args ...string) (*process, error) {
 	p := &process{log: filepath.Join(dir, filepath.Base(path)+".log"), done: make(chan struct{})}
 	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -59,7 +60,7 @@ func (p *process) stop() {
 	}
 }
 
-// wait waits until ready returns nil. It fails if the program ends, or after the limit.
+// wait waits until ready returns nil. It returns an error if the program ends first, or after the limit.
 func (p *process) wait(limit time.Duration, ready func() error) error {
 	err := until(limit, func() error {
 		select {
@@ -81,8 +82,7 @@ func (p *process) wait(limit time.Duration, ready func() error) error {
 	return nil
 }
 
-// kube is the control plane of a Kubernetes cluster without nodes: etcd and the API
-// server.
+// kube is a Kubernetes cluster that has only etcd and the API server.
 type kube struct {
 	bin, dir string
 	url      string
@@ -90,7 +90,7 @@ type kube struct {
 	parts    []*process
 }
 
-// kubeAdmin is the token of an administrator.
+// kubeAdmin is the token of the administrator.
 const kubeAdmin = "token-of-the-administrator"
 
 // startKube starts etcd and the API server, with role-based access control and
@@ -134,8 +134,8 @@ func startKube(bin, dir string) (*kube, error) {
 	return k, k.writeConfig("admin", kubeAdmin)
 }
 
-// writeKeys writes the key that signs tokens of service accounts, and the list of
-// tokens that the server accepts besides them.
+// writeKeys writes two files for the API server: the key that signs the tokens of service accounts, and the
+// administrator's token.
 func (k *kube) writeKeys() error {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -150,7 +150,7 @@ func (k *kube) writeKeys() error {
 		os.WriteFile(filepath.Join(k.dir, "tokens.csv"), []byte(kubeAdmin+",admin,admin,system:masters\n"), 0o600))
 }
 
-// ready returns nil when the server answers that it is ready.
+// ready returns nil if the API server answers that it is ready.
 func (k *kube) ready() error {
 	authority, err := os.ReadFile(filepath.Join(k.dir, "apiserver.crt")) // the server writes it when it starts
 	if err != nil {
@@ -163,8 +163,7 @@ func (k *kube) ready() error {
 	return k.get("/readyz", nil)
 }
 
-// get reads a path of the API as the administrator. If into is not nil, get decodes the
-// answer, which is JSON, into it.
+// get reads a path of the API as the administrator. If into is not nil, get decodes the JSON answer into it.
 func (k *kube) get(path string, into any) error {
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, k.url+path, nil)
 	if err != nil {
@@ -186,10 +185,10 @@ func (k *kube) get(path string, into any) error {
 	return json.Unmarshal(answer, into)
 }
 
-// config returns the path of the kubeconfig of a user.
+// config returns the path of a user's kubeconfig.
 func (k *kube) config(user string) string { return filepath.Join(k.dir, user+".kubeconfig") }
 
-// writeConfig writes the kubeconfig of a user.
+// writeConfig writes a user's kubeconfig.
 func (k *kube) writeConfig(user, token string) error {
 	return os.WriteFile(k.config(user), fmt.Appendf(nil, `apiVersion: v1
 kind: Config
@@ -200,7 +199,7 @@ users: [{name: tests, user: {token: %q}}]
 `, k.url, filepath.Join(k.dir, "apiserver.crt"), token), 0o600)
 }
 
-// bash runs a script as the administrator, in a folder, and returns its output.
+// bash runs a script in a folder, with kubectl as the administrator, and returns its standard output.
 func (k *kube) bash(dir, script string, env ...string) (string, error) {
 	cmd := exec.CommandContext(context.Background(), "bash", "-euo", "pipefail", "-c", script)
 	cmd.Dir = dir
@@ -214,17 +213,15 @@ func (k *kube) bash(dir, script string, env ...string) (string, error) {
 	return string(out), nil
 }
 
-// operator is the Vault Secrets Operator or External Secrets, with an account and rights
-// of its own.
+// operator is Vault Secrets Operator or External Secrets Operator, with a service account of its own.
 type operator struct {
 	name string // of the binary, the namespace and the account
 	args []string
 	runs *process
-	uid  int // of its Pod, if it had one
+	uid  int // a number in the UID of its Pod, which does not exist
 }
 
-// operators returns both operators. They differ from deployed ones in that they run
-// outside the cluster, serve no metrics and elect no leader.
+// operators returns both operators, by name. They serve no metrics and elect no leader.
 func operators() map[string]*operator {
 	return map[string]*operator{
 		"vault-secrets-operator": {name: "vault-secrets-operator", args: []string{"-leader-elect=false",
@@ -233,8 +230,8 @@ func operators() map[string]*operator {
 	}
 }
 
-// install creates an operator's custom resource definitions, and its account with the
-// rights that its own manifests or chart give it.
+// install applies an operator's custom resource definitions, creates its service account with the rights that
+// role returns, and writes its kubeconfig.
 func (k *kube) install(o *operator) error {
 	role, err := k.role(o)
 	if err != nil {
@@ -263,8 +260,8 @@ kubectl create token %[1]s --namespace=%[1]s --duration=8h
 	return k.writeConfig(o.name, strings.TrimSpace(token))
 }
 
-// role returns a ClusterRole with the rules of an operator's own role. In the chart of
-// External Secrets some rules depend on values: role keeps all of them.
+// role returns a ClusterRole, as YAML, with the rules of an operator's own role, including those that the
+// chart of External Secrets adds only for some values.
 func (k *kube) role(o *operator) (string, error) {
 	raw, err := os.ReadFile(filepath.Join(k.bin, o.name+"-role.yaml"))
 	if err != nil {

@@ -23,8 +23,8 @@ type chartValues struct {
 	}
 }
 
-// statefulSet returns a StatefulSet with the values where the chart puts them. It leaves
-// out everything else that the chart has.
+// statefulSet returns a minimal StatefulSet that has the values, except the config, where the chart puts
+// them.
 func (v chartValues) statefulSet() map[string]any {
 	labels := map[string]any{"app": "vault"}
 	return map[string]any{
@@ -40,9 +40,8 @@ func (v chartValues) statefulSet() map[string]any {
 	}
 }
 
-// helm has the API server check program.yaml, and a StatefulSet with the values of
-// values.yaml, without storing them. It then runs the script in values.yaml that installs
-// the plugin, with a file in place of the download.
+// helm has the API server check program.yaml, and a StatefulSet with the values of values.yaml, in a dry run.
+// Then it tests the script in values.yaml that installs the plugin (see install).
 func (k *tier) helm() {
 	examples, err := filepath.Abs(repository + "/examples/kubernetes")
 	if err != nil {
@@ -77,8 +76,8 @@ func (k *tier) helm() {
 	k.install(server.ExtraInitContainers[0]["args"].([]any)[0].(string))
 }
 
-// install runs the script that installs the plugin. The script must install the plugin if
-// SHA256 is the plugin's checksum, and must not if SHA256 is another.
+// install runs the script that installs the plugin, with a stub of wget. The script must install the plugin
+// if SHA256 is the plugin's checksum, and must not if SHA256 is another.
 func (k *tier) install(script string) {
 	tmp, plugins, bin := k.t.TempDir(), k.t.TempDir(), k.t.TempDir()
 	plugin := filepath.Join(pluginDir, pluginName)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// secret is a Secret that an example keeps filled, and what it had at each moment.
+// secret is a Secret that an example keeps filled, and the samples of its token.
 type secret struct {
 	example, name string
 	all           sync.WaitGroup
@@ -21,11 +21,11 @@ type secret struct {
 // holding is one sample: the token that a Secret had at a moment.
 type holding struct {
 	at    time.Time
-	token string        // empty when there was none
-	left  time.Duration // 0 when Redox refuses the token
+	token string        // empty when there was none, or it could not be read
+	left  time.Duration // 0 when Redox refuses the token, or token is empty
 }
 
-// sampling is the pause between two samples.
+// sampling is the time from one sample to the next.
 const sampling = 200 * time.Millisecond
 
 // data reads the Secret.
@@ -63,7 +63,7 @@ func (s *secret) watch(ctx context.Context, k *tier) {
 	})
 }
 
-// between returns the samples of a time.
+// between returns the samples that were taken between from and to.
 func (s *secret) between(from, to time.Time) (some []holding) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,8 +75,8 @@ func (s *secret) between(from, to time.Time) (some []holding) {
 	return some
 }
 
-// changes returns the times, between from and to, at which the token was seen to be
-// another one, or missing.
+// changes returns when, between from and to, a sample had another token than the one before. It skips samples
+// without a token.
 func (s *secret) changes(from, to time.Time) (at []time.Time) {
 	last := ""
 	for _, one := range s.between(from, to) {
@@ -91,8 +91,8 @@ func (s *secret) changes(from, to time.Time) (at []time.Time) {
 	return at
 }
 
-// sum returns how many samples were taken between from and to, in how many of them there
-// was no token that Redox accepts, and the least life that a token had left.
+// sum returns how many samples were taken between from and to, how many of them had no token that Redox
+// accepts, and the least life that a token had left: 0 if a sample had none.
 func (s *secret) sum(from, to time.Time) (taken, refused int, least time.Duration) {
 	least = time.Hour
 	for _, one := range s.between(from, to) {
@@ -105,8 +105,8 @@ func (s *secret) sum(from, to time.Time) (taken, refused int, least time.Duratio
 	return taken, refused, least
 }
 
-// ended returns for how long, since from, the Secret held a token that Redox refused, and
-// how long after over that was seen for the last time.
+// ended returns for how long, since from, the Secret had no token that Redox accepts, and how long after over
+// a sample showed that for the last time.
 func (s *secret) ended(from, over time.Time) (in, after time.Duration) {
 	last := from
 	for _, one := range s.between(from, time.Now()) {

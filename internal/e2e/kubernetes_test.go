@@ -16,14 +16,13 @@ import (
 // serviceAccount is the service account of a Pod.
 type serviceAccount struct{ namespace, name string }
 
-// subject returns the name that Kubernetes gives the account.
+// subject returns the account's user name in Kubernetes.
 func (s serviceAccount) subject() string {
 	return "system:serviceaccount:" + s.namespace + ":" + s.name
 }
 
-// token returns a token like those of Kubernetes, but with an invalid signature. Vault
-// asks Kubernetes to check the token; here tokenReview answers, and it does not check
-// the signature.
+// token returns a token like those of Kubernetes, but with an invalid signature. Vault asks tokenReview,
+// which stands for Kubernetes, whether the token is valid, and tokenReview does not check the signature.
 func (s serviceAccount) token(audiences []string) (string, error) {
 	claims, err := json.Marshal(map[string]any{
 		"iss": "https://kubernetes.default.svc", "sub": s.subject(), "aud": audiences,
@@ -35,11 +34,9 @@ func (s serviceAccount) token(audiences []string) (string, error) {
 	return encode([]byte(`{"alg":"RS256","kid":"1"}`)) + "." + encode(claims) + "." + encode(make([]byte, 256)), err
 }
 
-// kubernetesCmd starts a stub of the API that Vault asks about tokens of service
-// accounts. It stores the stub's address in KUBERNETES, a CA certificate in
-// kubernetes-ca.crt, and a token for Vault in reviewer.jwt: kubernetes. The stub
-// accepts each token that it can decode, and does not check whether Vault may ask.
-// scripts/kubernetes tests with the real API.
+// kubernetesCmd starts a stub of the API that Vault asks about tokens of service accounts. It stores the
+// stub's URL in KUBERNETES, a CA certificate in kubernetes-ca.crt, and a token for Vault in reviewer.jwt:
+// kubernetes. The stub does not check whether Vault may ask. scripts/kubernetes tests with the real API.
 func kubernetesCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	server := httptest.NewServer(http.HandlerFunc(tokenReview))
 	ts.Defer(server.Close)
@@ -52,8 +49,8 @@ func kubernetesCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("reviewer.jwt"), []byte(token+"\n"), 0o600))
 }
 
-// tokenReview answers as the TokenReview API of Kubernetes does for a valid token. It
-// checks neither the signature nor the expiry of the token.
+// tokenReview answers as the TokenReview API of Kubernetes does for a valid token. It checks no signature,
+// expiry or audience.
 func tokenReview(w http.ResponseWriter, r *http.Request) {
 	var review struct {
 		Spec struct {
@@ -88,9 +85,9 @@ func tokenReview(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// podCmd reads a path as a Pod does: it logs in with the token of a service account,
-// and reads with the Vault token that it gets: pod <namespace> <account> <role>
-// <audience> <path>. It prints the type of the Vault token.
+// podCmd reads a path as a Pod does, and prints the type of its Vault token: pod <namespace> <account> <role>
+// <audience> <path>. It logs in with the token of a service account, and reads with the Vault token that it
+// gets.
 func podCmd(ts *testscript.TestScript, neg bool, args []string) {
 	kind, err := worldOf(ts).asPod(serviceAccount{args[0], args[1]}, args[2], args[3], args[4])
 	if neg == (err == nil) {

@@ -30,8 +30,8 @@ var (
 // shortens the times in the manifests likewise.
 const tenth = 30 * time.Second
 
-// tier is an API server with both operators, the examples applied, and each Secret
-// watched.
+// tier is an API server with both operators, the examples that are applied there, and the Secrets that they
+// fill.
 type tier struct {
 	t         *testing.T
 	w         *world
@@ -43,10 +43,9 @@ type tier struct {
 	secrets   []*secret
 }
 
-// The examples for Kubernetes work with a real API server, its reviews of tokens, its
-// access control, and the two operators. Each command of their READMEs is run. No sample
-// of a Secret may have a token that Redox refuses, except after Redox or Vault failed:
-// how long it had one then is measured and printed.
+// The examples for Kubernetes work with a real API server and the two operators. Each sh block in the READMEs
+// of both operators' examples is run. A sample of a Secret may be without a token that Redox accepts only
+// during and after a failure of Redox or Vault. The test prints for how long.
 func TestKubernetes(t *testing.T) {
 	if *kubernetesBin == "" {
 		t.Skip("scripts/kubernetes runs it")
@@ -160,8 +159,8 @@ func (k *tier) run(script string) string {
 	return out
 }
 
-// follow edits the manifests for the test. Then it runs each command of the READMEs, in
-// order, in the folder with the edited manifests.
+// follow edits the manifests for the test. Then it runs each sh block of the READMEs of both operators'
+// examples, in order, in the folder with the edited manifests.
 func (k *tier) follow() {
 	all := strings.NewReplacer("https://vault.example.org:8200", "https://localhost:"+portOf(k.door.addr))
 	k.edit("vault-secrets-operator/connection.yaml", all, "# caCertSecretRef", "caCertSecretRef")
@@ -186,9 +185,9 @@ func (k *tier) follow() {
 	}
 }
 
-// reviews logs in to Vault with tokens of Kubernetes. A login as in the README succeeds,
-// and one with a token for another audience fails. While Vault has no account that may
-// ask Kubernetes about tokens, each login fails with HTTP 403.
+// reviews logs in to Vault with tokens of Kubernetes. A token for the audience vault can be used to read
+// redox/token, and one for another audience is refused. If Vault has no account that may ask Kubernetes about
+// tokens, it refuses the login with HTTP 403.
 func (k *tier) reviews() {
 	const login = "vault write -field=token auth/kubernetes/login role=redox-reader " +
 		"jwt=$(kubectl create token redox --namespace=ehr --audience=%s)"
@@ -207,9 +206,8 @@ func (k *tier) reviews() {
 	k.run(fmt.Sprintf(config, k.kube.url, "$(kubectl create token vault-reviewer --namespace=kube-system)"))
 }
 
-// edit reads a manifest in examples, applies all to it, replaces the first text of each
-// pair with the second, and writes it to the folder of the test. Each first text must be
-// there.
+// edit reads a manifest in examples, applies all to it, replaces the first text of each pair by the second,
+// and writes the result to the folder of the test. Each first text must be in the manifest.
 func (k *tier) edit(path string, all *strings.Replacer, pairs ...string) {
 	raw, err := os.ReadFile(filepath.Join(repository, "examples", path))
 	if err != nil {
@@ -227,9 +225,8 @@ func (k *tier) edit(path string, all *strings.Replacer, pairs ...string) {
 	}
 }
 
-// apply applies static-creds.yaml, which no README's command does. The API server also
-// judges the manifests as they are in examples, in a dry run. Then apply starts the
-// operators and waits for the Secrets.
+// apply applies static-creds.yaml, because no command of the READMEs does. In a dry run, the API server also
+// checks the manifests as they are in examples. Then apply starts the operators and waits for the Secrets.
 func (k *tier) apply() {
 	examples, err := filepath.Abs(repository + "/examples")
 	if err != nil {
@@ -260,7 +257,7 @@ func (k *tier) apply() {
 	}
 }
 
-// said returns the last part of each operator's log.
+// said returns the end of each operator's log.
 func (k *tier) said() (all string) {
 	for name := range k.operators {
 		raw, err := os.ReadFile(filepath.Join(k.kube.dir, name+".log"))
@@ -271,7 +268,7 @@ func (k *tier) said() (all string) {
 	return all
 }
 
-// documented fails if the README of an example does not name the keys of the Secret.
+// documented fails unless the README of an example names each key of the Secret.
 func (k *tier) documented(s *secret) {
 	raw, err := os.ReadFile(filepath.Join(repository, "examples", filepath.Dir(s.example), "README.md"))
 	if err != nil {
@@ -291,9 +288,9 @@ func (k *tier) documented(s *secret) {
 // renewals is how many renewals of each Secret renew waits for, after a first one.
 const renewals = 10
 
-// renew waits until each Secret was renewed often enough, and prints when. No sample may
-// have a token that Redox refuses. At most two logins may have a lease in Vault: External
-// Secrets, which logs in for each read, must leave none.
+// renew waits until each Secret was renewed often enough, and prints when. Each sample must have a token that
+// Redox accepts. At most two logins may have a lease in Vault: External Secrets Operator, which logs in for
+// each read, must leave none.
 func (k *tier) renew() {
 	start := time.Now()
 	err := until(10*time.Minute, func() error {
@@ -337,9 +334,8 @@ func (k *tier) assertNone(s *secret, when string, refused int) {
 	}
 }
 
-// trouble rotates the key, restarts the operators, and makes Redox and Vault fail for a
-// while. It prints how long each Secret held a token that had ended. The rotation and the
-// restart must not cause that.
+// trouble rotates the key, restarts the operators, and makes Redox, then Vault, fail for a while. It prints
+// how long each Secret had no token that Redox accepts. The rotation and the restart must not cause that.
 func (k *tier) trouble() {
 	fmt.Printf("\n| seconds with an ended token: in all, and after the end of the trouble |")
 	for _, s := range k.secrets {
@@ -377,9 +373,8 @@ func (k *tier) trouble() {
 	})
 }
 
-// rest calls do. Then it waits for a whole life of a token, and until each Secret was
-// renewed twice. It prints a row. If smooth, it fails if a Secret held a token that had
-// ended.
+// rest calls do. Then it waits for at least a token's life, and until each Secret was renewed twice. It
+// prints a row for the table of trouble. If smooth, it fails if a Secret had no token that Redox accepts.
 func (k *tier) rest(what string, smooth bool, do func()) {
 	start := time.Now()
 	do()
