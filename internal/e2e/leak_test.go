@@ -30,9 +30,8 @@ func (w *world) keepKeys() error {
 	})
 }
 
-// leaks searches for keys, assertions, tokens and the canary in everything that the
-// script has produced: answers, the audit log, the server's log, and storage
-// outside the key rings.
+// leaks searches for keys, assertions, tokens, the canary and w.others in the recorded answers, the audit
+// log, the servers' logs, and storage outside the key rings.
 func (w *world) leaks() (found []string, summary string, err error) {
 	if err := w.keepKeys(); err != nil {
 		return nil, "", err
@@ -86,9 +85,8 @@ func (w *world) scan(t *testing.T) {
 	t.Logf("%s: scanned for leaks: %s", name, summary)
 }
 
-// The scan finds a token that the path of a request has put into the audit log, and a
-// token or a password in an answer that must not have it. It fails if it cannot read the
-// audit log or storage.
+// The scan finds a token that the path of a request has put into the audit log, and a token or a password in
+// an answer that must not have it. It returns an error if it cannot read the audit log or storage.
 func TestScanFindsLeaks(t *testing.T) {
 	w, err := newWorld(t.TempDir())
 	if err != nil {

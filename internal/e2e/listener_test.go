@@ -10,7 +10,7 @@ import (
 
 // listenerCmd controls a server on this machine to which nobody may connect:
 //
-//	listener start      sets LISTENER to its host:port
+//	listener start      starts it; LISTENER is its host and port
 //	listener untouched  fails if somebody has connected
 func listenerCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)

@@ -12,9 +12,8 @@ import (
 
 var requestID = regexp.MustCompile(`request_id=([0-9a-f-]{36})`)
 
-// loggedCmd waits until the server's log has a match: logged <regexp>. Its stdout is
-// all lines that the engine has logged. If such a line names a request, the audit log
-// must have it.
+// loggedCmd waits until the server's log has a match: logged <regexp>. Its stdout is all lines that the mount
+// redox/ has logged. If such a line has the ID of a request, the audit log must have that ID, too.
 func loggedCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	want, err := regexp.Compile("(?m)" + args[0])

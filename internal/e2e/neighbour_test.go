@@ -19,10 +19,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// neighbourCmd reads a token n times in four loops, then n times again while a tenant
-// does as much harm as he can with a client of his own. It prints the times, and fails
-// if a read of the first client fails. Usage: neighbour <n> <path of the client> <path
-// of the tenant's client> <the tenant's Vault token>.
+// neighbourCmd reads a token n times in four goroutines, then n times again while a tenant does as much harm
+// as he can with a client of his own. It prints the times, and fails if one of these reads fails. Usage:
+// neighbour <n> <path of the client> <path of the tenant's client> <the tenant's Vault token>.
 func neighbourCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	n, err := strconv.Atoi(args[0])
@@ -77,13 +76,12 @@ func neighbourCmd(ts *testscript.TestScript, _ bool, args []string) {
 	_, _ = fmt.Fprintln(ts.Stdout())
 }
 
-// ofVault is the answer when Vault itself fails, such as when its audit log takes too
-// long on a busy machine. If the engine has an internal error, its answer is longer.
+// ofVault is the answer when Vault itself fails, such as when its audit log takes too long on a busy machine.
+// An internal error of the engine has a longer answer.
 const ofVault = `{"errors":["internal error"]}`
 
-// readMany reads a token n times, in four loops, and returns a text with the median and
-// the p99 of the times. It repeats a read once if Vault itself fails. It fails if a
-// read fails.
+// readMany reads a token n times, in four goroutines, and returns a text with the median and the p99 of the
+// times. It repeats a read once if Vault itself fails. If a read fails, the script fails.
 func (w *world) readMany(ts *testscript.TestScript, n int, path string) string {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
 	defer client.CloseIdleConnections()

@@ -17,8 +17,7 @@ var byHand = map[string]string{
 	"crontab redox-check.crontab": "changes the machine: operations.txtar runs what stands in it, as cron would",
 }
 
-// A script types each command in a console block of the operator's guide, except those
-// in byHand.
+// Each command in a console block of the operator's guide, except those in byHand, is typed in a script.
 func TestOperationsCommands(t *testing.T) {
 	typed := typedByScripts(t)
 	raw, err := os.ReadFile(filepath.Join(repository, "docs/operations.md"))

@@ -12,26 +12,26 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// stub stands for both Vault and Redox. The example programs get answers from it that
-// Vault and Redox send rarely, or at no certain time.
+// stub stands for both Vault and Redox. It gives the example programs answers that Vault and Redox give
+// rarely, or at a time that a test cannot choose.
 type stub struct {
 	mu           sync.Mutex
 	vault, redox string
 	status       int    // the status of Vault's answers
-	asked        int    // how many tokens were read
+	asked        int    // how many tokens were read since the last stub refuses
 	refuses      string // see stubCmd
 	refused      int
-	accepted     chan struct{} // closed when a token was
+	accepted     chan struct{} // closed when a token was accepted
 	once         sync.Once
 }
 
 // stubCmd controls the stub, whose address is in STUB:
 //
-//	stub vault <JSON> [<status>]  the answer to a read of a token; # is the token's number
-//	stub redox <JSON>  the answer to a search
+//	stub vault <JSON> [<status>]  sets the answer to a read of a token; # is the token's number
+//	stub redox <JSON>  sets the answer to a search
 //	stub refuses none  refuses no token
-//	stub refuses all   refuses each
-//	stub refuses late  refuses only token-1: the first time at once, later not before another token was accepted
+//	stub refuses all   refuses every token
+//	stub refuses late  refuses token-1: its first search at once, later ones after another token was accepted
 //	stub asked <n>     fails unless n tokens were read since the last stub refuses
 func stubCmd(ts *testscript.TestScript, _ bool, args []string) {
 	p := &worldOf(ts).programs

@@ -19,11 +19,10 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// programs are the examples in several languages. They run side by side and must
-// all behave the same.
+// programs are the example programs, one per language. They run side by side and must all behave the same.
 type programs struct {
 	running []*program
-	counted [3]int // the counts at the last count command
+	counted [3]int // the counts at the last count command, or else at the first start
 	stub    *stub  // nil unless there is one
 }
 
@@ -35,7 +34,7 @@ type program struct {
 	said  bytes.Buffer // what it wrote to stderr; complete when lines is closed and cmd has ended
 }
 
-// languages returns the command of each program that can run here.
+// languages returns, by language, the command of each example program that can run here.
 func languages(ts *testscript.TestScript) map[string][]string {
 	abs := func(name string) string {
 		path, err := filepath.Abs(filepath.Join(repository, "examples", name))
@@ -68,12 +67,12 @@ func languages(ts *testscript.TestScript) map[string][]string {
 //	programs start [<variable>=<value>…]  ends the programs that run, and starts all of them
 //	programs ask <family>                 asks each program, and prints the answers
 //	programs until failed                 asks until there were two more token requests per program
-//	programs until renewed                asks until there was one more token per program
+//	programs until renewed                asks until one more token per program was issued
 //	programs fail <family>                asks each program, which must end with an error, and prints the errors
 //	programs meet <fault>                 makes as many of the next token requests fail as there are programs
-//	programs count <n> <n> <n>            compares with the numbers of token requests, tokens issued and tokens
-//	                                      refused, per program, since the last count or else the first start;
-//	                                      - accepts any number
+//	programs count <n> <n> <n>            compares with the numbers of token requests, of tokens issued, and of API
+//	                                      requests refused for their token, per program, since the last count or
+//	                                      else the first start; - accepts any number
 func programsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	p := &w.programs
@@ -196,7 +195,7 @@ func (p *programs) fail(ts *testscript.TestScript, w *world, family string) {
 	}
 }
 
-// stop ends the programs by closing their input.
+// stop ends the programs by closing their input, and records what they wrote.
 func (p *programs) stop(w *world) {
 	for _, one := range p.running {
 		_ = one.in.Close()

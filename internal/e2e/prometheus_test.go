@@ -23,7 +23,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// prometheus is a real Prometheus with the files of examples/prometheus.
+// prometheus is a running Prometheus with the config and the alerts of examples/prometheus.
 type prometheus struct {
 	dir  string
 	addr string
@@ -64,9 +64,9 @@ func prometheusCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// startPrometheus starts Prometheus with the example's config. It changes Vault's address,
-// and adds short intervals. The address is that of a proxy with TLS in front of Vault,
-// because the example uses https and the system's certificates.
+// startPrometheus starts Prometheus with the example's config, to which it adds short intervals. In place of
+// Vault's address it puts that of a proxy with TLS in front of Vault, because the example uses https and the
+// system's certificates.
 func startPrometheus(ts *testscript.TestScript, tokenFile string) *prometheus {
 	w := worldOf(ts)
 	dir := ts.MkAbs("prometheus")
@@ -167,7 +167,7 @@ func (p *prometheus) get(path string, with url.Values) ([]byte, error) {
 	return answer, err
 }
 
-// ask decodes an answer of Prometheus's API into data.
+// ask reads a path of Prometheus's API, and decodes the data of the answer into data.
 func (p *prometheus) ask(path string, with url.Values, data any) error {
 	raw, err := p.get("/api/v1/"+path, with)
 	if err != nil {
@@ -186,7 +186,7 @@ func (p *prometheus) ask(path string, with url.Values, data any) error {
 	return nil
 }
 
-// query returns a line for each sample of an instant query.
+// query sends an instant query, and returns a line with labels and value for each sample.
 func (p *prometheus) query(expr string) (samples []string, err error) {
 	var data struct {
 		Result []struct {
@@ -259,8 +259,7 @@ func (p *prometheus) rulesAreWell() error {
 	return nil
 }
 
-// alert returns nil if an alert is in a state: for the client, or as a whole if client is
-// empty.
+// alert returns nil if the alert is in the state: for the client, or as a whole if client is empty.
 func (p *prometheus) alert(name, state, client string) error {
 	rules, err := p.rules()
 	if err != nil {

@@ -27,12 +27,11 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// redoxHosts are the real names of Redox's hosts. The proxy connects them to the
-// sandbox.
+// redoxHosts are the real names of Redox's hosts. The proxy sends requests for them to the sandbox.
 var redoxHosts = []string{"api.redoxengine.com", "api.ca.redoxengine.com"}
 
-// gateway is the forward proxy of a hospital that inspects TLS: Redox can only be
-// reached through it, with a certificate of a private authority.
+// gateway is a forward proxy that inspects TLS, as hospitals have: Redox can only be reached through it, and
+// shows a certificate of a private authority.
 type gateway struct {
 	redox *httptest.Server // terminates TLS for the sandbox
 	proxy *httptest.Server
@@ -45,7 +44,7 @@ type gateway struct {
 
 // proxyCmd controls the proxy:
 //
-//	proxy start       puts the sandbox behind it; PROXY is its URL, ca.pem the authority's certificate
+//	proxy start       starts it, with a new sandbox behind it; PROXY is the proxy's URL, ca.pem the CA certificate
 //	proxy deny|allow  denies or allows requests from now on
 //	proxy log         prints the requests since the last proxy log
 func proxyCmd(ts *testscript.TestScript, _ bool, args []string) {
@@ -95,14 +94,15 @@ func startGateway(ts *testscript.TestScript, w *world) *gateway {
 	return g
 }
 
-// lead makes the proxy connect to that server from the next connection on.
+// lead makes the proxy connect to server from the next connection on.
 func (g *gateway) lead(server *httptest.Server) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.front = server
 }
 
-// ServeHTTP is a forward proxy. It tunnels only requests for Redox's hosts, to front.
+// ServeHTTP tunnels CONNECT requests for Redox's hosts to front, unless denies is set. Any other request gets
+// HTTP 403.
 func (g *gateway) ServeHTTP(answer http.ResponseWriter, r *http.Request) {
 	g.mu.Lock()
 	g.asked = append(g.asked, r.Method+" "+r.Host)
@@ -133,7 +133,7 @@ func (g *gateway) ServeHTTP(answer http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(client, redox) // likewise
 }
 
-// certify creates an authority, and a server certificate that it signed.
+// certify creates an authority, and a server certificate for hosts that the authority signs.
 func certify(hosts []string) (server tls.Certificate, authority []byte, err error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

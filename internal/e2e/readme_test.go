@@ -22,7 +22,7 @@ func page(t *testing.T, path string) string {
 	return string(raw)
 }
 
-// documents returns the README, all files in docs, and the READMEs of the examples.
+// documents returns the text of the README, of docs/*.md, and of the READMEs of the examples.
 func documents(t *testing.T) string {
 	t.Helper()
 	all := page(t, "README.md")
@@ -75,9 +75,8 @@ func TestNormal(t *testing.T) {
 	}
 }
 
-// The transcript in docs/demo.md is what scripts/demo prints. This test runs two demos
-// at the same time, with settings for Vault in the environment that a demo must not
-// use.
+// docs/demo.md shows what scripts/demo prints. Two demos run at the same time, with settings for Vault in the
+// environment that they must not use.
 func TestDemo(t *testing.T) {
 	_, block, found := strings.Cut(page(t, "docs/demo.md"), "<!-- demo -->\n```console\n")
 	if !found {
@@ -113,8 +112,8 @@ func TestDemo(t *testing.T) {
 	})
 }
 
-// With --keep, everything keeps running until the printed command ends it. The
-// printed variables give access to it.
+// With --keep, Vault and the sandbox keep running, and the printed variables give access to them. The printed
+// command ends Vault.
 func TestDemoKeep(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), filepath.Join(repository, "scripts/demo"), "--keep")
 	cmd.Env = append(os.Environ(), "VAULT_BIN="+vaultBin, "TMPDIR="+t.TempDir())
@@ -158,8 +157,8 @@ func TestDemoKeep(t *testing.T) {
 	t.Error("Vault still runs")
 }
 
-// variables matches the parts of a command that differ between the documents and a
-// script: values after = and shell variables.
+// variables matches the parts of a command that may differ between the documents and a script: values after =
+// and shell variables.
 var variables = regexp.MustCompile(`=\$\([^)]*\)|=[^ ]+|\$[A-Z_]+`)
 
 // pattern returns a command without comment and redirection, and with * for each part
@@ -170,7 +169,7 @@ func pattern(line string) string {
 	return strings.TrimSpace(variables.ReplaceAllString(line, "*"))
 }
 
-// typedByScripts returns the patterns of all commands in the scripts.
+// typedByScripts returns the patterns of all lines of the scripts, without a leading [jq] or exec.
 func typedByScripts(t *testing.T) map[string]bool {
 	t.Helper()
 	scripts, err := filepath.Glob("testdata/*.txtar")
@@ -191,8 +190,8 @@ func typedByScripts(t *testing.T) map[string]bool {
 	return patterns
 }
 
-// A script runs each vault command in the README, in docs and in the READMEs of the
-// examples.
+// Each line that begins with the word vault, in the README, in docs or in the READMEs of the examples, is run
+// by a script.
 func TestReadmeCommands(t *testing.T) {
 	patterns := typedByScripts(t)
 	commands := 0

@@ -20,8 +20,8 @@ import (
 
 var dist = flag.String("dist", "", "a folder that scripts/release has filled for this machine, to install from")
 
-// downloadCmd copies the files of a release to the working directory, as a user
-// downloads them, and sets the variables that docs/release.md names.
+// downloadCmd copies the files of a release for this machine to the working directory, as if a user had
+// downloaded them, and sets the variables VERSION and PLATFORM of docs/release.md.
 func downloadCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	platform := runtime.GOOS + "_" + runtime.GOARCH
 	binaries, err := filepath.Glob(filepath.Join(*dist, pluginName+"_*_"+platform))
@@ -40,9 +40,8 @@ func downloadCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("PLATFORM", platform)
 }
 
-// stepsCmd runs the code block of docs/release.md that begins with "# <name>" in a
-// shell, as a user does: steps <name> [<VARIABLE>…]. The variables are those that
-// the block sets and later blocks use.
+// stepsCmd runs the code block of docs/release.md that begins with "# <name>" in a shell, as a user does:
+// steps <name> [<VARIABLE>…]. It gives the script each VARIABLE that the block sets.
 func stepsCmd(ts *testscript.TestScript, neg bool, args []string) {
 	raw, err := os.ReadFile(filepath.Join(repository, "docs/release.md"))
 	ts.Check(err)

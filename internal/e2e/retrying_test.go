@@ -12,7 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// attempts is how many times Vault's library tries by default.
+// attempts is how many times Vault's library sends a request by default, if each attempt fails.
 const attempts = 3
 
 // retryPause returns how long Vault's library waits after that many failed attempts:
@@ -21,8 +21,8 @@ func retryPause(failed int) time.Duration {
 	return time.Duration(failed) * (time.Second + rand.N(time.Second/2))
 }
 
-// retryingReaders read tokens with the default retries of Vault's library, and use
-// each token at Redox.
+// retryingReaders read tokens with the default retries of Vault's library, and ask the sandbox whether it
+// accepts each token.
 type retryingReaders struct {
 	stop context.CancelFunc
 	all  sync.WaitGroup
@@ -31,7 +31,7 @@ type retryingReaders struct {
 	reads, refused int
 	failed         int
 	failures       []string  // all attempts of reads that failed
-	succeeded      time.Time // the last read that succeeded
+	succeeded      time.Time // when the last read succeeded
 	gap            time.Duration
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// callAs sends a request to Vault's API with a token other than root's.
+// callAs sends a request to the script's Vault with the given token instead of the root token.
 func (w *world) callAs(token, method, path, body string) (status int, answer []byte, err error) {
 	root := w.rootToken
 	w.rootToken = token
@@ -20,13 +20,13 @@ func (w *world) callAs(token, method, path, body string) (status int, answer []b
 	return w.call(method, path, body)
 }
 
-// rightsCmd sends each request of a table as each persona, in order:
+// rightsCmd sends all requests of a table as the first persona, then as the next, and so on:
 //
 //	rights <table> <persona>=<token>…
 //
-// A row is <status> <method> <path> [<body>] : <personas>. The named personas get
-// that status, and all others are denied. In a path, ACTIVE and PENDING are the
-// IDs of the keys in that state; in a body, KEY is a private key.
+// A row is <status> <method> <path> [<body>] : <personas>. The named personas must get that status, and all
+// others must be denied. In a path, ACTIVE and PENDING are the IDs of the keys in that state; in a body, KEY
+// is a private key.
 func rightsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	key, err := json.Marshal(ts.ReadFile("key.pem"))
@@ -69,8 +69,8 @@ func rightsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	_, _ = fmt.Fprintf(ts.Stdout(), "%d tried, %d allowed, %d denied\n", tried, allowed, tried-allowed)
 }
 
-// ring returns the IDs of the default client's active and pending keys, "none" if there
-// is no such key.
+// ring returns the IDs of the default client's active and pending keys. An ID is "none" if there is no such
+// key.
 func (w *world) ring(ts *testscript.TestScript) (active, pending string) {
 	status, answer, err := w.call(http.MethodGet, "redox/keys", "")
 	ts.Check(err)
