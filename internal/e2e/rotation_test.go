@@ -35,9 +35,8 @@ func untilCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// anonymousCmd sends a request without a token to Vault's API, and fails if the answer
-// has another status: anonymous <status> <method> <path>. The body becomes stdout, the
-// headers stderr.
+// anonymousCmd sends a request without a token to Vault's API, and fails unless the status is <status>:
+// anonymous <status> <method> <path>. The body becomes stdout, the headers stderr.
 func anonymousCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	req, err := http.NewRequestWithContext(context.Background(), args[1], w.vault.addr+"/v1/"+args[2], nil)
@@ -67,7 +66,7 @@ type readers struct {
 	first                  atomic.Value // the first failure
 }
 
-// read starts 16 readers, spread over the clients at those paths.
+// read starts 16 readers, spread over the clients at paths.
 func (w *world) read(paths ...string) *readers {
 	ctx, stop := context.WithCancel(context.Background())
 	r := &readers{stop: stop}
@@ -123,8 +122,8 @@ func pasteCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(func() { cancel(); done.Wait() })
 }
 
-// keepPasting pastes a client's keys into the dashboard whenever they differ from what
-// Redox has, until ctx ends. path is the client's path.
+// keepPasting looks twice a second whether the client's keys differ from what Redox has, and pastes them into
+// the dashboard if so. It returns when ctx ends. path is the client's path.
 func (w *world) keepPasting(ctx context.Context, clientID, path string) {
 	for ctx.Err() == nil {
 		if _, answer, err := w.call(http.MethodGet, path+"/keys", ""); err == nil {
@@ -136,8 +135,8 @@ func (w *world) keepPasting(ctx context.Context, clientID, path string) {
 	}
 }
 
-// rotationsCmd makes n rotations, one after the other, while readers read. With a
-// client ID, each new key is pasted first: rotations <n> <path> [<client ID>].
+// rotationsCmd makes n rotations, one after the other, while readers read. With a client ID, it first
+// generates and pastes each new key: rotations <n> <path> [<client ID>].
 func rotationsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	n, err := strconv.Atoi(args[0])
@@ -175,10 +174,9 @@ func (w *world) paste(clientID, path string) error {
 	return w.sandbox.Register(clientID, []byte(set))
 }
 
-// leakCmd does what docs/rotation.md says to do after a leak, while readers read. It
-// prints how long it took until Redox no longer knew the leaked key. With pushed, the
-// engine publishes the keys, else leakCmd pastes them: leak <path of a client> <client
-// ID> [pushed].
+// leakCmd does what docs/rotation.md says to do after a leak, while readers read, and prints how long that
+// took: leak <path of a client> <client ID> [pushed]. With pushed the engine publishes the keys, otherwise
+// leakCmd pastes them. Redox must no longer list the old keys.
 func leakCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	publish := func() {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// The script in docs/sandbox.md works even if the sandbox starts a second late: no
-// command fails, and the sandbox has stopped afterwards.
+// The script in docs/sandbox.md works even if the sandbox starts a second late: no command fails, and the
+// script ends the sandbox.
 func TestSandboxPage(t *testing.T) {
 	_, text, _ := strings.Cut(page(t, "docs/sandbox.md"), "```sh\n")
 	script, _, found := strings.Cut(text, "```")

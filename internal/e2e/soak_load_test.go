@@ -15,7 +15,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// load is the load of the soak test, and its results.
+// load is the requests and the faults of the soak test, and their results.
 type load struct {
 	w      *world
 	client *http.Client
@@ -26,7 +26,7 @@ type load struct {
 	mu       sync.Mutex          // guards all below
 	outage   bool                // Redox fails for longer than the retries last
 	over     time.Time           // when the last such outage ended
-	excused  int                 // failures during such outages
+	excused  int                 // failed requests that such an outage explains
 	faults   map[string]int      // how often each fault was set
 	actives  map[string][]string // the keys that were active, by the client's path
 	mistakes []string            // what should not have happened
@@ -39,7 +39,8 @@ func newLoad(w *world) *load {
 	}
 }
 
-// run starts the load and returns. rng chooses the faults and how long they last.
+// run starts the load, which ends with ctx, and returns at once. rng chooses the faults and how long they
+// last.
 func (l *load) run(ctx context.Context, rng *rand.Rand) {
 	for _, c := range soakClients {
 		if c.publishing == manual && c.path != spare {
@@ -74,8 +75,7 @@ func (l *load) repeat(ctx context.Context, pause time.Duration, do func()) {
 	})
 }
 
-// ask sends a request. The request is completed and checked even if the load ends
-// meanwhile.
+// ask sends a request. The request does not end with the load, so that its answer can be checked.
 func (l *load) ask(method, path, body string) (status int, answer []byte, err error) {
 	return l.w.ask(context.Background(), l.client, l.w.vault.addr, method, path, body)
 }
@@ -86,7 +86,7 @@ func (l *load) mistake(format string, args ...any) {
 	l.mistakes = append(l.mistakes, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
 }
 
-// operate sends a request that does not involve Redox. It must always succeed.
+// operate sends a request that does not involve Redox. It is a mistake if the request fails.
 func (l *load) operate(method, path, body string) []byte {
 	l.operations.Add(1)
 	status, answer, err := l.ask(method, path, body)
@@ -96,8 +96,8 @@ func (l *load) operate(method, path, body string) []byte {
 	return answer
 }
 
-// try sends a request that involves Redox. It may fail with 429, 502 or 504 if an
-// outage of Redox overlapped it, and must succeed otherwise.
+// try sends a request that involves Redox. It is a mistake if the request fails, unless it fails with 429,
+// 502 or 504 and an outage of Redox overlapped it.
 func (l *load) try(method, path, body string) (answer []byte, succeeded bool) {
 	began := time.Now()
 	status, answer, err := l.ask(method, path, body)
@@ -127,7 +127,7 @@ func (l *load) read(path string) {
 	}
 }
 
-// hangUp reads a token, and usually gives up before it gets the answer.
+// hangUp reads a token, and gives up if there is no answer after a random time of less than 20 ms.
 func (l *load) hangUp(ctx context.Context, path string) {
 	ctx, cancel := context.WithTimeout(ctx, rand.N(20*time.Millisecond))
 	defer cancel()
@@ -166,7 +166,7 @@ func (l *load) noteActive(path string) {
 	}
 }
 
-// replaceKey generates a key, as an operator does by hand, and deletes it.
+// replaceKey generates a key of the client spare, and deletes it.
 func (l *load) replaceKey() {
 	id, err := field(l.operate(http.MethodPut, spare+"/keys/generate", ""), "key_id")
 	if err != nil {
@@ -197,8 +197,8 @@ func (l *load) passingMount() {
 	l.operate(http.MethodDelete, "sys/mounts/redox-passing", "")
 }
 
-// disturb pauses, then gives Redox a fault that rng chooses. The fault lasts either for
-// two requests, and then the retries of a read suffice, or for seconds, as an outage.
+// disturb pauses, then gives Redox a fault that rng chooses: either for two token requests, so that the
+// retries of a read suffice, or for one to five seconds, as an outage.
 func (l *load) disturb(ctx context.Context, rng *rand.Rand) {
 	wait(ctx, time.Second+time.Duration(rng.Int64N(int64(4*time.Second))))
 	passing := []redoxtest.Fault{redoxtest.FaultUnavailable, redoxtest.FaultReset, redoxtest.FaultTruncate,
@@ -234,8 +234,8 @@ func (l *load) setOutage(on bool) {
 	l.outage, l.over = on, time.Now()
 }
 
-// report prints the results, and fails the test if there was a mistake. A client with a
-// rotation_period must have rotated at least once in five minutes, on average.
+// report prints the results, and fails the test if there was a mistake, or if a client with a rotation_period
+// has rotated less than once in five minutes, on average.
 func (l *load) report(t *testing.T, d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// sample is the use of resources by the plugin's process at one time.
+// sample is what the plugin's process uses at one time.
 type sample struct {
 	at         time.Duration
 	reads      int64 // so far
@@ -21,8 +21,8 @@ type sample struct {
 	conns      int   // at the sandbox
 }
 
-// sample returns what the plugin's process uses. If several have run, it takes the one
-// that wrote the file s.watched last.
+// sample returns what the plugin's process uses now. If there are several processes, it takes the one that
+// wrote the file s.watched last.
 func (s *soak) sample() (sample, error) {
 	one := sample{conns: s.w.sandbox.Open()}
 	if s.load != nil {
@@ -52,9 +52,8 @@ func (s *soak) sample() (sample, error) {
 	return one, err
 }
 
-// quiet waits until the plugin is idle, and returns what it uses then. It is idle if for
-// three seconds no connection to Redox is open, and the numbers of goroutines and open
-// files do not fall.
+// quiet waits until the plugin is idle, and returns what the plugin uses then. The plugin is idle if for
+// three seconds no connection to Redox is open, and the numbers of goroutines and open files do not fall.
 func (s *soak) quiet(t *testing.T) sample {
 	t.Helper()
 	var last sample
@@ -121,9 +120,9 @@ func median(part []sample, of func(sample) int64) int64 {
 	return values[len(values)/2]
 }
 
-// assertFlat fails if there are more goroutines or open files after the load than before
-// it; two more are allowed. It also fails if memory has grown after the first third of
-// the time (see grown): by then it should have reached its size.
+// assertFlat fails if after the load there are over two more goroutines, or over two more open files, than
+// before it. It also fails if memory has grown (see grown) from the third sixth of the load to the last
+// sixth: by then it should have reached its size.
 func (s *soak) assertFlat(t *testing.T, before, after sample) {
 	t.Helper()
 	if after.goroutines > before.goroutines+2 {
@@ -145,6 +144,5 @@ func (s *soak) assertFlat(t *testing.T, before, after sample) {
 	}
 }
 
-// grown reports whether a figure has grown by more than a third plus 2 MiB, the size of a
-// few buffers.
+// grown reports whether a figure has grown by more than a third plus 2 MiB.
 func grown(from, to int64) bool { return to > from+from/3+2<<20 }

@@ -17,7 +17,7 @@ var (
 	soakSeed = flag.Uint64("seed", 0, "what decides which faults the soak test meets; 0 takes any")
 )
 
-// soak is the engine under a mixed load, and the samples of its use of resources.
+// soak is the engine under a mixed load, and the samples of what it uses.
 type soak struct {
 	w       *world
 	watched string // the file that the plugin writes
@@ -26,9 +26,8 @@ type soak struct {
 	start   time.Time
 }
 
-// What the engine uses does not grow with time: after the load it has as few goroutines
-// and open files as before, and at the end it needs about as much memory as after a third
-// of the time.
+// Under load the engine makes no mistake (see report), and what it uses does not grow with time (see
+// assertFlat).
 func TestSoak(t *testing.T) {
 	if *soakFor == 0 {
 		t.Skip("scripts/soak runs it")
@@ -61,7 +60,7 @@ func TestSoak(t *testing.T) {
 	s.assertFlat(t, before, after)
 }
 
-// newSoak starts a Vault with the watched plugin and its clients.
+// newSoak starts a Vault with the watched plugin and the soakClients.
 func newSoak(t *testing.T) *soak {
 	t.Helper()
 	w, err := newWorld(t.TempDir())
@@ -113,11 +112,11 @@ const (
 	platformAPI
 )
 
-// rotates has short settings, which allow a short rotation_period: keys rotate often.
+// rotates has settings with short times, without which a rotation_period cannot be short.
 const rotates = `"assertion_ttl":"30s","retire_after":"30s",`
 
-// soakClients are the clients whose tokens are read. Besides, platform publishes the keys
-// of acme, and keys of spare are generated and deleted.
+// soakClients are the clients that exist during the whole test. The client platform publishes the keys of
+// acme. Keys of spare are generated and deleted.
 var soakClients = []soakClient{
 	{"redox/clients/platform", "user", manual, `"manages":["acme=pushed"],`},
 	{"redox", "fetched", jwksURL, rotates + `"publish_window":"2s","public_jwks":true,"rotation_period":"62s",`},
@@ -130,10 +129,10 @@ var soakClients = []soakClient{
 
 const spare = "redox/clients/spare"
 
-// requestTimeout is short, so that a stall of some seconds has an effect.
+// requestTimeout is short, so that some reads fail if Redox stalls for a few seconds.
 const requestTimeout = 6 * time.Second
 
-// addClient creates a client, and registers its keys at Redox: its tokens can be read.
+// addClient creates a client, and registers its keys, or its JWKS URL, at Redox.
 func (w *world) addClient(c soakClient) error {
 	body := fmt.Sprintf(`{%s"client_id":%q,"token_url":%q,"request_timeout":%q}`, c.config, c.id,
 		w.sandbox.TokenURL(), requestTimeout)

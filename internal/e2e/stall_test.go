@@ -31,7 +31,7 @@ type crowd struct {
 	odd      []string       // answers that a stalled Redox does not explain
 	first    time.Duration  // from since until the first reader had a token
 	last     time.Duration  // from since until the last reader had a token
-	failed   int            // attempts that began after since
+	failed   int            // failed attempts that began after since
 	failedAt time.Duration  // from since until the last of those ended
 	givenUp  int            // reads that began after since and failed with all retries
 	served   int
@@ -53,7 +53,7 @@ func (w *world) gather(n int, path string, well bool) *crowd {
 	return c
 }
 
-// read makes one read, and reports whether the reader ends.
+// read makes one read, with its retries, and reports whether the reader ends.
 func (c *crowd) read(ctx context.Context, ask func() (int, []byte, error)) (done bool) {
 	first := time.Now()
 	for failed := 0; failed < attempts; {
@@ -111,8 +111,8 @@ func (c *crowd) note(began time.Time, status int, answer []byte, err error) (don
 	return true
 }
 
-// recover waits until each reader has its token, and prints how long that took. It
-// fails after a minute.
+// recover waits until each reader has its token, and prints how long that took. It fails if that takes more
+// than a minute.
 func (c *crowd) recover(ts *testscript.TestScript) {
 	done := make(chan struct{})
 	go func() { c.all.Wait(); close(done) }()
@@ -146,8 +146,9 @@ func rushCmd(ts *testscript.TestScript, _ bool, args []string) {
 	worldOf(ts).gather(n, args[1], true).recover(ts)
 }
 
-// stallCmd makes Redox stall while n readers read, and waits until the limit of
-// requests in flight is reached: stall <n> <path of a client>.
+// stallCmd makes Redox stall while n readers read, and waits until 64 of their requests, or n if that is
+// less, have reached Redox: stall <n> <path of a client>. The engine has at most 64 reads of one client in
+// flight.
 func stallCmd(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	n, err := strconv.Atoi(args[0])
@@ -163,8 +164,8 @@ func stallCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}))
 }
 
-// recoverCmd ends the stall, and waits until each reader has a token. New requests are
-// answered. The requests that stalled stay stalled, as on dead connections.
+// recoverCmd ends the stall for new requests, and waits until each reader has a token. The requests that
+// stalled stay stalled, as on dead connections.
 func recoverCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	c := w.crowd
@@ -215,9 +216,9 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// withinCmd makes a request as the command http does. It fails if the request takes
-// longer than <duration>, or if a read of sys/mounts takes more than five seconds
-// meanwhile: within <duration> <status> <method> <path> [<body>].
+// withinCmd makes a request as the command http does. It fails if the request takes longer than <duration>,
+// or if meanwhile a read of sys/mounts takes longer than five seconds: within <duration> <status> <method>
+// <path> [<body>].
 func withinCmd(ts *testscript.TestScript, _ bool, args []string) {
 	limit, err := time.ParseDuration(args[0])
 	ts.Check(err)
@@ -232,10 +233,9 @@ func withinCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// latencyCmd reads each path 300 times in a row, and prints the median and the 95th
-// percentile of the times. The median may be at most twice that of the first call for
-// the path. A median of at most 10 ms always passes, because a shared machine is slow
-// at times: latency <path>….
+// latencyCmd reads each path 300 times in a row, and prints the median and the 95th percentile of the times.
+// It fails if the median is more than 10 ms, and more than twice the median of the first latency command for
+// that path: latency <path>…. The 10 ms are there because a shared machine is slow at times.
 func latencyCmd(ts *testscript.TestScript, _ bool, args []string) {
 	const noise = 10 * time.Millisecond
 	w := worldOf(ts)

@@ -9,9 +9,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// settlesCmd does twice what Terraform does at apply and plan: it writes the values to a
-// path, then reads the path. The values settle if both reads show each value as it was
-// written: settles <path> <JSON>.
+// settlesCmd does twice what Terraform does at apply and plan: it writes the values to a path, then reads the
+// path. It fails unless both reads show each value as it was written: settles <path> <JSON>.
 func settlesCmd(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
 	var given map[string]any

@@ -1,6 +1,6 @@
-// Command watched is the plugin, and also reports its use of resources: once a
-// second it writes its process ID, its number of goroutines and its heap to the
-// file that REDOX_WATCHED names. Only the soak test uses it.
+// Command watched is the plugin, and also reports what it uses: once a second it writes its process ID, its
+// number of goroutines and the size of its heap to the file that REDOX_WATCHED names. Only the soak test uses
+// it.
 package main
 
 import (
@@ -25,8 +25,8 @@ func main() {
 	}
 }
 
-// watch writes until the process ends. Vault also starts a process just to learn the
-// plugin's version. The process that serves the mount soon overwrites the file.
+// watch writes the file once a second until the process ends. Vault also starts a process only to learn the
+// plugin's version, which writes the file too. The process that serves the mount soon overwrites it.
 func watch(path string) {
 	for ; ; time.Sleep(time.Second) {
 		if err := write(path); err != nil {
@@ -35,8 +35,8 @@ func watch(path string) {
 	}
 }
 
-// write replaces the file atomically. It writes the figures, and then the stacks of
-// all goroutines for a test that finds too many.
+// write replaces the file atomically. The file has the figures, and then the stacks of all goroutines, which
+// assertFlat prints if there are too many.
 func write(path string) error {
 	// Report the heap that the last collection left: the heap in use includes garbage.
 	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
