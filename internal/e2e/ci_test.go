@@ -82,7 +82,7 @@ func gitlabJobCmd(ts *testscript.TestScript, neg bool, args []string) {
 	for name, token := range job.IDTokens {
 		variables[name] = idToken(ts, "gitlab", append([]string{"aud=" + token.Aud}, args[1:]...))
 	}
-	// The runner begins in the same way.
+	// GitLab's runner begins a script in the same way.
 	script := "if set -o | grep pipefail >/dev/null; then set -o pipefail; fi\nset -o errexit\n" +
 		strings.Join(job.Script, "\n")
 	w := worldOf(ts)

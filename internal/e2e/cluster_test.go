@@ -280,6 +280,6 @@ func stepDownCmd(ts *testscript.TestScript, _ bool, args []string) {
 	limit, err := time.ParseDuration(args[0])
 	ts.Check(err)
 	if took > limit {
-		ts.Fatalf("that may take %v", limit)
+		ts.Fatalf("stepping down may take at most %v", limit)
 	}
 }

@@ -34,7 +34,7 @@ var (
 // These are set once, for all tests.
 var (
 	vaultBin  string // the server and the CLI
-	pluginDir string // holds the plugin, and the same as version v9.9.9
+	pluginDir string // holds the plugin, and the same plugin as version v9.9.9
 )
 
 const pluginName = "vault-plugin-secrets-redox"
@@ -128,7 +128,7 @@ func condition(name string) (bool, error) {
 	switch name {
 	case "jose", "node":
 		return *joseVerifier != "", nil
-	case "python", "java", "jq": // scripts/test all has what is optional otherwise
+	case "python", "java", "jq": // optional, but scripts/test all needs them
 		_, err := exec.LookPath(map[string]string{"python": "python3", "java": "javac", "jq": "jq"}[name])
 		return *long || err == nil, nil
 	case "long":

@@ -62,7 +62,7 @@ func (k *tier) helm() {
 		}
 	}
 	if len(server.ExtraInitContainers) != 1 || !strings.Contains(server.Standalone.Config, directory) {
-		k.t.Fatalf("one container installs the plugin where %s: %s", directory, raw)
+		k.t.Fatalf("not one init container, or no %q in the config: %s", directory, raw)
 	}
 	text, err := json.Marshal(values.statefulSet())
 	if err != nil {

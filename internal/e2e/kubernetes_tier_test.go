@@ -330,7 +330,7 @@ func (k *tier) renew() {
 
 func (k *tier) assertNone(s *secret, when string, refused int) {
 	if refused > 0 {
-		k.t.Errorf("%s: %d samples had a token that Redox refuses, %s\n%s", s.example, refused, when, k.said())
+		k.t.Errorf("%s: %d samples had no token that Redox accepts, %s\n%s", s.example, refused, when, k.said())
 	}
 }
 

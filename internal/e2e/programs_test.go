@@ -79,7 +79,7 @@ func programsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	switch args[0] {
 	case "start":
 		p.stop(w)
-		if p.counted[0] == 0 { // else since the last count
+		if p.counted[0] == 0 { // otherwise the last count command has set it
 			p.counted = p.count(w)
 		}
 		for name, argv := range languages(ts) {
@@ -101,7 +101,7 @@ func programsCmd(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(until(30*time.Second, func() error {
 			p.ask(ts, w, "Green")
 			if met() < enough {
-				return errors.New("they never have")
+				return errors.New("too few token requests, or tokens")
 			}
 			return nil
 		}))

@@ -24,8 +24,8 @@ type load struct {
 	reads, hungUp, operations, mounts atomic.Int64
 
 	mu       sync.Mutex          // guards all below
-	outage   bool                // Redox fails for longer than the retries last
-	over     time.Time           // when the last such outage ended
+	outage   bool                // Redox has a fault for seconds
+	over     time.Time           // when outage was last set
 	excused  int                 // failed requests that such an outage explains
 	faults   map[string]int      // how often each fault was set
 	actives  map[string][]string // the keys that were active, by the client's path

@@ -66,7 +66,7 @@ func (s *soak) quiet(t *testing.T) sample {
 		s.w.sandbox.CloseIdle()
 		var one sample
 		if one, err = s.sample(); err != nil {
-			continue // no process has written yet
+			continue // perhaps no process has written yet
 		}
 		same++
 		if one.conns > 0 || one.goroutines < last.goroutines || one.files < last.files || last.goroutines == 0 {

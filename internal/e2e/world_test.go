@@ -121,7 +121,7 @@ func (w *world) close() {
 		w.crowd.all.Wait()
 	}
 	w.stranger.Close()
-	_ = w.forwarder.close() // it may be
+	_ = w.forwarder.close() // it may be closed already
 	for _, node := range w.nodes() {
 		node.stop()
 	}
@@ -196,7 +196,7 @@ func (s *server) ready() error {
 		select {
 		case <-s.done:
 			raw, err := os.ReadFile(s.log)
-			return fmt.Errorf("Vault ended at once: %s, %w", raw, err)
+			return fmt.Errorf("Vault ended: %s, %w", raw, err)
 		case <-time.After(50 * time.Millisecond):
 		}
 		raw, err := os.ReadFile(s.log)
