@@ -2,15 +2,15 @@ package keyring
 
 import "time"
 
-// A key's acceptance is a fingerprint of the settings with which Redox first issued a
-// token for the key. It is stored once. It protects the old key of a rotation: somebody
-// who may write the settings can send requests to a false server, which accepts the new
-// key. So the engine deletes the old key only if the new one was accepted with the same
+// A key's acceptance is a fingerprint of the settings with which Redox first issued a token for the
+// key. It is stored once, and never replaced. It protects the old key of a rotation: somebody who
+// may write the settings can make the engine send its requests to a false server, which accepts the
+// new key. So the engine deletes the old key only if the new one was accepted with the same
 // settings.
 
-// Accept records that Redox issued a token for a request that was signed with k. where is
-// the fingerprint of the settings. Only the first acceptance is stored. If k is active,
-// Accept also clears the record of attempts to prove it.
+// Accept records that Redox issued a token for a request that was signed with k. where is the
+// fingerprint of the settings of that request. It is stored only if k has no acceptance yet. If k is
+// active, Accept also clears k.Proofs.
 func (k *Key) Accept(where string) {
 	if k.Accepted == "" {
 		k.Accepted = where
@@ -27,8 +27,8 @@ func (r *Ring) Keeps(k *Key) bool {
 	return active == nil || k.Accepted == "" || k.Accepted != active.Accepted
 }
 
-// Kept returns the retiring keys that were replaced at least RetireAfter before now,
-// but that only a person may delete (see [Ring.Keeps]). The oldest is first.
+// Kept returns the retiring keys that were replaced at least RetireAfter before now, but that only a
+// person may delete (see [Ring.Keeps]). They are in the order of the ring.
 func (r *Ring) Kept(p Policy, now time.Time) []*Key {
 	var kept []*Key
 	for _, k := range r.In(Retiring) {
@@ -51,10 +51,10 @@ func (r *Ring) NewestAccepted(where string) *Key {
 	return newest
 }
 
-// unaccepted returns the active key if the engine must find out whether Redox accepts it,
-// else nil. The engine must if Proofs.NextAt is set: Add sets it in a key that is active
-// at once. The engine must also if another key depends on the answer: if keys rotate
-// automatically, or while a key is retiring.
+// unaccepted returns the active key if it has no acceptance and the engine must find out whether
+// Redox accepts it, else nil. The engine must if Proofs.NextAt is set, as [Ring.Add] does in a
+// ring's first key. It also must if keys rotate automatically or a key is retiring: then it depends
+// on the answer whether the engine may delete a key.
 func (r *Ring) unaccepted(p Policy) *Key {
 	k := r.Active()
 	if k == nil || k.Accepted != "" {

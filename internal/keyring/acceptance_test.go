@@ -25,8 +25,8 @@ func TestAccept(t *testing.T) {
 	}
 }
 
-// A retiring key is deleted only if the active key was accepted with the same
-// settings.
+// Keeps is false only if the active key was accepted with the same settings as the retiring key.
+// Kept has a key for which Keeps is true once it has been retiring for RetireAfter.
 func TestKeeps(t *testing.T) {
 	for name, test := range map[string]struct {
 		active, retiring string
