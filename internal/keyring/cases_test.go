@@ -12,10 +12,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// Each file in testdata/cases is accepted or refused as expected.tsv says, with the
-// words there in the warnings or in the error. JSON replaces each byte that is not
-// UTF-8 with U+FFFD: a file that is refused must be refused with the same error after
-// that, too.
+// Each file in testdata/cases is accepted or refused as expected.tsv says, with the words there in
+// the warnings or in the error. The error must be the same if each byte of the file that is not
+// UTF-8 is replaced with U+FFFD, as JSON does.
 func TestCases(t *testing.T) {
 	accepted, refused := 0, 0
 	for line := range strings.Lines(file(t, "cases/expected.tsv")) {
@@ -69,7 +68,7 @@ func isRule(err error) bool {
 	return errors.As(err, &rule)
 }
 
-// thumbprintOf computes the thumbprint of the stored private key.
+// thumbprintOf computes the thumbprint of k from its stored private key.
 func thumbprintOf(t testing.TB, k *keyring.Key) string {
 	t.Helper()
 	private, err := k.Private()

@@ -18,8 +18,8 @@ const (
 	isEC = "it is an EC private key: Redox's RS384 needs an RSA key"
 )
 
-// labels maps a part of a PEM block's label to the message about the block. The
-// blocks hold no key in PKCS#1 or PKCS#8. The first row that matches counts.
+// labels has, for a part of a PEM block's label, the message about such a block if the engine cannot
+// read its content. The first row that matches counts.
 var labels = []struct{ part, message string }{
 	{"PGP ", "it is a key of PGP: " + wanted},
 	{"OPENSSH PRIVATE KEY", fromOpenSSH},
@@ -34,8 +34,8 @@ var labels = []struct{ part, message string }{
 	{"PARAMETERS", "it holds parameters and no key: " + wanted},
 }
 
-// severalKeys returns the error for a text with more than one private key: the engine
-// does not choose one.
+// severalKeys returns the error for a text with n private keys, more than one: the engine does not
+// choose.
 func severalKeys(n int) error {
 	count := strconv.Itoa(n)
 	if n == 2 {
@@ -53,9 +53,9 @@ func byLabel(label string) (message string) {
 	return ""
 }
 
-// readPEM reads the one private key among the PEM blocks of text. A block counts as
-// private by its label or its content. Its format is read from the content, whatever
-// the label says.
+// readPEM reads the one private key among the PEM blocks of text. A block holds a private key if its
+// label says so or if its content is PKCS#1 or PKCS#8. The content alone decides in which of these
+// formats it is read.
 func readPEM(text string) (found, error) {
 	blocks, err := pasted.Blocks(text)
 	if err != nil {
@@ -90,9 +90,9 @@ func readPEM(text string) (found, error) {
 	}
 }
 
-// shapes lists the DER formats that the engine recognises, by the types of their
-// first elements: i INTEGER, b BIT STRING, o OCTET STRING, O OBJECT IDENTIFIER, s
-// SEQUENCE.
+// shapes lists the DER formats that the engine recognises, by the types of the first elements of the
+// outer SEQUENCE: i INTEGER, b BIT STRING, o OCTET STRING, O OBJECT IDENTIFIER, s SEQUENCE. The
+// first row that matches counts.
 var shapes = []struct{ form, name string }{
 	{"iiiiiiiii", pkcs1Form}, {"iso", pkcs8Form}, {"is", "PKCS#12"}, {"iiiiii", "DSA"}, {"ii", "public"}, {"io", "SEC 1"},
 	{"so", "encrypted"}, {"sb", "public"}, {"ssb", "certificate"}, {"O", "PKCS#7"},
@@ -103,7 +103,7 @@ const (
 	pkcs8Form = "PKCS#8"
 )
 
-// byShape is the message about each DER format that holds no RSA private key.
+// byShape has the message about each DER format that the engine recognises but cannot read.
 var byShape = map[string]string{
 	"PKCS#12": fromPKCS12, "SEC 1": isEC, "encrypted": isEncrypted, "public": isPublic, "certificate": isCertificate,
 	"DSA": byLabel("DSA PRIVATE KEY"), "PKCS#7": byLabel("PKCS7"),
@@ -133,7 +133,8 @@ func shape(der []byte) string {
 	return ""
 }
 
-// readDER reads a private key in PKCS#1 or PKCS#8.
+// readDER reads a private key in PKCS#1 or PKCS#8. If der is in another of the formats in shapes,
+// the error says in which.
 func readDER(der []byte) (found, error) {
 	if err := checkEnd(der); err != nil {
 		return found{}, err
@@ -155,7 +156,8 @@ func damaged(format string) error {
 	return ruleError("it is not a valid %s RSA key: copy it again, or generate another", format)
 }
 
-// checkEnd returns an error if der is shorter or longer than its outer SEQUENCE says.
+// checkEnd returns an error if der does not begin with a SEQUENCE, or is shorter or longer than the
+// SEQUENCE says.
 func checkEnd(der []byte) error {
 	if len(der) < 4 || der[0] != 0x30 {
 		return damaged("PKCS#8 or PKCS#1")
@@ -180,7 +182,7 @@ func checkEnd(der []byte) error {
 	return nil
 }
 
-// readPKCS8 reads PKCS#8 (RFC 5958). It ignores attributes, and accepts an algorithm
+// readPKCS8 reads an RSA key in PKCS#8 (RFC 5958). It ignores attributes, and accepts an algorithm
 // without parameters.
 func readPKCS8(der []byte) (numbers, error) {
 	var info struct {
@@ -206,8 +208,8 @@ func readPKCS8(der []byte) (numbers, error) {
 		"RSA key")
 }
 
-// readPKCS1 reads PKCS#1 (RFC 8017 appendix A.1.2). Every number but n and e may be
-// zero: some programs write such keys. It ignores the CRT values.
+// readPKCS1 reads PKCS#1 (RFC 8017 appendix A.1.2). It accepts zeros in place of d, p and q, as some
+// programs write them: [numbers.complete] computes what is missing. It does not use the CRT values.
 func readPKCS1(der []byte) (numbers, error) {
 	var key struct {
 		Version                    int

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Messages about formats that the engine recognises but cannot read.
+// These are the messages about formats that the engine recognises but cannot read.
 const (
 	fromPKCS12 = "it is PKCS#12 (.p12, .pfx), which is binary: extract the private key " + outOfPKCS12
 	fromJKS    = "it is a Java keystore, which is binary: convert it to PKCS#12 (keytool -importkeystore " +
@@ -38,7 +38,7 @@ var formats = []struct {
 	{regexp.MustCompile(`^\s*["']?eyJ[\w-]+(?:\.[\w-]*){4}["']?\s*$`), isJWE},
 }
 
-// bySight returns the message for text if it is in one of formats, else "".
+// bySight returns the message for text if it is in one of the formats, else "".
 func bySight(text string) string {
 	for _, format := range formats {
 		if format.mark.MatchString(text) {
@@ -48,9 +48,9 @@ func bySight(text string) string {
 	return ""
 }
 
-// binary returns the message for text if it is binary, else "". JSON replaces each
-// byte that is not UTF-8 with U+FFFD, so binary expects that character in place of
-// such bytes.
+// binary returns the message for text if one of its first bytes shows that it is binary, else "". It
+// treats a byte that is not UTF-8 like U+FFFD, because JSON has replaced such bytes with that
+// character.
 func binary(text string) string {
 	head := []rune(text[:min(len(text), 256)])
 	begin := string(head[:min(len(head), 16)])

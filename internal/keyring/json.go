@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// readJSON reads a JWK, or a JWK Set or an array of JWKs with one private key. It also
-// reads an array of strings: the lines of a key in any form, such as PEM.
+// readJSON reads a JWK, or the one private key in a JWK Set or in an array of JWKs. It also reads an
+// array of strings, which are the lines of a key in any form, such as PEM.
 func readJSON(text string) (found, error) {
 	raw, err := oneValue(text)
 	if err != nil {
@@ -46,9 +46,9 @@ func readJSON(text string) (found, error) {
 	return readJWK(private[0])
 }
 
-// oneValue returns the first JSON value in text. It ignores text after the value, but
-// returns an error if that text may be JSON: if it has a quote, a slash, or an opening
-// brace or bracket.
+// oneValue returns the first JSON value in text. It ignores text after the value, but returns an
+// error if that text may belong to the JSON: if it has a quote, a slash, or an opening brace or
+// bracket.
 func oneValue(text string) (json.RawMessage, error) {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	var raw json.RawMessage
@@ -84,8 +84,8 @@ func place(text string, offset int) (line, column int) {
 	return 1 + strings.Count(before, "\n"), len(before) - strings.LastIndex(before, "\n")
 }
 
-// noJWK returns the error for JSON that is not a JWK. If a member looks like a private
-// key and its name may be shown, the error names it.
+// noJWK returns the error for JSON that is not a JWK. If a member looks like a private key, the
+// error names the member, unless its name may not be shown.
 func noJWK(raw json.RawMessage) error {
 	var value any
 	if err := json.Unmarshal(raw, &value); err != nil {
@@ -110,11 +110,12 @@ func noJWK(raw json.RawMessage) error {
 		`(jq -r '.. | ."%s"? // empty' file.json > key.pem)`, name, name)
 }
 
-// memberName matches the names that a message may show: a key never looks like this.
+// memberName matches the names that a message may show. A private key is longer.
 var memberName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_. -]{0,31}$`)
 
-// keyMember returns the name of the first member in value that looks like a private
-// key, at any depth. isVariable is true if it is a variable of a Postman environment.
+// keyMember returns the name of the first member, at any depth of value, that looks like a private
+// key, "" if there is none. name is the name of value itself. If the key is the value of a variable
+// in a Postman environment, isVariable is true and member is the name of the variable.
 func keyMember(value any, name string) (member string, isVariable bool) {
 	switch v := value.(type) {
 	case string:
@@ -145,8 +146,8 @@ func keyMember(value any, name string) (member string, isVariable bool) {
 	return "", false
 }
 
-// looksPrivate reports whether text looks like a private key: PEM, a JWK, or base64
-// of PEM or DER.
+// looksPrivate reports whether text looks like a private key: PEM, a JWK, or more than 600
+// characters in base64 of PEM or DER.
 func looksPrivate(text string) bool {
 	text = strings.TrimSpace(text)
 	begins := func(prefix string) bool { return len(text) > 600 && strings.HasPrefix(text, prefix) }

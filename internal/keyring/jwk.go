@@ -25,7 +25,7 @@ func (j jwk) has(name string) bool {
 
 func (j jwk) isPrivate() bool { return j.has("d") || j.has("p") || j.has("q") }
 
-// text returns a member that must be a string, "" if it does not exist.
+// text returns a member that must be a string, "" if the JWK does not have it.
 func (j jwk) text(name string) (text string, err error) {
 	if j.has(name) && json.Unmarshal(j[name], &text) != nil {
 		return "", ruleError("its %s has to be a string", name)
@@ -64,8 +64,8 @@ func readJWK(j jwk) (found, error) {
 	return got, nil
 }
 
-// checkPurpose returns an error if the JWK is not a private RSA key with two primes, or
-// if alg, use or key_ops say that it is not for signing with RS384.
+// checkPurpose returns an error if the JWK is not a private RSA key with two primes, or if alg, use
+// or key_ops say that it is not for signing with RS384.
 func (j jwk) checkPurpose() error {
 	kty, err := j.text("kty")
 	switch {
@@ -119,8 +119,8 @@ func (j jwk) checkOperations() error {
 
 var briefly = regexp.MustCompile(`^[A-Za-z0-9+_. -]{1,16}$`)
 
-// brief returns value, which is an alg, use or kty. If value is empty, long, or has
-// unusual characters, brief returns the text in otherwise.
+// brief returns value, which is an alg, use or kty, for a message. If value is empty, longer than 16
+// characters or has unusual ones, brief returns the argument otherwise.
 func brief(value, otherwise string) string {
 	if briefly.MatchString(value) {
 		return value
@@ -130,8 +130,8 @@ func brief(value, otherwise string) string {
 
 var hexadecimal = regexp.MustCompile(`^[0-9A-Fa-f:]{128,}$`)
 
-// number reads a member that is a number in base64url. It also accepts base64, and
-// for e a JSON number. A member that does not exist is zero, but n and e must exist.
+// number reads a member that is a number in base64url. It also accepts base64, and a JSON number for
+// e. It returns zero if the member does not exist, but n and e must exist.
 func (j jwk) number(name string) (*big.Int, error) {
 	if !j.has(name) {
 		if name == "n" || name == "e" {
@@ -156,8 +156,8 @@ func (j jwk) number(name string) (*big.Int, error) {
 	return new(big.Int).SetBytes(raw), nil
 }
 
-// otherCertificate reports whether the first certificate in x5c belongs to another
-// key. It returns false if the certificate cannot be read.
+// otherCertificate reports whether the first certificate in x5c belongs to another key. It returns
+// false if there is no certificate that can be read.
 func (k numbers) otherCertificate(j jwk) bool {
 	var chain []string
 	if json.Unmarshal(j["x5c"], &chain) != nil || len(chain) == 0 {

@@ -14,8 +14,8 @@ type numbers struct{ n, e, d, p, q *big.Int }
 
 var one = big.NewInt(1)
 
-// complete checks the numbers, computes those that were not given, and returns the key.
-// Before that, it makes a test signature with the key and verifies it.
+// complete checks the numbers, computes those that were not given, and returns the key. Before it
+// returns the key, it makes a test signature and verifies it.
 func (k numbers) complete() (*rsa.PrivateKey, error) {
 	if err := k.checkPublic(); err != nil {
 		return nil, err
@@ -42,8 +42,8 @@ func (k numbers) complete() (*rsa.PrivateKey, error) {
 	return private, nil
 }
 
-// checkPublic checks the sizes of n and e. It also limits the other numbers, so that
-// the following computations take no longer than for a key of MaxBits.
+// checkPublic checks n and e. It also limits d, p and q, so that large ones cannot make the
+// following computations slow.
 func (k numbers) checkPublic() error {
 	switch bits := k.n.BitLen(); {
 	case k.n.Sign() <= 0:
@@ -66,8 +66,8 @@ func (k numbers) checkPublic() error {
 	return nil
 }
 
-// primes returns p and q, whose product is n. If one was not given, it is computed
-// from the other; if neither was given, both are computed from d.
+// primes returns p and q, and checks that they are primes of equal length whose product is n. If one
+// was not given, it is computed from the other; if neither was given, both are computed from d.
 func (k numbers) primes() (p, q *big.Int, err error) {
 	p, q = k.p, k.q
 	switch {
@@ -91,9 +91,9 @@ func (k numbers) primes() (p, q *big.Int, err error) {
 	return p, q, nil
 }
 
-// factor computes p and q from d, or returns nil if d does not belong to n and e
-// (NIST SP 800-56B revision 2, appendix C.1). It tries the 62 primes below 300 as
-// bases, and each finds the factors with a probability of at least one half.
+// factor computes p and q from d (NIST SP 800-56B revision 2, appendix C.1), or returns nil if d
+// does not belong to n and e. It tries the 62 primes below 300 as bases. A random base finds the
+// factors with a probability of at least one half.
 func (k numbers) factor() (p, q *big.Int) {
 	odd := new(big.Int).Mul(k.d, k.e)
 	odd.Sub(odd, one)
@@ -103,7 +103,7 @@ func (k numbers) factor() (p, q *big.Int) {
 	for n := int64(2); n < 300; n++ {
 		base := big.NewInt(n)
 		if !base.ProbablyPrime(0) {
-			continue // if it failed for its factors, it fails for this one
+			continue // only primes are tried
 		}
 		x := new(big.Int).Exp(base, odd, k.n)
 		for i := uint(0); x.Cmp(one) != 0 && x.Cmp(minusOne) != 0; i++ {
@@ -121,7 +121,7 @@ func (k numbers) factor() (p, q *big.Int) {
 	return nil, nil
 }
 
-// exponent returns d. It computes d if it was not given or is larger than n.
+// exponent checks d and returns it. If d was not given or is not less than n, it computes d.
 func (k numbers) exponent(p, q *big.Int) (*big.Int, error) {
 	p1, q1 := new(big.Int).Sub(p, one), new(big.Int).Sub(q, one)
 	product := new(big.Int).Mul(k.d, k.e)

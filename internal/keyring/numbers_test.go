@@ -14,8 +14,7 @@ import (
 
 func number(n *big.Int) string { return base64.RawURLEncoding.EncodeToString(n.Bytes()) }
 
-// pkcs1 returns a PKCS#1 key with these numbers, right or wrong, and with wrong CRT
-// values.
+// pkcs1 returns a PKCS#1 key as PEM, with these numbers, right or wrong, and with wrong CRT values.
 func pkcs1(t testing.TB, n, e, d, p, q *big.Int) string {
 	t.Helper()
 	bad := big.NewInt(3)
@@ -29,8 +28,8 @@ func pkcs1(t testing.TB, n, e, d, p, q *big.Int) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: raw}))
 }
 
-// Those of d, p and q that are missing are computed from the others, and a wrong one is
-// refused. The CRT values are always computed anew.
+// If d, p or q is missing, it is computed from the others. A wrong number is refused. The CRT values
+// are always computed anew.
 func TestNumbers(t *testing.T) {
 	key := testKey(t)
 	n, e, d, p, q := key.N, big.NewInt(65537), key.D, key.Primes[0], key.Primes[1]

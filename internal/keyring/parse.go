@@ -8,14 +8,14 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/pasted"
 )
 
-// The smallest and the largest key, in bits. Redox documents no limits. Libraries
-// refuse keys below 2048. A signature with a key above 4096 is slow.
+// These are the sizes of the smallest and the largest key, in bits. Redox documents no limits. RFC
+// 7518 section 3.3 requires at least 2048. A signature with more than 4096 is slow.
 const (
 	MinBits = 2048
 	MaxBits = 4096
 )
 
-// maxText is the largest text that Parse accepts, in bytes. A bundle with
+// maxText is the size of the largest text that Parse accepts, in bytes. A bundle of a key and
 // certificates has a few thousand.
 const maxText = 256 << 10
 
@@ -29,13 +29,13 @@ type found struct {
 	warnings []string
 }
 
-// Parse finds the one RSA private key in text, completes it and checks it. The key is
-// a JWK or PEM (PKCS#8 or PKCS#1), and may be quoted, escaped, indented, in base64,
-// or among certificates. Its ID is id if that is not empty, else the JWK's kid, else
-// the thumbprint. The warnings are for the person who gave the text.
+// Parse finds the one RSA private key in text, completes it and checks it. The key is a JWK or PEM
+// (PKCS#8 or PKCS#1), and may be quoted, escaped, indented, in base64, or among certificates. Its ID
+// is id if that is not empty, else the JWK's kid, else the thumbprint. The warnings are for the
+// person who gave the text.
 //
-// Errors are of type [Rule] and say what was found. They quote only a JWK's alg, use
-// and kty, a character of its kid, the name of a member, and the name of a file.
+// Errors say what was found, and quote nothing of a private key. Those about the text are of type
+// [Rule].
 func Parse(text string, id ID, now time.Time) (*Key, []string, error) {
 	if len(text) > maxText {
 		return nil, nil, ruleError("it has more than %d KiB: %s", maxText>>10, wanted)
@@ -58,7 +58,7 @@ func Parse(text string, id ID, now time.Time) (*Key, []string, error) {
 	return k, got.warnings, err
 }
 
-// find finds the key in text, which may be encoded in base64, up to layers times.
+// find finds the key in text, which may be encoded in base64 up to layers times.
 func find(text string, layers int) (found, error) {
 	if pasted.IsUTF16(text) {
 		return found{}, ruleError("it is in UTF-16, as PowerShell and Notepad write it: " +
@@ -93,9 +93,9 @@ func find(text string, layers int) (found, error) {
 	return found{}, ruleError("it is neither PEM nor JSON: %s", wanted)
 }
 
-// withoutIntroduction replaces the words before JSON with blanks, so that line and
-// column numbers stay the same. If the words hold // or /*, it changes nothing: a file
-// with comments is not JSON.
+// withoutIntroduction replaces each character before the JSON with a blank, line ends aside, so that
+// errors name the right line and column. If // or /* is there, it changes nothing: a file with
+// comments is not JSON.
 func withoutIntroduction(text string) string {
 	for i := range text {
 		if text[i] != '{' && text[i] != '[' || !pasted.IsJSON(text[i:]) {
@@ -111,7 +111,7 @@ func withoutIntroduction(text string) string {
 
 var notLineEnd = regexp.MustCompile(`[^\n]`)
 
-// unwrap reads raw, which was decoded from base64.
+// unwrap finds the key in raw, which was decoded from base64. layers is as in find.
 func unwrap(raw []byte, layers int) (found, error) {
 	what := binary(string(raw))
 	switch {

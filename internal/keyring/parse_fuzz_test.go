@@ -9,9 +9,9 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// quotesNothing fails if the error repeats 17 characters of a word of text. Up to 16
-// are allowed, because an error may quote alg, use or kty. It does not check errors
-// that name a file or a member.
+// quotesNothing fails the test if the error repeats 17 characters of a word of text. Up to 16 are
+// allowed, because an error may quote alg, use or kty. It does not check errors that name a file or
+// a member.
 func quotesNothing(t *testing.T, text string, err error) {
 	t.Helper()
 	if strings.Contains(err.Error(), "did you mean private_key=@") || strings.Contains(err.Error(), "may be meant") {
@@ -27,9 +27,9 @@ func quotesNothing(t *testing.T, text string, err error) {
 	}
 }
 
-// FuzzParse parses any text. Parse must not panic, and every error must be a Rule that
-// quotes nothing. The private half of an accepted key must be readable and valid, with
-// two primes and an exponent that the engine allows.
+// FuzzParse parses any text. Parse must not panic, and every error must be a Rule that quotes
+// nothing of the text. The private half of an accepted key must be readable and valid, with two
+// primes and an exponent that the engine allows.
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{
 		"pkcs8.pem", "pkcs1.pem", "public.pem", "ec-pkcs8.pem", "ec-sec1.pem", "encrypted-pkcs1.pem",

@@ -11,8 +11,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// shell runs a script in a new folder that has a file with that name and content, and
-// returns the folder. It skips the test if a program is not installed.
+// shell runs a script in a new folder that has a file with that name and content, and returns the
+// folder. It skips the test if a program or a Python module that the script needs is not installed.
 func shell(t *testing.T, script, name, content string) string {
 	t.Helper()
 	for _, program := range regexp.MustCompile(`(?m)(?:^|&& |\| )([a-z][a-z0-9-]+) `).FindAllStringSubmatch(script, -1) {
@@ -99,7 +99,7 @@ func parseFile(t *testing.T, path string) *keyring.Key {
 	return k
 }
 
-// The commands in a refusal convert the refused key to one that is accepted. They do not
+// The commands in an error of Parse convert the refused key to one that is accepted. They do not
 // change the file of an SSH key.
 func TestCommandsOfRefusals(t *testing.T) {
 	commands := regexp.MustCompile(`\(((?:iconv|install|ssh-keygen|openssl|keytool|jq) [^()]+|jq .+)\)`)
