@@ -7,17 +7,16 @@ import (
 	"testing"
 )
 
-// listing is one list of keys that Redox may have, and what Merge must make of it for a
-// ring.
+// listing is one list of keys that Redox may have, and what a ring must make of it.
 type listing struct {
 	list, merged []json.RawMessage
 	added        []ID
-	foreign      []ID     // the keys of others
+	foreign      []ID     // the IDs of the keys of others in it
 	unwanted     []Public // the deleted keys in it
-	conflict     bool     // another key has the ID of one of the ring
+	conflict     bool     // another key in it has the ID of a key of the ring
 }
 
-// add adds the key p to the list. If stays is true, Merge must keep it there.
+// add adds the key p to the list. If stays is false, Merge must remove it.
 func (l *listing) add(p Public, stays bool) {
 	l.list = append(l.list, raw(p))
 	if stays {
@@ -25,9 +24,9 @@ func (l *listing) add(p Public, stays bool) {
 	}
 }
 
-// listings returns the lists that Redox may have for the ring. For each key of the ring, a
-// list has this key, none, or another one with its ID. It has each deleted key or not. Keys
-// of others are first and last.
+// listings returns lists that Redox may have, one for each combination of these: for each key of the
+// ring, the list has this key, none, or another one with its ID; for each deleted key, the list has
+// it or not. Each list begins and ends with an entry of somebody else.
 func listings(r *Ring) (all []*listing) {
 	odd := json.RawMessage(`{"kid":7}`)
 	choices := 1
@@ -44,7 +43,7 @@ func listings(r *Ring) (all []*listing) {
 			case 0:
 				l.added = append(l.added, k.ID)
 			case 1:
-				l.add(Public{k.ID, k.N + "=", k.E}, true) // padded, and yet the same
+				l.add(Public{k.ID, k.N + "=", k.E}, true) // the same number, with padding
 			case 2:
 				l.add(Public{k.ID, "another", k.E}, true)
 				l.conflict, l.foreign = true, append(l.foreign, k.ID)
@@ -73,9 +72,9 @@ func listings(r *Ring) (all []*listing) {
 	return all
 }
 
-// TestExploreLists merges rings of up to three keys and two deleted keys, which may have
-// the ID of a key of the ring, into each list that Redox may have. Only deleted keys leave
-// the list, and what the ring then records about the list is true.
+// TestExploreLists merges rings of up to three keys and up to two deleted keys into each list that
+// listings returns. A deleted key may have the ID of a key of the ring. Merge must remove the
+// deleted keys and no others, and what Listed records must be true.
 func TestExploreLists(t *testing.T) {
 	tried := 0
 	for keys := range 4 {
@@ -89,9 +88,9 @@ func TestExploreLists(t *testing.T) {
 	t.Logf("%d lists", tried)
 }
 
-// listedRing returns a ring with that many keys. The first is active, and the last of two
-// or more is pending. The lower two bits of gone say which deleted keys there are, the
-// upper two which of these have the ID of a key of the ring.
+// listedRing returns a ring with that many keys. The first is active, and the last of two or more is
+// pending. The lower two bits of gone say which of two deleted keys there are. The upper two say
+// which of these have an ID of the ring: that of its first or of its second key, if there is one.
 func listedRing(keys, gone int) *Ring {
 	r := &Ring{Publication: &Publication{To: here}}
 	for i := range keys {

@@ -11,23 +11,23 @@ type kind int
 const (
 	add       kind = iota // somebody generates or imports a key
 	addBack               // somebody imports a deleted key again
-	importKey             // somebody imports a key of the ring again, or one that is like it
+	importKey             // somebody imports a key of the ring again, or another one with the same ID or modulus
 	activate              // somebody activates a key, which was proved
 	force                 // the same without a proof
 	remove                // somebody deletes a key
 	removeForced
 	rotate     // somebody asks for a rotation
 	publishing // the config changes: how the keys are published
-	settings   // how often keys rotate
-	lead       // where token requests and updates of the list go
-	accepted   // a read got a token with a key, and the worker notes it
+	settings   // the config changes: Period and Window
+	lead       // the config changes: where token requests and updates of the list go
+	accepted   // a read got a token with a key, and the worker stores that
 	look       // the worker looks, and stops before its step
 	recheck    // the same, after Redox did not know a key
 	retry      // the same, after a write of the config
 	step       // the worker looks, and does the next step
 	pass       // one tick of time passes
-	moment     // ten seconds have passed since the last read of the list
-	clockBack  // the clock was ahead by more than all stored times, and is set right
+	moment     // ten seconds have passed since the last attempt to publish
+	clockBack  // the clock is set back to before all stored times
 	kinds      // number of kinds
 )
 
@@ -62,13 +62,13 @@ const (
 	outcomes
 )
 
-// reply is how Redox answers a publication: the list that it shows first, and what
+// reply is how Redox answers when the engine publishes: the list that it shows first, and what
 // becomes of the update.
 type reply struct {
 	end int // what becomes of the update
 
-	// The list as the engine reads it first.
-	pending, first bool // it has the pending key, and the ring's first key and all others
+	// The list as the engine reads it first. It always has the ring's other keys.
+	pending, first bool // whether it has the pending key, and the ring's first key
 	gone           int  // it has none of the deleted keys, the first one, or all
 }
 
@@ -88,10 +88,9 @@ const (
 	allGone
 )
 
-// replies are the answers that make a difference for a ring. TestExploreLists tries all
-// other lists.
+// replies are the replies that make a difference for a ring. TestExploreLists tries more lists.
 var replies = []reply{
-	{stored, true, true, allGone}, // what the engine believes, unless the pending key is not published
+	{stored, true, true, allGone}, // the list is as the engine believes, unless the pending key is not published
 	{stored, false, true, allGone},
 	{lost, true, true, firstGone},
 	{lost, true, true, allGone},
@@ -105,7 +104,7 @@ var replies = []reply{
 	{updateSilent, false, true, noGone},
 }
 
-// applies reports whether the reply differs, for this ring, from the others.
+// applies reports whether, for this ring, the reply differs from all others.
 func (y reply) applies(r *Ring) bool {
 	if y.end == readRefused || y.end == readSilent {
 		return true
@@ -140,23 +139,22 @@ type event struct {
 	step      Step
 	err       error  // of a person's request
 	applies   bool   // false if the move cannot be made here
-	added     ID     // the key that the ring has now
-	first     bool   // it is the ring's first
-	removed   ID     // the key that the ring no longer has
-	activated ID     // the key that signs now
-	rotating  ID     // the key that a rotation goes to
+	added     ID     // the key that the move added to the ring
+	first     bool   // the added key is the ring's only one
+	removed   ID     // the key that the move removed from the ring
+	activated ID     // the key that the move made active
+	rotating  ID     // the pending key that Rotate marked
 	proved    ID     // the key with which a token request was made
 	outcome   int    // of that request
 	accepted  ID     // the key that Redox accepted
 	where     string // with these settings
 	published *reply
 	listed    []json.RawMessage // what Redox lists at the end
-	sent      []ID              // what was missing at first
-	bad       string            // what was wrong on the way
+	sent      []ID              // the keys that Redox's list lacked at first
+	bad       string            // what went wrong during the move
 }
 
-// make makes a move in the world w. If the worker looks at the ring before that move
-// (isLook), the caller has settled w already.
+// make makes the move m in the world w. If m.isLook(), the caller has settled w before.
 func (w *world) make(m move) (e event) {
 	e.move, e.applies = m, true
 	r := &w.ring
@@ -221,7 +219,8 @@ func (w *world) add(k *Key, e *event) {
 	}
 }
 
-// touch makes a move that concerns one key: a person's request, or Redox's acceptance.
+// touch makes a move that concerns the key at place m.key: a person's request, or an acceptance by
+// Redox.
 func (w *world) touch(m move, e *event) {
 	k := w.ring.Keys[m.key]
 	switch m.kind {
@@ -229,7 +228,7 @@ func (w *world) touch(m move, e *event) {
 		again := &Key{ID: k.ID, N: k.N, E: k.E}
 		switch {
 		case m.how == 0:
-		case m.key < len(w.ring.Keys)-1: // the last key shows that all are compared
+		case m.key < len(w.ring.Keys)-1: // the last key is enough, and shows that Add compares all
 			e.applies = false
 			return
 		case m.how == 1:
@@ -252,7 +251,7 @@ func (w *world) touch(m move, e *event) {
 		}
 	case remove, removeForced:
 		if e.applies = m.kind == remove || k.State == Active; !e.applies {
-			return // force makes no difference
+			return // force would make no difference
 		}
 		if e.err = w.ring.Remove(k.ID, m.kind == removeForced); e.err == nil {
 			e.removed = k.ID
@@ -282,7 +281,8 @@ func (w *world) rotate(e *event) {
 	}
 }
 
-// step does the next step of the worker. how is the outcome.
+// step does the next step of the worker. how is the outcome of a token request, or the place of a
+// reply in replies.
 func (w *world) step(how int, e *event) {
 	r := &w.ring
 	e.step = r.Next(w.policy(), w.now)
@@ -320,7 +320,7 @@ func (w *world) step(how int, e *event) {
 	r.Settle(w.policy(), w.now)
 }
 
-// again has the list be read again.
+// again calls Recheck or Retry, and checks what it returns.
 func (w *world) again(why kind, e *event) {
 	p := w.ring.Publication
 	if e.applies = p != nil; !e.applies {
@@ -337,7 +337,7 @@ func (w *world) again(why kind, e *event) {
 	}
 }
 
-// setBack sets the clock to a time before all stored ones, and settles the world.
+// setBack sets the clock back to before all stored times, and settles the world.
 func (w *world) setBack(e *event) {
 	w.now = w.now.Add(-1000 * tick)
 	before := newWorld()

@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// expect changes w, which is the world before the move, into what the move must make of
-// it. Whatever else a move changes breaks a rule.
+// expect changes w, which is the world before the move, into what the move must make of it.
 func (w *world) expect(e *event) {
 	r := &w.ring
 	if e.err != nil {
@@ -58,7 +57,7 @@ func (w *world) expect(e *event) {
 	}
 }
 
-// expectKey changes k, which was in the ring before, to what the event must make of it.
+// expectKey changes k, which was in the ring before the move, to what the move must make of it.
 func (w *world) expectKey(k *Key, e *event) {
 	if e.accepted == k.ID {
 		if k.Accepted == "" { // the first acceptance stays
@@ -176,8 +175,8 @@ func (w *world) expectSettled() {
 	}
 }
 
-// expectOnTime changes w.ring to what Settle must make of it: the way to publish and the
-// clock count, a new Publication.To does not.
+// expectOnTime changes w.ring to what Settle must make of it. Settle acts on the way to publish and
+// on the clock, and leaves Publication.To alone.
 func (w *world) expectOnTime() {
 	r, way := &w.ring, ways[w.way]
 	k := r.only(Pending)
@@ -214,8 +213,7 @@ func (w *world) notLater(t *time.Time, than time.Duration) {
 	}
 }
 
-// only returns the key in the given state, nil if there is none. It panics if there are
-// two.
+// only returns the key in the given state, nil if there is none. It panics if there are several.
 func (r *Ring) only(state State) (found *Key) {
 	for _, k := range r.Keys {
 		if k.State == state {
@@ -228,8 +226,8 @@ func (r *Ring) only(state State) (found *Key) {
 	return found
 }
 
-// differs describes want if w differs from it, else it returns "". The texts of failures
-// may differ. differs copies them to want.
+// differs describes want if the ring of w is not that of want, else it returns "". The texts of
+// failures may differ: differs first copies those of w to want.
 func (w *world) differs(want *world) string {
 	fit := func(want, got *Attempts) {
 		if want.Failure != "" && got.Failure != "" {
@@ -269,7 +267,8 @@ func (w *world) refusal(m move) bool {
 	return false
 }
 
-// wellFormed says what no ring may be.
+// wellFormed returns what is wrong with w.ring if it breaks a rule that holds for every ring, else
+// "".
 func (w *world) wellFormed() string {
 	r := &w.ring
 	count := map[State]int{}
@@ -300,8 +299,8 @@ func (w *world) wellFormed() string {
 	return ""
 }
 
-// replaced reports whether k is to be deleted: it has been retiring for RetireAfter, and
-// the active key was accepted in the same place as k.
+// replaced reports whether the engine must delete k: it has been retiring for RetireAfter, and the
+// active key was accepted with the same settings as k.
 func (w *world) replaced(k *Key) bool {
 	active := w.ring.only(Active)
 	return w.pastTime(k) && k.Accepted != "" && active.Accepted == k.Accepted
@@ -311,21 +310,21 @@ func (w *world) pastTime(k *Key) bool {
 	return k.State == Retiring && w.now.Sub(k.RetiredAt) >= w.policy().RetireAfter
 }
 
-// overdue reports whether a rotation should have begun.
+// overdue reports whether an automatic rotation is due.
 func (w *world) overdue() bool {
 	period, k := w.policy().Period, w.ring.only(Active)
 	return k != nil && period > 0 && w.now.Sub(k.ActivatedAt) >= period
 }
 
-// depends reports whether another key depends on the acceptance of the active key: keys
-// rotate automatically, or one is retiring.
+// depends reports whether another key depends on the acceptance of the active key: keys rotate
+// automatically, or a key is retiring.
 func (w *world) depends() bool {
 	retires := func(k *Key) bool { return k.State == Retiring }
 	return w.policy().Period > 0 || slices.ContainsFunc(w.ring.Keys, retires)
 }
 
-// due returns the steps other than Drop that may be made in the settled world w, and with
-// which key.
+// due returns the steps other than Drop that the worker may make in the settled world w. The value
+// is the key of the step, nil if the step has none.
 func (w *world) due() map[Action]*Key {
 	r, p := &w.ring, w.policy()
 	steps := map[Action]*Key{}
@@ -350,8 +349,7 @@ func (w *world) due() map[Action]*Key {
 	return steps
 }
 
-// wrongStep says why s may not be the next step of the settled world w. It returns "" if
-// it may.
+// wrongStep says why s may not be the next step of the settled world w. It returns "" if s may be.
 func (w *world) wrongStep(s Step) string {
 	if slices.ContainsFunc(w.ring.Keys, w.replaced) != (s.Action == Drop) {
 		return "a key past its time waits for something else, or another would be lost"
@@ -371,8 +369,8 @@ func (w *world) wrongStep(s Step) string {
 	return ""
 }
 
-// wrongWait says why the worker may not sleep until that time, or for ever if that is
-// zero: something is due before, or the time has come. It returns "" if it may.
+// wrongWait says why the worker may not wait until that time, or without end if it is zero: the time
+// has come, or a step is due before. It returns "" if the worker may.
 func (w *world) wrongWait(until time.Time) string {
 	if !until.IsZero() && !until.After(w.now) {
 		return "the worker waits for a time that has come"
@@ -390,8 +388,8 @@ func (w *world) wrongWait(until time.Time) string {
 	return ""
 }
 
-// wrongReport says what is wrong in the results of the methods that only report on the
-// ring. It returns "" if nothing is.
+// wrongReport says what is wrong in the results of the methods that only report on the ring. It
+// returns "" if nothing is.
 func (w *world) wrongReport() string {
 	r, p := &w.ring, w.policy()
 	active, pending := r.only(Active), r.only(Pending)
@@ -438,8 +436,9 @@ func (w *world) wrongReport() string {
 	return ""
 }
 
-// wrongKeys tries what must be refused or change nothing, most of it with a key that the
-// ring does not have. It says what was not refused. The caller compares the ring.
+// wrongKeys makes calls that must be refused or do nothing, most of them with a key that the ring
+// does not have. It says which was not refused, or returns "". The caller checks that the ring has
+// not changed.
 func (w *world) wrongKeys() string {
 	r := &w.ring
 	const none = ID("none")
@@ -465,9 +464,9 @@ func sameUpdate(a, b *Ring) bool {
 	return a.Publication.To == b.Publication.To && slices.EqualFunc(a.Keys, b.Keys, public) && slices.Equal(a.Gone, b.Gone)
 }
 
-// wrongSame says what is wrong in the result of Step.Same, which compares the step that
-// was decided in the world w with the next one in the world now. Both worlds are settled.
-// It returns "" if nothing is wrong.
+// wrongSame says what is wrong in the result of Step.Same for two steps: decided, which is the next
+// step of the world w, and the next step of the world now. Both worlds are settled. It returns "" if
+// nothing is wrong.
 func (w *world) wrongSame(decided Step, now *world) string {
 	s := now.ring.Next(now.policy(), now.now)
 	same := decided.Action == s.Action
@@ -484,7 +483,7 @@ func (w *world) wrongSame(decided Step, now *world) string {
 	return ""
 }
 
-// behind says what the engine has still to do in w. It is empty if that is nothing.
+// behind says what the engine still has to do in w. It returns "" if that is nothing.
 func (w *world) behind() string {
 	r, p := &w.ring, w.policy()
 	if len(r.Keys) == 0 {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// tick is the unit of time of the exploration. The list is read again after two ticks. The
-// pauses after up to five refusals are shorter than one tick.
+// tick is the unit of time of the exploration. The list is read again after two ticks. The pause
+// after each of the first five refusals is shorter than one tick.
 const tick = lookAgain / 2
 
 // explored are the settings between which the exploration changes.
@@ -19,8 +19,8 @@ var explored = []Policy{
 	{Period: 0, Window: 0, RetireAfter: 2 * tick},
 }
 
-// These are the greatest ages that count, in ticks. No setting in explored is longer, so a
-// greater age changes no result.
+// These are the greatest ages that count, in ticks. No time in explored is longer, so a greater age
+// changes no result.
 const (
 	oldActive    = 2
 	oldRetired   = 2
@@ -39,7 +39,7 @@ type world struct {
 	settings int    // of explored
 	where    string // the fingerprint of the config, and the list at Redox
 	now      time.Time
-	made     int // number of keys that were made, for their names
+	made     int // number of keys that were made, for their IDs
 
 	// The ring's parts are here, so that copying a world allocates nothing.
 	keys    [MaxKeys + 1]Key
@@ -82,7 +82,7 @@ func (w *world) copyTo(to *world) {
 	}
 }
 
-// names are the names of keys. They are made once, as making one takes longer than a move.
+// names are the IDs of keys. They are made once, to save time.
 var names = func() (list [64]string) {
 	for i := range list {
 		list[i] = fmt.Sprint("k", i)
@@ -90,14 +90,14 @@ var names = func() (list [64]string) {
 	return list
 }()
 
-// newKey returns a key that w has not had yet.
+// newKey returns a key that is not in the ring.
 func (w *world) newKey() *Key {
 	name := names[w.made%len(names)]
 	w.made++
 	return &Key{ID: ID(name), N: "n-" + name, E: "AQAB", PKCS8: []byte(name), CreatedAt: w.now}
 }
 
-// settle does what each step of a worker does first.
+// settle does what the worker does with the ring before each step.
 func (w *world) settle() (changed bool) {
 	if len(w.ring.Keys) == 0 {
 		return false
@@ -110,21 +110,21 @@ func (w *world) settle() (changed bool) {
 // decides nothing:
 //
 //   - Times. An age counts in whole ticks, and at most as oldActive, oldRetired or
-//     oldPublished. A pause that has not ended counts as one tick or two. A time that
-//     nothing compares with the clock is left out: CreatedAt, ReadAt, LastAt of Proofs,
-//     ActivatedAt of a key that is not active, and RetiredAt of one that is not retiring.
-//     LastAt of the publication counts while a recheck would come too early.
-//   - Names. A key's ID is its place in the ring. The config leads "here", and what is
-//     accepted or published with other settings is "elsewhere".
+//     oldPublished. A pause that has not ended counts as one tick or two. Times that
+//     decide nothing are left out: CreatedAt, ReadAt, LastAt of Proofs, ActivatedAt of a
+//     key that is not active, and RetiredAt of one that is not retiring. LastAt of the
+//     publication counts while a recheck would come too early.
+//   - Names. A key gets its ID by its place in the ring. The config leads "here", and
+//     what was accepted or published with other settings is "elsewhere".
 //   - Order. The retiring keys come first, then the active one and the pending one. The
 //     retiring keys are sorted by where they were accepted, and then by age.
-//   - Numbers. More refusals or deleted keys than the limits count as that many. But
+//   - Numbers. More refusals or deleted keys than the limits count as the limits. But
 //     almostFull, maxNoted and more than maxNoted deleted keys are told apart.
 //   - Texts, which keys of others are on Redox's list, and whether the active key was
 //     proved to publish.
 //
-// TestExploreNormal shows that a world and its normal form go on in the same way. What
-// is left out is compared in each move, before its outcome is normalised.
+// TestExploreNormal shows that a world and its normal form lead to the same states. What
+// is left out is checked after each move, before the outcome is normalised.
 type code struct {
 	keys  [MaxKeys]uint16
 	world uint32
@@ -133,21 +133,20 @@ type code struct {
 // limits are those of an exploration.
 type limits struct {
 	keys, gone, refusals int
-	kept                 int  // so many more keys retired long ago and stay
-	fullList             bool // the first rings have as many deleted keys as they may, or one less
+	kept                 int  // number of further keys, which retired long ago and stay
+	fullList             bool // the search also begins with maxNoted deleted keys, and with one less
 }
 
-// almostFull is one less than the number of deleted keys at which a request to add or
-// delete a key is refused.
+// almostFull is the largest number of deleted keys with which manyGone returns no error.
 const almostFull = maxNoted - 1
 
-// age returns how many ticks ago t was, at most old.
+// age returns how many whole ticks ago t was, from 0 to old.
 func (w *world) age(t time.Time, old uint16) uint16 {
 	return min(uint16(max(w.now.Sub(t), 0)/tick), old)
 }
 
-// pause returns 0 if a has no next attempt, 1 if that is due, 2 if it will be due within a
-// tick, and 3 if later.
+// pause returns 0 if a.NextAt is zero, 1 if that time has come, 2 if it comes within a tick, and 3
+// if later.
 func (w *world) pause(a *Attempts) uint16 {
 	switch {
 	case a.NextAt.IsZero():
@@ -160,7 +159,7 @@ func (w *world) pause(a *Attempts) uint16 {
 	return 3
 }
 
-// place returns 0 for nowhere, 1 for where the config leads, and 2 for elsewhere.
+// place returns 0 if where is empty, 1 if it is where the config leads, and 2 if it is elsewhere.
 func (w *world) place(where string) uint16 {
 	switch where {
 	case "":
@@ -223,7 +222,7 @@ func (w *world) encode(l limits) (c code) {
 // at returns the time that is that many ticks ago.
 func (w *world) at(age uint16) time.Time { return w.now.Add(-time.Duration(age) * tick) }
 
-// next returns the time of a next attempt for which pause returns this number.
+// next returns a NextAt for which pause returns this number.
 func (w *world) next(pause uint16) time.Time {
 	return [...]time.Time{{}, w.now, w.now.Add(tick), w.now.Add(2 * tick)}[pause]
 }
@@ -346,7 +345,7 @@ func raw(p Public) json.RawMessage {
 	return json.RawMessage(`{"kid":"` + string(p.ID) + `","n":"` + p.N + `","e":"` + p.E + `"}`)
 }
 
-// sameKey reports whether two keys are equal, their private halves as well.
+// sameKey reports whether two keys are equal, Bits aside.
 func sameKey(a, b *Key) bool {
 	return a.ID == b.ID && a.State == b.State && a.Origin == b.Origin && a.CreatedAt.Equal(b.CreatedAt) &&
 		a.ActivatedAt.Equal(b.ActivatedAt) && a.RetiredAt.Equal(b.RetiredAt) && a.Accepted == b.Accepted &&
