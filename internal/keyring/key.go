@@ -20,8 +20,8 @@ type ID string
 
 var validID = regexp.MustCompile(`^[A-Za-z0-9_.:@~=+-]{1,128}$`)
 
-// reserved cannot be key IDs: endpoints below keys/ have these names, and . and .. mean
-// another path.
+// reserved are texts that cannot be key IDs: endpoints below keys/ have these names, and . and ..
+// mean another path.
 var reserved = map[ID]bool{"generate": true, "import": true, "rotate": true, ".": true, "..": true}
 
 // ParseID returns s as a key ID, or an error if it cannot be one.
@@ -36,8 +36,8 @@ func ParseID(s string) (ID, error) {
 	return id, nil
 }
 
-// badCharacter returns a text that names the first character of s that a key ID
-// cannot have.
+// badCharacter returns a text that names the first character of s that a key ID cannot have, "" if
+// there is none.
 func badCharacter(s string) string {
 	for _, r := range s {
 		switch {
@@ -86,18 +86,16 @@ type Key struct {
 	ActivatedAt time.Time `json:"activated_at,omitzero"`
 	RetiredAt   time.Time `json:"retired_at,omitzero"`
 
-	// Accepted is a fingerprint of the settings with which Redox first accepted the
-	// key. It is empty until then.
+	// Accepted is the key's acceptance, see [Key.Accept]. It is empty if none is stored.
 	Accepted string `json:"accepted,omitzero"`
 
-	// Only a pending key has these two. If Rotating is true, the key becomes active as
-	// soon as Redox accepts it. PublishedAt is when it was published; zero if it was
-	// not, or if the engine cannot know.
+	// Only a pending key has these two. If Rotating is true, the key becomes active as soon as Redox
+	// accepts it. PublishedAt is when the key was published; zero if it was not, or if the engine
+	// cannot know.
 	Rotating    bool      `json:"rotating,omitzero"`
 	PublishedAt time.Time `json:"published_at,omitzero"`
 
-	// Proofs records the token requests that were made to find out whether Redox
-	// accepts the key.
+	// Proofs records the worker's attempts to find out whether Redox accepts the key.
 	Proofs Attempts `json:"proofs,omitzero"`
 
 	Bits  int    `json:"bits"`
@@ -106,8 +104,8 @@ type Key struct {
 	PKCS8 []byte `json:"private_key"` // DER
 }
 
-// Generate makes a new key of the given size in bits at time now. Its ID is
-// the thumbprint of its public half. The caller checks the size.
+// Generate makes a new key of the given size in bits. now becomes its CreatedAt. Its ID is the RFC
+// 7638 thumbprint of its public half. The caller checks the size.
 func Generate(bits int, now time.Time) (*Key, error) {
 	private, err := rsa.GenerateKey(rand.Reader, bits)
 	if err != nil {
@@ -116,7 +114,7 @@ func Generate(bits int, now time.Time) (*Key, error) {
 	return newKey(private, "", Generated, now)
 }
 
-// newKey returns a key whose private half is private. If id is empty, the ID is the
+// newKey returns a key whose private half is private. If id is empty, the ID is the RFC 7638
 // thumbprint of the public half.
 func newKey(private *rsa.PrivateKey, id ID, origin Origin, now time.Time) (*Key, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(private)
@@ -145,7 +143,7 @@ func newKey(private *rsa.PrivateKey, id ID, origin Origin, now time.Time) (*Key,
 	}, nil
 }
 
-// Private returns the key that signs.
+// Private returns the private half, parsed.
 func (k *Key) Private() (*rsa.PrivateKey, error) {
 	parsed, err := x509.ParsePKCS8PrivateKey(k.PKCS8)
 	if err != nil {

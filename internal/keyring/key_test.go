@@ -141,7 +141,8 @@ func TestPublicPEM(t *testing.T) {
 	}
 }
 
-// An entry that was damaged in storage gives an error that quotes nothing of it.
+// Private's errors quote nothing of a stored key that is damaged or no RSA key. PublicPEM returns an
+// error if the public numbers are damaged.
 func TestDamagedKey(t *testing.T) {
 	ec, _ := pem.Decode([]byte(file(t, "ec-pkcs8.pem")))
 	if _, err := x509.ParsePKCS8PrivateKey(ec.Bytes); err != nil {

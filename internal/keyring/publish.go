@@ -14,14 +14,14 @@ import (
 type Publication struct {
 	Attempts
 
-	To      string    `json:"to"`                // digest of the list and of the rights to change it; see PublishTo
-	Proved  bool      `json:"proved,omitzero"`   // Redox issued a token for the ring's active key
-	ReadAt  time.Time `json:"read_at,omitzero"`  // when Redox's list was last read and up to date
-	Foreign []ID      `json:"foreign,omitempty"` // keys in that list that are not in the ring
+	To      string    `json:"to"`                // the argument of the last PublishTo
+	Proved  bool      `json:"proved,omitzero"`   // since To was set, Redox issued a token for an active key
+	ReadAt  time.Time `json:"read_at,omitzero"`  // the last read of Redox's list that found it up to date
+	Foreign []ID      `json:"foreign,omitempty"` // keys of others in that list, at most maxNoted
 }
 
-// PublicationBy returns Publication if p publishes through the Platform API, else nil.
-// After a change of the config, a ring has the record of the old way until Settle.
+// PublicationBy returns Publication if p publishes through the Platform API, else nil. After a
+// change of the config, Publication stays as it was until Settle.
 func (r *Ring) PublicationBy(p Policy) *Publication {
 	if p.Publishing != PlatformAPI {
 		return nil
@@ -38,16 +38,16 @@ type Public struct {
 
 func (k *Key) public() Public { return Public{ID: k.ID, N: k.N, E: k.E} }
 
-// lookAgain is how often the engine reads Redox's list when nothing has changed in
-// the ring: somebody may have changed the list.
+// lookAgain is the pause until the engine reads Redox's list again although the ring has not
+// changed: somebody may have changed the list.
 const lookAgain = time.Hour
 
-// recheckAgain is the shortest time between a read of Redox's list and a recheck.
+// recheckAgain is the shortest time from a read of Redox's list to a read that Recheck asks for.
 const recheckAgain = 10 * time.Second
 
-// maxNoted limits how many foreign keys are stored, and how many deleted keys: at that
-// limit no key can be added, and only [Ring.Drop] deletes one. Without limits both numbers
-// could grow without end, as they depend on what Redox lists.
+// maxNoted limits how many keys of others and how many deleted keys are stored, because both numbers
+// depend on what Redox lists. For the deleted keys see [Ring.manyGone]; only [Ring.Drop] exceeds
+// this limit.
 const maxNoted = 32
 
 // added and removed update Gone, and make the next update of Redox's list due at once. If
@@ -66,12 +66,11 @@ func (r *Ring) removed(k *Key) {
 	}
 }
 
-// PublishTo sets where the engine publishes the keys, and reports whether that
-// changed the ring. The argument is a digest of the list and of the rights that are
-// used to change it. When the digest changes, the pending key no longer counts as
-// published, and the active key must be proved again before the next update. The deleted
-// keys stay recorded, because the new list may be the old one. PublishTo does nothing if
-// the engine does not publish keys.
+// PublishTo sets where the engine publishes the keys, and reports whether that changed the ring. The
+// argument is a digest of the list and of the rights that are used to change it. When the digest
+// changes, the pending key no longer counts as published, and the active key must be proved again
+// before the next update. The deleted keys stay recorded, because the list may still be the same.
+// PublishTo does nothing if the engine does not publish keys.
 func (r *Ring) PublishTo(to string) (changed bool) {
 	if r.Publication == nil || r.Publication.To == to {
 		return false
@@ -83,9 +82,8 @@ func (r *Ring) PublishTo(to string) (changed bool) {
 	return true
 }
 
-// Recheck makes the next read of Redox's list due now. It does nothing if the last
-// read was less than recheckAgain ago, or failed. It reports whether it changed the
-// ring.
+// Recheck makes the next read of Redox's list due now. It does nothing if the last read was less
+// than recheckAgain ago or failed. It reports whether it changed the ring.
 func (r *Ring) Recheck(now time.Time) (changed bool) {
 	p := r.Publication
 	if p == nil || p.NextAt.IsZero() || p.Failure != "" || now.Before(p.LastAt.Add(recheckAgain)) {
@@ -106,8 +104,8 @@ func (r *Ring) Retry() (changed bool) {
 	return true
 }
 
-// fingerprint returns everything that affects an update of Redox's list: which list
-// it is, the keys of the ring, and the deleted keys.
+// fingerprint returns as one text what an update of Redox's list depends on: Publication.To, and the
+// IDs and moduli of the ring's keys and of the deleted keys.
 func (r *Ring) fingerprint() string {
 	var text strings.Builder
 	text.WriteString(r.Publication.To)
@@ -157,8 +155,8 @@ func (r *Ring) Merge(list []json.RawMessage) (merged []json.RawMessage, added []
 	return merged, added, changed, nil
 }
 
-// Sent records that Redox's list lacked the keys in added, and that they were sent to it.
-// They count as not published until Redox lists them.
+// Sent records that Redox's list lacked the keys in added. They count as not published until Redox
+// lists them.
 func (r *Ring) Sent(added []ID) {
 	for _, id := range added {
 		if k := r.Get(id); k != nil {
@@ -167,9 +165,9 @@ func (r *Ring) Sent(added []ID) {
 	}
 }
 
-// Listed records what Redox lists after an update, or when no update was needed. A
-// pending key counts as published since Redox first listed it, and as not published once
-// a list is without it. A missing key, or a deleted key in the list, is recorded as a
+// Listed records what Redox lists after an update, or when no update was needed. A pending key
+// counts as published since the first call with a list that has it, and as not published after a
+// call with a list that lacks it. A missing key, or a deleted key in the list, is recorded as a
 // failure.
 func (r *Ring) Listed(list []json.RawMessage, now time.Time) {
 	now = now.UTC()
@@ -208,8 +206,8 @@ func (r *Ring) Listed(list []json.RawMessage, now time.Time) {
 	}
 }
 
-// parsePublic returns the ID and the numbers of a public key. Those that are missing are
-// empty, and all are empty if raw cannot be decoded.
+// parsePublic returns the ID and the numbers of a public key. One that is missing is empty. If raw
+// cannot be decoded, all are empty.
 func parsePublic(raw json.RawMessage) Public {
 	var p Public
 	if err := json.Unmarshal(raw, &p); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// listing returns a list as Redox returns it.
+// listing returns the texts as a list of keys.
 func listing(texts ...string) []json.RawMessage {
 	var list []json.RawMessage
 	for _, text := range texts {
@@ -26,8 +26,8 @@ func jwk(id keyring.ID, n string) string {
 	return fmt.Sprintf(`{"kid":%q,"kty":"RSA","n":%q,"e":"AQAB","added":"2026"}`, id, n)
 }
 
-// published returns a ring with an active key "a", a pending key "p" and a deleted key
-// "g". The engine keeps the list of the ring's keys at Redox up to date.
+// published returns a ring with an active key "a", a pending key "p" and a deleted key "g". The
+// engine keeps Redox's list up to date.
 func published() *keyring.Ring {
 	r := activeAnd(key("p", func(*keyring.Key) {}))
 	r.Publication = &keyring.Publication{To: "redox"}
@@ -159,9 +159,8 @@ func TestListedEndsRefusals(t *testing.T) {
 	}
 }
 
-// If the engine publishes to another list, or with other rights, then it no longer
-// counts that Redox accepted the active key or listed the pending key. The deleted keys
-// stay recorded.
+// If PublishTo gets another digest, it resets Publication.Proved, and PublishedAt of the pending
+// key. The deleted keys stay recorded.
 func TestAim(t *testing.T) {
 	r := published()
 	r.Publication.Proved, r.Get("p").PublishedAt = true, noon
@@ -227,8 +226,8 @@ func TestOutOfDate(t *testing.T) {
 	}
 }
 
-// A retiring key is deleted when its time has come, even if 32 deleted keys are still
-// on Redox's list. No key can be added until an update has removed them from the list.
+// A retiring key is deleted when its time has come, even if 32 deleted keys are still on Redox's
+// list. No key can be added until these are off the list.
 func TestDropWithAFullList(t *testing.T) {
 	p := keyring.Policy{RetireAfter: time.Hour, Period: time.Hour, Publishing: keyring.PlatformAPI}
 	r := retired("here")

@@ -1,8 +1,7 @@
-// Package keyring holds the RSA keys of one Redox OAuth API key. It decides which key
-// signs, which one waits, which one retires, and what may happen next.
+// Package keyring holds the RSA keys of one Redox OAuth API key. It decides which key signs, which
+// one waits, which one retires, and what must be done next.
 //
-// It has no side effects: time is an argument, and it knows nothing of Vault, of
-// storage or of HTTP.
+// Time is an argument. The package does not use Vault, storage or HTTP.
 package keyring
 
 import (
@@ -12,19 +11,18 @@ import (
 	"time"
 )
 
-// MaxKeys is the most keys a ring holds.
+// MaxKeys is the largest number of keys in a ring.
 const MaxKeys = 8
 
-// Ring is a client's keys, oldest first. It has exactly one active key unless it is
-// empty, and at most one pending key.
+// Ring is a client's keys, in the order in which they were added. It has exactly one active key
+// unless it is empty, and at most one pending key.
 type Ring struct {
 	Keys        []*Key       `json:"keys"`
 	Publication *Publication `json:"publication,omitzero"` // nil unless the engine keeps Redox's list up to date
-	Gone        []Public     `json:"gone,omitempty"`       // deleted keys that must be removed from that list
+	Gone        []Public     `json:"gone,omitempty"`       // deleted keys that must be removed from Redox's list
 }
 
-// Rule is an error: the rule that a request broke, written for the person who made
-// the request.
+// Rule is an error that says which rule was broken. Its text is for a person.
 type Rule string
 
 func (r Rule) Error() string { return string(r) }
@@ -41,7 +39,7 @@ func (r *Ring) Get(id ID) *Key {
 	return nil
 }
 
-// In returns the keys in the given state, oldest first.
+// In returns the keys in the given state, in the order of the ring.
 func (r *Ring) In(state State) []*Key {
 	var found []*Key
 	for _, k := range r.Keys {
@@ -52,12 +50,12 @@ func (r *Ring) In(state State) []*Key {
 	return found
 }
 
-// Active returns the key that signs, nil when the ring is empty.
+// Active returns the active key, nil if the ring is empty.
 func (r *Ring) Active() *Key {
 	return r.first(Active)
 }
 
-// Pending returns the key that waits to be activated, nil if there is none.
+// Pending returns the pending key, nil if there is none.
 func (r *Ring) Pending() *Key {
 	return r.first(Pending)
 }
@@ -71,8 +69,8 @@ func (r *Ring) first(state State) *Key {
 	return nil
 }
 
-// CanAdd returns nil if the ring accepts another key, else an error that says why not.
-// Callers ask before they generate a key, which is slow.
+// CanAdd returns nil if a key can be added to the ring, else an error that says why not. Call it
+// before [Generate], which is slow.
 func (r *Ring) CanAdd() error {
 	if k := r.Pending(); k != nil {
 		return ruleError("key %s is pending already: activate or delete it before adding another", k.ID)
@@ -86,8 +84,9 @@ func (r *Ring) CanAdd() error {
 	return nil
 }
 
-// manyGone returns an error if maxNoted deleted keys are still on Redox's list. Then no
-// further key may be deleted, or added: it would have to be deleted some day.
+// manyGone returns an error if the engine keeps Redox's list up to date and must still remove at
+// least maxNoted deleted keys from it. Then [Ring.Remove] fails, and so does [Ring.CanAdd] unless
+// the ring is empty.
 func (r *Ring) manyGone() error {
 	if r.Publication != nil && len(r.Gone) >= maxNoted {
 		return ruleError("%d deleted keys are still on Redox's list: first fix the problem that publication in keys shows",
@@ -96,9 +95,9 @@ func (r *Ring) manyGone() error {
 	return nil
 }
 
-// Add adds k to the ring, as the active key if it is the first, else as pending. It
-// returns the key that is in the ring. If the same key is there under the same ID,
-// nothing changes and added is false.
+// Add adds k to the ring, as the active key if it is the first, else as pending. It returns k and
+// true. If the same key is in the ring under the same ID, it changes nothing, and returns that key
+// and false.
 func (r *Ring) Add(k *Key, now time.Time) (in *Key, added bool, err error) {
 	for _, old := range r.Keys {
 		switch {
@@ -123,7 +122,7 @@ func (r *Ring) Add(k *Key, now time.Time) (in *Key, added bool, err error) {
 	return k, true, nil
 }
 
-// wayToDelete says how a person can delete k.
+// wayToDelete returns the words that tell a person how to delete k.
 func (r *Ring) wayToDelete(k *Key) string {
 	switch {
 	case k.State != Active:
@@ -134,9 +133,9 @@ func (r *Ring) wayToDelete(k *Key) string {
 	return "delete that one with force=true, as it is the only key"
 }
 
-// Activate makes the key with that ID the active one; the previous active key
-// retires. It does nothing if the key is active already. The caller has proved the
-// key, or was told to skip the proof.
+// Activate makes the key with that ID the active one; the previous active key retires. It does
+// nothing if the key is active already. The caller has proved the key, or was told to skip the
+// proof.
 func (r *Ring) Activate(id ID, now time.Time) error {
 	k := r.Get(id)
 	if k == nil {
@@ -153,9 +152,9 @@ func (r *Ring) Activate(id ID, now time.Time) error {
 	return nil
 }
 
-// Remove deletes the key with that ID. It deletes the active key only if that is the only
-// one and force is true: without an active key there are no tokens. It returns an error
-// if too many deleted keys are still on Redox's list.
+// Remove deletes the key with that ID. It deletes the active key only if the ring has no other key
+// and force is true: without an active key there are no tokens. It returns an error if too many
+// deleted keys are still on Redox's list.
 func (r *Ring) Remove(id ID, force bool) error {
 	for i, k := range r.Keys {
 		if k.ID != id {
@@ -179,8 +178,8 @@ func (r *Ring) Remove(id ID, force bool) error {
 	return ruleError("there is no key %s", id)
 }
 
-// Public returns a copy of the ring without the public and private numbers of its keys.
-// Of Publication the copy has only Attempts, and it has no Gone.
+// Public returns a copy of the ring without the public and private numbers of its keys. The copy has
+// no Gone, and of Publication only Attempts.
 func (r *Ring) Public() *Ring {
 	public := &Ring{}
 	for _, k := range r.Keys {
@@ -194,9 +193,8 @@ func (r *Ring) Public() *Ring {
 	return public
 }
 
-// Drop deletes a retiring key, whose time has come. It does so even if too many deleted
-// keys are still on Redox's list, because the private half must not stay. The public half
-// is removed from that list later.
+// Drop deletes the key with that ID if it is retiring. It does so even if too many deleted keys are
+// still on Redox's list, because the private half must not stay.
 func (r *Ring) Drop(id ID) {
 	i := slices.IndexFunc(r.Keys, func(k *Key) bool { return k.ID == id && k.State == Retiring })
 	if i >= 0 {

@@ -86,8 +86,7 @@ func TestAdd(t *testing.T) {
 	}
 }
 
-// If a key is imported again under another ID, the message says what to do, and doing
-// that works.
+// If a key of the ring is added under another ID, the error says what to do, and doing that works.
 func TestAddUnderAnotherID(t *testing.T) {
 	for name, test := range map[string]struct {
 		ring []*keyring.Key // added in this order

@@ -4,38 +4,38 @@ import "time"
 
 // Policy says how a ring rotates. The values come from the client's config.
 type Policy struct {
-	Period      time.Duration // how long a key signs before the next one is generated; 0: no rotation without a request
-	Window      time.Duration // shortest time between publishing a key and proving it
-	RetireAfter time.Duration // how long a replaced key stays published
+	Period      time.Duration // how long a key signs before the next rotation begins; 0: rotations begin only on request
+	Window      time.Duration // shortest time from publishing a key to the worker's proof, except with Manual
+	RetireAfter time.Duration // how long a replaced key stays at least, unless somebody deletes it
 	Publishing  Publishing    // how Redox learns the public keys
 }
 
 // Publishing is how Redox learns the ring's public keys.
 type Publishing string
 
-// These are the ways to publish. With Manual, the engine cannot see whether a key was
-// pasted until a proof of the key succeeds.
+// These are the ways to publish. With Manual, the engine learns that a key was pasted only when a
+// proof of the key succeeds.
 const (
 	Manual      Publishing = "pasted"  // somebody pastes the JWK Set
 	JWKSURL     Publishing = "fetched" // Redox fetches the JWK Set from Vault
 	PlatformAPI Publishing = "pushed"  // the engine keeps Redox's list up to date
 )
 
-// Action is what must be done next in a rotation.
+// Action is what must be done next with a ring.
 type Action string
 
-// These are the actions. The caller carries out each one except Wait, and then writes
-// the ring once.
+// These are the actions. The caller carries out each one except Wait, and then stores the outcome
+// with one write.
 const (
 	Wait  Action = "wait"
-	Add   Action = "add"   // generate a key and put it into the ring, rotating
-	Prove Action = "prove" // request a token with the key, then call Accept and Activate, or note in Proofs why not
+	Add   Action = "add"   // generate a key, add it to the ring, and call Rotate
+	Prove Action = "prove" // request a token with the key, then call Accept and Activate, or record the failure in Proofs
 	Drop  Action = "drop"  // delete the key with Ring.Drop
 
 	// Accept: request a token with the active key, then call Key.Accept, or record the failure in Proofs.
 	Accept Action = "accept"
 
-	Publish Action = "publish" // merge the ring into Redox's list, then call Listed, or record the failure in Publication
+	Publish Action = "publish" // merge the ring into Redox's list, call Sent, then Listed or record the failure
 )
 
 // Step is the next thing to do with a ring.
@@ -55,9 +55,9 @@ func (s Step) Same(other Step) bool {
 	return s.Action == other.Action && s.Key.ID == other.Key.ID && s.Key.samePair(other.Key)
 }
 
-// Next returns the next step for the ring at the time now. It changes nothing, so a
-// step that was interrupted is returned again. The caller must first call
-// [Ring.Settle] and then [Ring.PublishTo].
+// Next returns the next step for the ring at the time now. It changes nothing, so a step that was
+// interrupted is returned again. It does not bring the ring up to date first: [Ring.Settle] and
+// [Ring.PublishTo] do.
 func (r *Ring) Next(p Policy, now time.Time) Step {
 	var look time.Time
 	for _, k := range r.In(Retiring) {
@@ -103,7 +103,7 @@ func (r *Ring) Next(p Policy, now time.Time) Step {
 	return Step{Action: Wait, At: earlier(look, due)}
 }
 
-// Due returns when the next rotation begins automatically; zero for never.
+// Due returns when the next automatic rotation begins, the zero time if none will.
 func (r *Ring) Due(p Policy) time.Time {
 	active := r.Active()
 	if active == nil || p.Period == 0 {
@@ -112,13 +112,12 @@ func (r *Ring) Due(p Policy) time.Time {
 	return active.ActivatedAt.Add(p.Period)
 }
 
-// Published reports whether Redox may know the pending key k. If somebody has to paste
-// the keys, the engine cannot know whether k is among them. Then Published returns
-// true, and a proof will show it.
+// Published reports whether Redox may know the pending key k. If somebody has to paste the keys, it
+// returns true: the engine cannot know whether k was pasted, and a proof will show it.
 func (k *Key) Published(p Policy) bool { return p.Publishing == Manual || !k.PublishedAt.IsZero() }
 
-// ProvableFrom returns the earliest time for a proof of the pending key k. The caller has
-// checked that k is published.
+// ProvableFrom returns the earliest time for the worker's next proof of the pending key k. The
+// caller has checked that k is published.
 func (k *Key) ProvableFrom(p Policy) time.Time {
 	from := k.Proofs.NextAt
 	if published := k.PublishedAt.Add(p.Window); p.Publishing != Manual && published.After(from) {
@@ -127,12 +126,11 @@ func (k *Key) ProvableFrom(p Policy) time.Time {
 	return from
 }
 
-// Settle brings the ring up to date with the policy and the clock, and reports whether
-// that changed it. If Redox fetches the JWK Set, a pending key that is not published
-// yet counts as published from now on. If the way to publish has changed, an earlier
-// publication of the pending key no longer counts. If a clock that ran ahead has stored
-// times of keys and attempts, past events get the time now, and the next attempt is at
-// most an hour away.
+// Settle brings the ring up to date with the policy and the clock, and reports whether that changed
+// it. If Redox fetches the JWK Set, a pending key that is not published yet counts as published from
+// now on. If the way to publish has changed, an earlier publication of the pending key no longer
+// counts. Settle also corrects times that were stored while the clock ran ahead: then no event is
+// later than now, and no next attempt more than an hour away.
 func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 	now = now.UTC()
 	k := r.Pending()
@@ -168,9 +166,8 @@ func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 	return changed
 }
 
-// Rotate marks the pending key, so that it becomes active as soon as Redox accepts it,
-// and returns the key. It fails if the ring has no pending key, or has marked it
-// already.
+// Rotate marks the pending key and returns it. A marked key becomes active as soon as Redox accepts
+// it. Rotate fails if the ring has no pending key, or has marked it already.
 func (r *Ring) Rotate() (*Key, error) {
 	k := r.Pending()
 	switch {

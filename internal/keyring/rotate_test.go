@@ -36,8 +36,8 @@ func key(id keyring.ID, change func(*keyring.Key)) *keyring.Key {
 	return k
 }
 
-// Two steps are the same if they have the same action for the same key, or publish
-// the same keys to the same list.
+// Two steps are the same if they have the same action for the same key, or make the same update of
+// the same list.
 func TestSameStep(t *testing.T) {
 	prove := func(k *keyring.Key) keyring.Step { return keyring.Step{Action: keyring.Prove, Key: k} }
 	publish := func(r *keyring.Ring) keyring.Step { return r.Next(pushed, noon) }
@@ -73,9 +73,9 @@ func TestSameStep(t *testing.T) {
 	}
 }
 
-// listedAt returns a ring whose list at Redox must be read again at noon plus next. The
-// ring's pending key is published since noon plus since, or not at all if since is
-// zero. change may be nil; it changes the pending key.
+// listedAt returns a ring whose list at Redox must be read again at noon plus next. The ring's
+// pending key is published since noon plus since, or not at all if since is zero. If change is not
+// nil, it changes the pending key.
 func listedAt(change func(*keyring.Key), since, next time.Duration) *keyring.Ring {
 	r := published()
 	r.Publication.NextAt = noon.Add(next)
@@ -125,7 +125,7 @@ func dump(r *keyring.Ring) string {
 	return strings.Join(all, "\n")
 }
 
-// The next step for each state of a ring.
+// Next returns the right step for rings in many states.
 func TestNext(t *testing.T) {
 	full := ring(t, "1", "2", "3", "4", "5", "6", "7", "8")
 	for _, k := range full.Keys {
@@ -265,8 +265,7 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-// If the way to publish changes, the earlier publication of a pending key no longer
-// counts.
+// If the way to publish changes, an earlier publication of the pending key no longer counts.
 func TestSettleWays(t *testing.T) {
 	r := published()
 	r.Get("p").PublishedAt, r.Publication.NextAt = noon, noon.Add(2*day)
