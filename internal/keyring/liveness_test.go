@@ -11,7 +11,7 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 )
 
-// walk drives a ring by a policy. Redox's answers and the clock are random.
+// walk drives a ring by a policy. How Redox answers and how the clock jumps are random.
 type walk struct {
 	t       *testing.T
 	name    string
@@ -20,9 +20,10 @@ type walk struct {
 	ring    *keyring.Ring
 	now     time.Time
 	made    int  // number of keys so far
-	healthy bool // Redox does what it is asked, and the clock does not jump
+	healthy bool // Redox accepts proofs and updates, and the clock does not jump
 
-	// list is Redox's list. since is when each key was last sent to it.
+	// list is Redox's list. since is when Redox last took an update that adds the key, even if it then
+	// lost the update.
 	list  []json.RawMessage
 	since map[keyring.ID]time.Time
 }
@@ -57,8 +58,8 @@ func (w *walk) add(rotating bool) {
 	w.ring.PublishTo("redox")
 }
 
-// prove makes a proof, and fails the test if the publish window is not over. Redox
-// refuses it, does not answer, or accepts it, at random. A healthy Redox accepts it.
+// prove makes a proof of k, and fails the test if the publish window of k is not over. Redox refuses
+// the proof, does not answer, or accepts it, at random. A healthy Redox accepts it.
 func (w *walk) prove(k *keyring.Key) {
 	switch published := w.since[k.ID]; {
 	case w.policy.Publishing == keyring.JWKSURL && w.now.Sub(k.PublishedAt) < w.policy.Window:
@@ -84,8 +85,8 @@ func (w *walk) prove(k *keyring.Key) {
 	}
 }
 
-// accept makes a token request with the active key, which Redox refuses or accepts,
-// at random.
+// accept makes a token request with the active key. Redox refuses or accepts it at random, even a
+// healthy one.
 func (w *walk) accept(k *keyring.Key) {
 	if w.random.IntN(2) == 0 {
 		k.Proofs.Refused("no", w.now)
@@ -94,7 +95,7 @@ func (w *walk) accept(k *keyring.Key) {
 	k.Accept("here")
 }
 
-// publish makes an update. Redox refuses it, does not answer, accepts and loses it, or
+// publish updates Redox's list. Redox refuses the update, does not answer, takes and loses it, or
 // stores it, at random. A healthy Redox stores it.
 func (w *walk) publish() {
 	merged, added, changed, err := w.ring.Merge(w.list)
@@ -128,7 +129,7 @@ func (w *walk) publish() {
 	w.ring.Listed(w.list, w.now)
 }
 
-// others returns the IDs of the keys that wait has put into a list for somebody else.
+// others returns the IDs of the keys in list that somebody else added (see wait).
 func others(list []json.RawMessage) string {
 	var ids []string
 	for _, raw := range list {
@@ -164,9 +165,8 @@ func (w *walk) wait(until time.Time) {
 	}
 }
 
-// step does the next step. It fails the test unless one key is active, a key is proved
-// only after its publish window, a replaced key stays until retire_after is over, the ring
-// does not grow too large, and the keys of others stay.
+// step does the next step. It fails the test if that deletes a key too early, or leaves a ring with
+// too many keys or without exactly one active key, or if the same step comes again.
 func (w *walk) step() {
 	s := w.ring.Next(w.policy, w.now)
 	switch s.Action {
@@ -198,13 +198,13 @@ func (w *walk) step() {
 	}
 }
 
-// disturb does one thing that may happen at any time: somebody deletes, activates or adds
-// a key, or changes the settings, or Redox's list keeps many deleted keys.
+// disturb does one thing that may happen at any time: somebody deletes, activates or adds a key or
+// changes the settings, or Redox's list keeps many deleted keys.
 func (w *walk) disturb() {
 	k := w.ring.Keys[w.random.IntN(len(w.ring.Keys))]
 	switch w.random.IntN(6) {
 	case 0:
-		_ = w.ring.Remove(k.ID, false) // refused for the active key, and with a full list
+		_ = w.ring.Remove(k.ID, false) // refused for the active key, and with a full list of deleted keys
 	case 1:
 		if err := w.ring.Activate(k.ID, w.now); err != nil {
 			w.fail("%v", err)
@@ -219,7 +219,7 @@ func (w *walk) disturb() {
 	case 4:
 		w.policy.RetireAfter = 5*time.Minute + time.Duration(w.random.IntN(1000))*time.Minute
 		w.policy.Period = max(w.policy.Window+time.Minute, (w.policy.RetireAfter+w.policy.Window)/6)
-	case 5: // Redox keeps what was deleted, until the list of it is full
+	case 5: // Redox still lists deleted keys, as many as the ring records
 		for i := range 40 {
 			if w.ring.Publication != nil && len(w.ring.Gone) < 32 {
 				gone := keyring.Public{ID: keyring.ID(fmt.Sprint("g", w.made, "-", i)), N: "AQ", E: "AQAB"}
@@ -236,14 +236,14 @@ func (w *walk) disturb() {
 	w.ring.PublishTo("redox")
 }
 
-// behind says why the ring is not as it should be, empty when it is.
+// behind says why the ring is not up to date, or returns "".
 func (w *walk) behind() string {
 	for _, k := range w.ring.In(keyring.Retiring) {
 		if !w.ring.Keeps(k) && !w.now.Before(k.RetiredAt.Add(w.policy.RetireAfter)) {
 			return string(k.ID) + " is past its time"
 		}
 	}
-	full := len(w.ring.Kept(w.policy, w.now)) > 0 && len(w.ring.Keys) == keyring.MaxKeys // of keys that somebody deletes
+	full := len(w.ring.Kept(w.policy, w.now)) > 0 && len(w.ring.Keys) == keyring.MaxKeys // a person must delete one
 	if due := w.ring.Due(w.policy); !w.now.Before(due) && !full {
 		return "a rotation is overdue"
 	}
@@ -260,9 +260,10 @@ func (w *walk) behind() string {
 	return ""
 }
 
-// Whatever happened before, while Redox is healthy a ring that is not up to date soon is.
-// Up to date means: each key past its time is gone unless it is kept, no rotation is
-// overdue, and Redox lists the keys of the ring and no deleted one.
+// While Redox is healthy, a ring that is not up to date becomes so within bound steps, whatever
+// happened before. Up to date means: each key past its time is gone unless it is kept, no rotation
+// is overdue unless kept keys fill the ring, and if the engine publishes, Redox lists the keys of
+// the ring and no deleted one.
 func TestLiveness(t *testing.T) {
 	for _, way := range []keyring.Publishing{keyring.Manual, keyring.JWKSURL, keyring.PlatformAPI} {
 		for seed := range uint64(100) {
@@ -274,9 +275,8 @@ func TestLiveness(t *testing.T) {
 				w.step()
 			}
 			w.healthy = true
-			// bound is the largest number of steps until the ring is up to date: two
-			// for each key, which is dropped and then removed from Redox's list, and
-			// 12 for a rotation and the waits in it.
+			// bound is the largest number of steps until the ring is up to date: two for each key, to drop it
+			// and to remove it from Redox's list, and 12 for a rotation and the waits in it.
 			const bound = 2*keyring.MaxKeys + 12
 			for range bound {
 				w.step()

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// FuzzMerge merges a ring into any list. Nothing panics, a second merge changes
-// nothing, the keys of others stay, and the IDs of others that are stored are valid.
+// FuzzMerge merges a ring into any list. Nothing may panic, a second merge must change nothing, the
+// keys of others must stay, and those of their IDs that are stored must be valid.
 func FuzzMerge(f *testing.F) {
 	f.Add([]byte(`[{"kid":"k","n":"AQ","e":"AQAB"},{"kid":7},null,"x"]`))
 	f.Add([]byte(`[{"kid":"gone","n":"AAE=","e":"AQAB"},{"kid":"mine","n":"other"}]`))
