@@ -14,20 +14,20 @@ import (
 )
 
 var (
-	exploreKeys     = flag.Int("explore.keys", 2, "TestExplore: the most keys of a ring")
-	exploreGone     = flag.Int("explore.gone", 2, "TestExplore: a ring with more deleted keys counts as one with these")
+	exploreKeys     = flag.Int("explore.keys", 2, "TestExplore: the largest number of keys in a ring")
+	exploreGone     = flag.Int("explore.gone", 2, "TestExplore: more deleted keys count as this number")
 	exploreRefusals = flag.Int("explore.refusals", 1, "TestExplore: more refusals count as this number")
 )
 
-// exploration is a search, breadth first, through all worlds.
+// exploration is a search, breadth first, through the states within its limits.
 type exploration struct {
 	limits
 	moves  []move
 	states []code
 	from   []int32 // the state from which a state was first reached
-	by     []move  // by this move
+	by     []move  // the move from there
 	seen   map[code]int32
-	made   int // moves made
+	made   int // the number of moves that were made
 }
 
 func newExploration(l limits) *exploration {
@@ -73,18 +73,18 @@ type reached struct {
 	by   move
 }
 
-// explorer makes all moves from some of the states. No other goroutine uses its worlds.
+// explorer makes all moves from some of the states. Only one goroutine uses it at a time.
 type explorer struct {
 	e                            *exploration
 	before, settled, after, want world
 	found                        []reached
 	made                         int
 	broken                       string // the rule that was broken, empty for none
-	at                           int32  // by a move from this state
-	by                           move
+	at                           int32  // the state that is explored now
+	by                           move   // the move that is made now
 }
 
-// expand makes all moves from the state with that index.
+// expand makes all moves from the state with that index, until one breaks a rule.
 func (x *explorer) expand(index int32) {
 	x.at, x.by = index, move{kind: look}
 	defer func() {
@@ -94,7 +94,7 @@ func (x *explorer) expand(index int32) {
 	}()
 	x.before.decode(x.e.states[index], x.e.limits)
 	if x.before.ring.Publication != nil {
-		x.before.ring.Publication.Proved = true // to see that it is forgotten when the list becomes another
+		x.before.ring.Publication.Proved = true // a change of Publication.To must reset it
 	}
 	if x.broken = x.looks(); x.broken != "" {
 		return
@@ -126,7 +126,7 @@ func (x *explorer) expand(index int32) {
 	}
 }
 
-// looks has the worker look at the ring, and says what was wrong with that.
+// looks has the worker look at the ring. It returns what was wrong with that, or "".
 func (x *explorer) looks() string {
 	x.before.copyTo(&x.settled)
 	x.before.copyTo(&x.want)
@@ -143,7 +143,8 @@ func (x *explorer) looks() string {
 	return ""
 }
 
-// make makes one move, and says which rule it broke. next is the next step.
+// make makes one move, and returns the rule that it broke, or "". next is the worker's next step
+// before the move, zero if the ring is empty.
 func (x *explorer) make(m move, next Step) string {
 	base := &x.before
 	if m.isLook() {
@@ -182,14 +183,14 @@ func (x *explorer) make(m move, next Step) string {
 	switch {
 	case m.kind == step && event.step.Same(x.after.ring.Next(x.after.policy(), x.after.now)):
 		return fmt.Sprintf("step %s comes again after it was done", event.step.Action)
-	case m.kind < look: // a person made it while the step was under way
+	case m.kind < look: // it may happen while the worker makes the step
 		x.after.settle()
 		return x.settled.wrongSame(next, &x.after)
 	}
 	return ""
 }
 
-// run explores all states. It says which rule was broken, and how.
+// run explores all states. It returns an error if a rule was broken.
 func (e *exploration) run() error {
 	first := newWorld().encode(limits{})
 	if e.kept > 0 {
@@ -241,8 +242,8 @@ func (e *exploration) run() error {
 	return nil
 }
 
-// broken returns an error that says how a rule was broken, in the first of the states
-// where that happened. It returns nil if no rule was broken.
+// broken returns an error that tells which rule was broken and by which moves, nil if none was. If
+// it happened in several states, the error is about the first of them.
 func (e *exploration) broken(workers []*explorer) error {
 	var first *explorer
 	for _, x := range workers {
@@ -267,7 +268,7 @@ func (e *exploration) note(c code, from int32, by move) int32 {
 	return index
 }
 
-// path returns, as text, the moves that lead to a state, and then last.
+// path returns, as text, the moves that lead to a state, the states on the way, and the move last.
 func (e *exploration) path(index int32, last move) string {
 	lines := []string{"then " + last.String()}
 	var w world
@@ -279,9 +280,9 @@ func (e *exploration) path(index int32, last move) string {
 	return strings.Join(lines, "\n")
 }
 
-// well returns the next move if nothing fails, nobody interferes, and Redox's list is
-// as the engine believes. If the list is different, the engine's first read of it
-// leads to another state. That one is explored too, and there the list is as believed.
+// well returns the next move if nothing fails, nobody interferes, and Redox's list is as the engine
+// believes. If the list is different, the engine's first read of it leads to a state in which the
+// list is as believed. That state is explored too.
 func (w *world) well() move {
 	if len(w.ring.Keys) == 0 {
 		return move{kind: pass}
@@ -296,9 +297,9 @@ func (w *world) well() move {
 	return move{kind: step} // each first outcome is the good one
 }
 
-// settles follows, from each state, the moves that come while nothing fails. It returns
-// how many moves it takes at most until all is done, or an error if some state never
-// gets there.
+// settles makes, from each state, the moves that come if nothing fails. It returns the largest
+// number of them until the engine has nothing to do, or an error if it never gets there from some
+// state.
 func (e *exploration) settles() (most int, err error) {
 	const unknown = -1
 	explored := len(e.states)
@@ -335,14 +336,15 @@ func (e *exploration) settles() (most int, err error) {
 	return most, nil
 }
 
-// TestExplore explores each state of a ring with up to -explore.keys keys, and each
-// move from there. The doc comment of type code says which states count as the same.
+// TestExplore explores the states of rings with up to -explore.keys keys, and each move from there.
+// The doc comment of type code says which states count as the same.
 func TestExplore(t *testing.T) {
 	explore(t, limits{keys: *exploreKeys, gone: *exploreGone, refusals: *exploreRefusals})
 }
 
-// TestExploreFull does the same in two more cases: the list of deleted keys is full, or one
-// short of it; and most keys of the ring are keys that nobody deletes.
+// TestExploreFull does the same with fewer keys, in two searches. The first also begins with a full
+// list of deleted keys, and with one that is one short of full. In the second, kept keys take all
+// other places of the ring.
 func TestExploreFull(t *testing.T) {
 	keys := max(1, *exploreKeys-2)
 	l := limits{keys: keys, gone: *exploreGone, refusals: *exploreRefusals}
@@ -375,8 +377,8 @@ func explore(t *testing.T, l limits) {
 	}
 }
 
-// From a world and from its normal form, moves of the same kind lead to the same
-// states. The worlds come from long random walks, in which no world is normalised.
+// From a world and from its normal form, moves of the same kind must lead to the same states. The
+// worlds come from random walks, which normalise no world.
 func TestExploreNormal(t *testing.T) {
 	l := limits{keys: 4, gone: 2, refusals: 2}
 	e := newExploration(l)
