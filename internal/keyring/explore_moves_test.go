@@ -39,7 +39,7 @@ var kindNames = [kinds]string{"add", "import a deleted key", "import again", "ac
 type move struct {
 	kind kind
 	key  int // which key of the ring, or which way to publish
-	how  int // the outcome of a step, or where a key was accepted
+	how  int // the outcome of a step, where a key was accepted, or how an imported key differs
 }
 
 func (m move) String() string {
@@ -72,7 +72,7 @@ type reply struct {
 	gone           int  // it has none of the deleted keys, the first one, or all
 }
 
-// What becomes of an update.
+// What becomes of an update, or why there is none.
 const (
 	stored        = iota
 	lost          // Redox took it and lists what it listed before

@@ -175,8 +175,7 @@ func (w *world) expectSettled() {
 	}
 }
 
-// expectOnTime changes w.ring to what Settle must make of it. Settle acts on the way to publish and
-// on the clock, and leaves Publication.To alone.
+// expectOnTime changes w.ring to what Settle must make of it.
 func (w *world) expectOnTime() {
 	r, way := &w.ring, ways[w.way]
 	k := r.only(Pending)

@@ -13,7 +13,7 @@ import (
 // after each of the first five refusals is shorter than one tick.
 const tick = lookAgain / 2
 
-// explored are the settings between which the exploration changes.
+// explored are the policies that the exploration uses.
 var explored = []Policy{
 	{Period: 2 * tick, Window: tick, RetireAfter: 2 * tick},
 	{Period: 0, Window: 0, RetireAfter: 2 * tick},
@@ -35,9 +35,9 @@ var (
 // world is a stored ring, the config that it follows, and the time.
 type world struct {
 	ring     Ring
-	way      int    // of ways
-	settings int    // of explored
-	where    string // the fingerprint of the config, and the list at Redox
+	way      int    // place in ways
+	settings int    // place in explored
+	where    string // the fingerprint of the config, and the argument of PublishTo
 	now      time.Time
 	made     int // number of keys that were made, for their IDs
 
@@ -66,7 +66,7 @@ func (w *world) policy() Policy {
 	return p
 }
 
-// copyTo makes to a copy of w.
+// copyTo copies w into to.
 func (w *world) copyTo(to *world) {
 	to.way, to.settings, to.where, to.now, to.made = w.way, w.settings, w.where, w.now, w.made
 	to.ring.Keys = to.pointer[:0]

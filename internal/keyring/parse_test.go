@@ -252,7 +252,7 @@ func TestParseID(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{
-		// The last one is a Cyrillic letter.
+		// The last one of the next line is a Cyrillic letter.
 		"", ".", "..", "generate", "import", "rotate", "a b", "a/b", "a%2Fb", "a\nb", "a\n", "ключ", "a\x00", "а",
 		strings.Repeat("x", 129), "a?b", "a#b", "a*b", `a"b`, "<a>",
 	} {

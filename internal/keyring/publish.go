@@ -17,7 +17,7 @@ type Publication struct {
 	To      string    `json:"to"`                // the argument of the last PublishTo
 	Proved  bool      `json:"proved,omitzero"`   // since To was set, Redox issued a token for an active key
 	ReadAt  time.Time `json:"read_at,omitzero"`  // the last read of Redox's list that found it up to date
-	Foreign []ID      `json:"foreign,omitempty"` // keys of others in that list, at most maxNoted
+	Foreign []ID      `json:"foreign,omitempty"` // IDs of keys of others in that list, at most maxNoted
 }
 
 // PublicationBy returns Publication if p publishes through the Platform API, else nil. After a
@@ -230,8 +230,8 @@ func (r *Ring) gone(listed Public) *Public {
 	return nil
 }
 
-// number decodes a number from base64url. It ignores padding and leading zeros, so
-// that equal numbers are equal. If it cannot decode the text, it returns the text.
+// number decodes a number from base64url. It ignores padding and leading zeros, so that equal
+// numbers give equal texts. If it cannot decode the text, it returns the text.
 func number(text string) string {
 	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(text, "="))
 	if err != nil {

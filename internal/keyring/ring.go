@@ -22,7 +22,7 @@ type Ring struct {
 	Gone        []Public     `json:"gone,omitempty"`       // deleted keys that must be removed from Redox's list
 }
 
-// Rule is an error that says which rule was broken. Its text is for a person.
+// Rule is an error that a person has to resolve. Its text is written for that person.
 type Rule string
 
 func (r Rule) Error() string { return string(r) }

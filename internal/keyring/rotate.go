@@ -6,7 +6,7 @@ import "time"
 type Policy struct {
 	Period      time.Duration // how long a key signs before the next rotation begins; 0: rotations begin only on request
 	Window      time.Duration // shortest time from publishing a key to the worker's proof, except with Manual
-	RetireAfter time.Duration // how long a replaced key stays at least, unless somebody deletes it
+	RetireAfter time.Duration // how long a replaced key stays in the ring at least, unless somebody deletes it
 	Publishing  Publishing    // how Redox learns the public keys
 }
 
