@@ -12,7 +12,7 @@ import (
 
 const (
 	isPublic      = "it is a public key: the engine needs the private one"
-	isCertificate = "it is a certificate or part of one: " + wanted
+	isCertificate = "it is a certificate, a certificate request or a revocation list: " + wanted
 	isEncrypted   = "the private key is encrypted with a passphrase: decrypt it first " +
 		"(openssl pkey -in key.pem -out plain.pem)"
 	isEC = "it is an EC private key: Redox's RS384 needs an RSA key"

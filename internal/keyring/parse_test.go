@@ -173,7 +173,7 @@ func TestParseRefuses(t *testing.T) {
 		"JWE":                       {"eyJhbGciOiJkaXIifQ..abc.def.ghi", "encrypted (a JWE)"},
 		"PKCS#1 public key":         {file(t, "public-pkcs1.pem"), "it is a public key"},
 		"public key, another label": {strings.ReplaceAll(file(t, "public.pem"), "PUBLIC", "PRIVATE"), "it is a public key"},
-		"request":                   {file(t, "request.pem"), "it is a certificate or part of one"},
+		"request":                   {file(t, "request.pem"), "it is a certificate, a certificate request or"},
 		"EC, PKCS#8":                {file(t, "ec-pkcs8.pem"), "EC private key"},
 		"PGP":                       {block("PGP PRIVATE KEY BLOCK", "lQ==\n=abcd"), "a key of PGP"},
 		"8192 bits":                 {file(t, "rsa8192.pem"), "8192 bits, and a key may have at most 4096"},
