@@ -31,7 +31,7 @@ func (l *laws) sends(o *op, n *node, x *exchange, jti string) {
 		return // a person asks for the key that he names, or check for the active one
 	}
 	c := l.clients[o.client.name]
-	c.unproved++
+	c.unproved[o.on]++
 	k := c.ring.Get(keyring.ID(x.kid))
 	if k == nil || k.State != keyring.Pending {
 		return
@@ -91,7 +91,7 @@ func (l *laws) answered(o *op, x *exchange, token string) {
 	}
 	l.tokens[token] = issuedTo{id: x.id, kid: x.kid, at: l.clock()}
 	if o.client != nil && (o.what == "step" || o.what == "read token") {
-		l.clients[o.client.name].unproved--
+		l.clients[o.client.name].unproved[o.on]--
 	}
 	for _, c := range l.clients {
 		if c.own[x.kid+" "+numberOf(c, x.kid)] {

@@ -43,7 +43,7 @@ type lawClient struct {
 	place    string                   // where the last step publishes
 	unknown  *process                 // that is to read Redox's list again, as Redox did not know a key
 	asked    time.Time                // when Redox did not know a key at last
-	unproved int                      // requests for tokens that got none, since the list was to be read again
+	unproved map[*process]int         // requests for tokens that got none, since the process had the list read again
 	retired  map[keyring.ID]time.Time // since when, by the true time
 	signs    time.Time                // since when the active key does, by the true time
 	listed   map[listedKey]bool       // deleted keys that the engine has to take off Redox's list
@@ -77,7 +77,7 @@ func newLaws(clock func() time.Time) *laws {
 func (l *laws) know(name, id string) {
 	l.clients[name] = &lawClient{
 		name: name, id: id, own: map[string]bool{}, accepted: map[string]time.Time{}, since: map[string]time.Time{},
-		retired: map[keyring.ID]time.Time{}, listed: map[listedKey]bool{},
+		retired: map[keyring.ID]time.Time{}, listed: map[listedKey]bool{}, unproved: map[*process]int{},
 		excuse: "Redox does not know its first key yet",
 	}
 }
@@ -184,8 +184,8 @@ func (l *laws) moved(o *op, c *lawClient) {
 // that list, up to 32 of them.
 func (l *laws) othersNoted(o *op, c *lawClient, old *keyring.Ring) {
 	p := c.ring.Publication
-	if p == nil || p.ReadAt.IsZero() || old.Publication != nil && p.ReadAt.Equal(old.Publication.ReadAt) {
-		return
+	if p == nil || p.ReadAt.IsZero() || old.Publication != nil && !p.ReadAt.After(old.Publication.ReadAt) {
+		return // a clock that went back only moves the time of an earlier read
 	}
 	for _, k := range o.others {
 		if !slices.Contains(p.Foreign, keyring.ID(k.ID)) && len(p.Foreign) < 32 {
@@ -238,10 +238,10 @@ func (l *laws) readEarly(o *op, c *lawClient, old *keyring.Ring, clock time.Time
 		return
 	}
 	soon := clock.Before(was.NextAt) && l.unsane.Before(was.LastAt) && was.Failure == ""
-	if soon && c.unproved == 0 && now.To == was.To && len(c.ring.Keys) == len(old.Keys) {
+	if soon && c.unproved[o.on] == 0 && now.To == was.To && len(c.ring.Keys) == len(old.Keys) {
 		l.violatedLocked("a step has Redox's list of %s read again after %v", c.name, clock.Sub(was.LastAt))
 	}
-	c.unproved = 0
+	c.unproved[o.on] = 0
 }
 
 // ringShape judges a ring by itself.
