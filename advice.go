@@ -140,8 +140,8 @@ func (e *tokenError) unknownKeyAdvice() string {
 	text := "copy the JWK Set (" + e.readKeys() + ") to this API key in Redox's dashboard, press Save Changes, and " +
 		checkID
 	if e.origin == keyring.Imported {
-		text = fmt.Sprintf("if Redox has it under another kid, delete %skeys/%s (force=true if it is the only key) and "+
-			"import it again with key_id=<that kid>; else ", e.paths, e.keyID) + text
+		text = fmt.Sprintf("if Redox has it under another kid, delete %skeys/%s (force=true if it is the only key, "+
+			"else activate another one first) and import it again with key_id=<that kid>; else ", e.paths, e.keyID) + text
 	}
 	return text
 }

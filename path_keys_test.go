@@ -211,8 +211,8 @@ func TestImportUnderAnotherKid(t *testing.T) {
 	wrong := m.write("keys/import", body)["key_id"].(string)
 	m.write("config", map[string]any{"client_id": clientID, "token_url": m.sandbox.TokenURL()})
 	m.fails(400, logical.ReadOperation, "token", nil,
-		"if Redox has it under another kid, delete redox/keys/"+wrong+" (force=true if it is the only key) and import "+
-			"it again with key_id=<that kid>")
+		"if Redox has it under another kid, delete redox/keys/"+wrong+" (force=true if it is the only key, else "+
+			"activate another one first) and import it again with key_id=<that kid>")
 	body["key_id"] = "at-redox"
 	m.fails(400, logical.UpdateOperation, "keys/import", body,
 		"as "+wrong+": to have it as at-redox, delete that one with force=true")

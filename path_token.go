@@ -15,8 +15,9 @@ import (
 const tokenHelp = `
 Returns a fresh access token for Redox's API. Send it as "Authorization:
 Bearer <access_token>". It lives expires_in seconds, five minutes at Redox, and
-cannot be revoked. ttl says when to come back for the next, a minute before
-this one ends. Vault Agent and Vault Secrets Operator follow it by themselves.
+cannot be revoked. ttl says when to come back for the next, about a minute
+before this one ends. Vault Agent and Vault Secrets Operator follow it by
+themselves.
 With reuse_tokens in config, readers share a token until its last minute.
 `
 

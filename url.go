@@ -90,7 +90,8 @@ func parseHost(text string) (host string, err error) {
 	case text == "":
 		return "", invalid("it is empty")
 	case strings.IndexFunc(text, func(r rune) bool { return r > '~' || r < '!' }) >= 0:
-		return "", invalid("it has blanks or other characters than ASCII: write the name as DNS has it, in its xn-- form")
+		return "", invalid("it has blanks, or characters that are not printable ASCII: write the name as DNS has it, in " +
+			"its xn-- form")
 	case strings.Contains(text, "://"):
 		return "", invalid("it is a URL: leave out the scheme, and all behind the host and its port")
 	case strings.ContainsAny(text, `/\`):
@@ -127,7 +128,8 @@ func parseHostName(name string) (string, error) {
 	case strings.HasSuffix(name, "."):
 		return "", invalid("it ends with a dot: leave that out")
 	case len(name) > 253 || !hostName.MatchString(name):
-		return "", invalid("a host has at most 253 characters: a-z 0-9 - _ and single dots in between")
+		return "", invalid("a host has at most 253 characters: a-z 0-9 _ and, inside, - and single dots; at most 63 " +
+			"between dots")
 	case lastNumber.MatchString(name):
 		if address, err := netip.ParseAddr(name); err != nil || !address.Is4() {
 			return "", invalid("it ends like an IPv4 address and is none")

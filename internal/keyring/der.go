@@ -159,7 +159,7 @@ func damaged(format string) error {
 // checkEnd returns an error if der does not begin with a SEQUENCE, or is shorter or longer than the
 // SEQUENCE says.
 func checkEnd(der []byte) error {
-	if len(der) < 4 || der[0] != 0x30 {
+	if len(der) < 4 || der[0] != 0x30 || der[1] == 0x80 { // DER has no indefinite length
 		return damaged("PKCS#8 or PKCS#1")
 	}
 	begin, size := 2, int(der[1])

@@ -94,7 +94,7 @@ func noJWK(raw json.RawMessage) error {
 	name, isVariable := keyMember(value, "")
 	shown := memberName.MatchString(name)
 	object, _ := value.(map[string]any)
-	isKty := func(name string) bool { return strings.EqualFold(name, "kty") }
+	isKty := func(name string) bool { return name != "kty" && strings.EqualFold(name, "kty") }
 	switch {
 	case name == "" && slices.ContainsFunc(slices.Collect(maps.Keys(object)), isKty):
 		return ruleError("it has no kty, so it is not a JWK: the names of a JWK's members are in lower case")

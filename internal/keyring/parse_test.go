@@ -164,6 +164,8 @@ func TestParseRefuses(t *testing.T) {
 		"UTF-16, big-endian":        {utf16, "UTF-16"},
 		"UTF-16 in base64":          {base(utf16), "UTF-16"},
 		"base64 in four layers":     {base(base(base(base(pkcs8)))), "neither PEM nor JSON"},
+		"no length, as in BER":      {block("PRIVATE KEY", "MIAAAA=="), "not a valid PKCS#8 or PKCS#1 RSA key"},
+		"JWK, kty null":             {`{"kty":null,"n":"AQAB"}`, `the JWK of an RSA key has "kty":"RSA"`},
 		"base64, cut":               {within(pkcs8)[:800], "cut short: 600 of its"},
 		"base64 of a certificate":   {within(file(t, "certificate.pem")), "certificate"},
 		"base64 of OpenSSH's":       {within(file(t, "openssh.pem")), "OpenSSH's own format"},

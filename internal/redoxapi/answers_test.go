@@ -130,8 +130,8 @@ var badAnswers = map[string]struct {
 		refused, `(HTTP 200, error "e", error_description "")`},
 	"an error without end": {bad(`{"error":"` + words + `","error_description":"` + words + `"}`),
 		refused, `error "` + words[:64] + `…", error_description "` + words[:300] + `…"`},
-	"an error of many lines": {bad(`{"error":"a\nb","error_description":" x\r\ny\u2028z\u0000\u007fz\u2029 "}`),
-		refused, `error "a b", error_description "x  y z  z")`},
+	"an error of many lines": {bad(`{"error":"a\nb","error_description":"` +
+		` x\r\ny\u2028\u0085\u202ez\u0000\u007fz\u2029 "}`), refused, `error "a b", error_description "x  y   z  z")`},
 	"an error in invalid UTF-8": {bad("{\"error\":\"a\xff\",\"error_description\":\"b\xfe\xff\\u0007\"}"),
 		refused, "error \"a\ufffd\", error_description \"b\ufffd\ufffd\")"},
 	"a token in the description": {bad(`{"error":"e","error_description":` +

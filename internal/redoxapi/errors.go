@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Error is an OAuth error response (RFC 6749 section 5.2): Redox refused the request. Repeating the
@@ -125,7 +126,7 @@ func Quotable(text string, most int) string {
 
 func withoutControls(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '\u2028' || r == '\u2029' {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r

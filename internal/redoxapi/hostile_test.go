@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
@@ -282,7 +283,8 @@ func checkText(t *testing.T, err error) {
 	for _, leak := range redoxtest.Leaks(map[string]string{"the error": text}, secrets) {
 		t.Errorf("%s: %s", leak, text)
 	}
-	if len(text) > 1500 || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' }) {
+	hidden := strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
+	if len(text) > 1500 || !utf8.ValidString(text) || hidden {
 		t.Errorf("the error cannot be shown: %q", text)
 	}
 }

@@ -60,7 +60,8 @@ func writeLicenses(ctx context.Context, repository, file string) error {
 		fmt.Fprintf(&names, "%s (%s)\n", found[path].name, strings.Join(licenses, ", "))
 		texts.WriteString(text)
 	}
-	head := "vault-plugin-secrets-redox is under the Mozilla Public License 2.0 (LICENSE). Compiled into its binaries are:\n\n"
+	head := "vault-plugin-secrets-redox is under the Mozilla Public License 2.0 (LICENSE). " +
+		"Compiled into its binaries are:\n\n"
 	return os.WriteFile(file, []byte(head+names.String()+texts.String()), 0o644)
 }
 
