@@ -124,7 +124,7 @@ func TestTokenClocks(t *testing.T) {
 func TestTokenAbandoned(t *testing.T) {
 	for name, test := range map[string]struct {
 		settings map[string]any
-		full     bool // all slots are taken
+		full     bool // all the client's slots for reads are taken
 		limit    time.Duration
 		asked    int
 	}{
@@ -205,8 +205,8 @@ func TestTokenLifetimes(t *testing.T) {
 	}
 }
 
-// comeBack returns the remaining life less a fifth, which is in whole seconds and at most a minute. If 30
-// s or more remain, the result is less by a random number of seconds. It is never zero.
+// comeBack returns left minus a fifth of it (at most 60), minus up to a thirtieth of it at random, but at
+// least 1. Both parts are rounded down.
 func TestComeBack(t *testing.T) {
 	for _, test := range []struct{ left, earliest, latest int64 }{
 		{300, 230, 240}, {3600, 3420, 3540}, {60, 46, 48}, {30, 23, 24}, {29, 24, 24}, {5, 4, 4}, {2, 2, 2}, {1, 1, 1}, {0,
@@ -375,7 +375,7 @@ func TestReuseByTheConfigOfTheReader(t *testing.T) {
 	m.ready("", map[string]any{"reuse_tokens": true})
 	reads := 0
 	storage.got = func() {
-		if reads++; reads != 2 { // the config was read, and now the ring is being read
+		if reads++; reads != 2 { // 2: the config was read, and then the ring
 			return
 		}
 		storage.got = nil
@@ -399,8 +399,8 @@ func TestReuseDropsTokens(t *testing.T) {
 	}
 }
 
-// Nothing of a deleted client stays in memory. If a read was under way at the deletion, what it leaves is
-// freed when the schedule next lists the clients.
+// No token, connection or recheck of a deleted client stays in memory. If a read was under way at the
+// deletion, what it leaves is freed when the schedule next lists the clients.
 func TestReuseOfAClientThatIsGone(t *testing.T) {
 	m := newMount(t)
 	left := func() int {
@@ -432,7 +432,8 @@ func TestReuseOfAClientThatIsGone(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	// Do the same as a read that loaded the client just before the deletion.
+	// Leave what a read may leave that loaded the client just before the deletion: an entry in the token
+	// cache, a connection and a recheck.
 	late := errors.New("too late")
 	if _, err := m.backend.tokens.Get(t.Context(), "acme", "its fingerprint",
 		func(context.Context, bool) (*issued, error) { return nil, late }); !errors.Is(err, late) {

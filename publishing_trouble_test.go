@@ -16,8 +16,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/store"
 )
 
-// publishTroubles are problems that prevent publishing: how each arises, what keys and check say about
-// it, and how it is fixed. After that the list becomes up to date. Reads of token succeed all the time.
+// publishTroubles are problems with publishing: how each arises, what keys and check say about it, and
+// how it is fixed. After that the list becomes up to date. Reads of token succeed all the time.
 var publishTroubles = map[string]struct {
 	breaks func(m *mount)
 	says   string

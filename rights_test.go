@@ -169,7 +169,7 @@ func TestConfigDestroysNothing(t *testing.T) {
 	}
 }
 
-var seeds = flag.Int("seeds", 500, "how many seeds TestRights draws")
+var seeds = flag.Int("seeds", 500, "how many seeds TestRights runs")
 
 // raid is a mount, and an attacker who has one right on it. The attacker also has an API key of his own at Redox,
 // with the client ID "his". The fields his and none are the URLs of two servers: the mount may talk only to the
