@@ -369,8 +369,8 @@ func (u *bustle) report() {
 }
 
 // The whole engine runs with its goroutines, while readers and operators call it. Storage and Redox fail at times.
-// The laws hold at each write, request and answer. When a calm has lasted for an hour, each read gets a token, and
-// each step begins when it is due.
+// The laws hold at each write, request and answer. Late in a calm, each read gets a token, and no rotation or
+// deletion of a key is late.
 func TestSimulateConcurrently(t *testing.T) {
 	if _, err := simStock(); err != nil {
 		t.Fatal(err)

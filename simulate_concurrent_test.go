@@ -43,7 +43,7 @@ type bustle struct {
 	dials   chan net.Conn
 
 	asking  sync.Mutex     // guards those below, and that Redox's lists are read and written in turn
-	changes map[string]int // of each list, by people
+	changes map[string]int // of each list, by people, or by an update that the engine has given up
 	read    map[string]int // changes when it was read
 	workers map[string]int // requests of each client's worker under way
 }

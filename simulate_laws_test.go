@@ -180,8 +180,8 @@ func (l *laws) moved(o *op, c *lawClient) {
 	c.place = place
 }
 
-// othersNoted fails the run if a step that has read Redox's list does not store the IDs of the keys of others in
-// that list, up to 32 of them.
+// othersNoted fails the run if a step that has found Redox's list up to date does not store the IDs of the keys of
+// others in that list, up to 32 of them.
 func (l *laws) othersNoted(o *op, c *lawClient, old *keyring.Ring) {
 	p := c.ring.Publication
 	if p == nil || p.ReadAt.IsZero() || old.Publication != nil && !p.ReadAt.After(old.Publication.ReadAt) {

@@ -34,7 +34,7 @@ type simRedox struct {
 	lag       time.Duration    // of the machine that answers now
 	mood      string           // what it answers instead, empty for nothing
 	late      bool             // it cannot fetch JWK Sets
-	changes   map[string]int   // of each list
+	changes   map[string]int   // of each list, by people
 	elsewhere int              // tokens that another host issued
 }
 

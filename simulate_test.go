@@ -17,7 +17,7 @@ import (
 var (
 	simulations     = flag.Int("simulations", 8, "how many seeds TestSimulate runs")
 	firstSimulation = flag.Uint64("simulation", 1, "the first seed of TestSimulate")
-	simulatedEvents = flag.Int("events", 1000, "how many events TestSimulate draws for each seed")
+	simulatedEvents = flag.Int("events", 1000, "TestSimulate draws events for each seed until this many are noted")
 )
 
 // simulation is two nodes of one mount with replicated storage, four clients, and a Redox of several machines.
@@ -73,7 +73,7 @@ type op struct {
 	failed  bool // whether storage or the source of keys failed meanwhile
 	wrote   bool // whether it changed the key ring
 	sent    []exchange
-	listed  map[string]int // by client ID, how often Redox's list had changed when it was read
+	listed  map[string]int // by client ID, how often people had changed Redox's list when it was read
 	seen    []seenKey      // what the lists had that it read, in order
 	others  []listedKey    // keys of others in the list that it read at last
 	pausing bool           // other events may happen while it waits for Redox

@@ -22,7 +22,7 @@ type faultyStorage struct {
 	logical.Storage
 	panics bool
 
-	mu        sync.Mutex // guards countdown among the goroutines of a rotator
+	mu        sync.Mutex // guards countdown
 	countdown int        // operations before the fault; below zero: no fault
 }
 
