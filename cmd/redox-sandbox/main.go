@@ -20,7 +20,7 @@ import (
 
 const usage = `redox-sandbox [flags]
 
-Prints its address on the first line, then a line per request. Stop it with an
+Prints its URL on the first line, then lines about requests. Stop it with an
 interrupt. Its endpoints:
 
   POST /v2/auth/token                    the token endpoint
@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	url := flags.String("url", "", "base URL that clients use, such as http://redox:8080; if empty, http:// and the "+
 		"address of -listen. The audience of an assertion must be this URL followed by /v2/auth/token")
 	ttl := flags.Duration("token-ttl", 5*time.Minute, "life of a token, in whole seconds")
-	faultName := flags.String("fault", "", "how every token request fails: "+faultNames())
+	faultName := flags.String("fault", "", "fault of every token request: "+faultNames())
 	offset := flags.Duration("clock-offset", 0, "how far the sandbox's clock is ahead")
 	clientID := flags.String("client-id", "", "client ID of an API key that exists from the start; needs -jwks")
 	jwksFile := flags.String("jwks", "", "file with the JWK Set of -client-id")
