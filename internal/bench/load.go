@@ -52,7 +52,7 @@ func (r *result) add(other *result) {
 }
 
 // measure has that many readers send t again and again, each without pause, for the time d.
-// Before that they open their connections.
+// Before that it opens their connections.
 func (s *testbed) measure(t target, readers int, d time.Duration) (*result, error) {
 	return s.measureEach(func(int) target { return t }, readers, d)
 }

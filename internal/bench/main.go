@@ -25,7 +25,7 @@ func main() {
 func run(args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	binary := flags.String("vault", "", "path of the Vault binary")
-	slice := flags.Duration("slice", 2*time.Second, "length of one measurement")
+	slice := flags.Duration("slice", 2*time.Second, "length of one measurement, twice that in the table neighbour")
 	clients := flags.String("clients", "1,100,1000,10000", "numbers of clients for the table of growth")
 	rounds := flags.Int("rounds", 5, "how often the goals are measured, in turn")
 	only := flags.String("only", "", "the one table to measure: compare, delays, sizes, goals, neighbour or growth")

@@ -46,14 +46,14 @@ func newUpstream() (*upstream, error) {
 				return
 			case "/refuse":
 				w.WriteHeader(http.StatusBadRequest)
-				_, _ = io.WriteString(w, `{"error":"invalid_request"}`) // likewise
+				_, _ = io.WriteString(w, `{"error":"invalid_request"}`) // the client may have closed the connection
 				return
 			}
 			if d := time.Duration(u.delay.Load()); d > 0 {
 				time.Sleep(d)
 			}
 			w.Header().Set("Content-Type", "application/json")
-			_, _ = w.Write(answer) // the client may have closed the connection
+			_, _ = w.Write(answer) // likewise
 		}),
 	}
 	go func() { _ = u.server.Serve(l) }() // until it is closed

@@ -79,7 +79,7 @@ func (s *soak) quiet(t *testing.T) sample {
 
 const rows = 15
 
-// print prints a table of medians.
+// print prints a table: the samples before and after the load, and medians of those during it.
 func (s *soak) print(before, after sample) {
 	fmt.Println("| time | tokens/s | goroutines | files | resident | heap | connections |")
 	fmt.Println("|--:|--:|--:|--:|--:|--:|--:|")

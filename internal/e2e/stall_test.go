@@ -127,8 +127,8 @@ func (c *crowd) recover(ts *testscript.TestScript) {
 		answers = append(answers, fmt.Sprintf("%s x %d", kind, c.answers[kind]))
 	}
 	_, _ = fmt.Fprintf(ts.Stdout(), "answers: %s\n", strings.Join(answers, ", "))
-	_, _ = fmt.Fprintf(ts.Stdout(), "the first of %d readers had a token after %.1f s, the last after %.1f s; of those "+
-		"that came in that time %d were told to come again, the last after %.1f s, and %d gave up\n",
+	_, _ = fmt.Fprintf(ts.Stdout(), "the first of %d readers had a token after %.1f s, the last after %.1f s; of the "+
+		"attempts that began in that time %d failed, the last after %.1f s, and %d reads gave up\n",
 		c.size, c.first.Seconds(), c.last.Seconds(), c.failed, c.failedAt.Seconds(), c.givenUp)
 	for _, odd := range c.odd[:min(3, len(c.odd))] {
 		_, _ = fmt.Fprintf(ts.Stdout(), "an odd answer: %s\n", odd)
