@@ -18,8 +18,8 @@ const (
 	retryLast  = time.Hour
 )
 
-// Refused records that an attempt failed, and why, if somebody must act before the next can succeed:
-// for example, Redox refused.
+// Refused records that an attempt failed, and why, if somebody may have to act before the next can
+// succeed: for example, Redox refused.
 func (a *Attempts) Refused(reason string, now time.Time) {
 	wait := retryLast
 	if a.Refusals < 6 {
@@ -29,8 +29,8 @@ func (a *Attempts) Refused(reason string, now time.Time) {
 	a.note(reason, now, wait)
 }
 
-// Unanswered records that an attempt failed, and why, if the next may succeed by itself: for
-// example, Redox did not answer.
+// Unanswered records that an attempt failed, and why, if the next should come soon: for example,
+// Redox did not answer.
 func (a *Attempts) Unanswered(reason string, now time.Time) { a.note(reason, now, retryFirst) }
 
 func (a *Attempts) note(reason string, now time.Time, wait time.Duration) {

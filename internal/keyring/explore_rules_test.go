@@ -284,7 +284,7 @@ func (w *world) wellFormed() string {
 		case k.State == Retiring && k.Proofs != Attempts{} || k.State == Active && k.Accepted != "" && k.Proofs != Attempts{}:
 			return "a key that needs no proof has attempts"
 		case k.State == Pending && k.Accepted != "":
-			return "Redox accepted a key that never signed"
+			return "a pending key has an acceptance"
 		}
 	}
 	switch {
@@ -369,7 +369,8 @@ func (w *world) wrongStep(s Step) string {
 }
 
 // wrongWait says why the worker may not wait until that time, or without end if it is zero: the time
-// has come, or a step is due before. It returns "" if the worker may.
+// has come, a step is due before, or a later wait is for a time that has come. It returns "" if the
+// worker may.
 func (w *world) wrongWait(until time.Time) string {
 	if !until.IsZero() && !until.After(w.now) {
 		return "the worker waits for a time that has come"

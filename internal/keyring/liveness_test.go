@@ -166,7 +166,7 @@ func (w *walk) wait(until time.Time) {
 }
 
 // step does the next step. It fails the test if that deletes a key too early, or leaves a ring with
-// too many keys or without exactly one active key, or if the same step comes again.
+// too many keys or without exactly one active key, or if the same step, other than Wait, comes again.
 func (w *walk) step() {
 	s := w.ring.Next(w.policy, w.now)
 	switch s.Action {
@@ -262,8 +262,8 @@ func (w *walk) behind() string {
 
 // While Redox is healthy, a ring that is not up to date becomes so within bound steps, whatever
 // happened before. Up to date means: each key past its time is gone unless it is kept, no rotation
-// is overdue unless kept keys fill the ring, and if the engine publishes, Redox lists the keys of
-// the ring and no deleted one.
+// is overdue unless the ring is full and has a kept key, and if the engine keeps Redox's list up to
+// date, the list has the keys of the ring and no deleted one.
 func TestLiveness(t *testing.T) {
 	for _, way := range []keyring.Publishing{keyring.Manual, keyring.JWKSURL, keyring.PlatformAPI} {
 		for seed := range uint64(100) {
