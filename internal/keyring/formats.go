@@ -49,7 +49,7 @@ func bySight(text string) string {
 }
 
 // binary returns the message for text if one of its first bytes shows that it is binary, else "". It
-// treats a byte that is not UTF-8 like U+FFFD, because JSON has replaced such bytes with that
+// treats a byte that is not UTF-8 like U+FFFD, because JSON replaces such bytes with that
 // character.
 func binary(text string) string {
 	head := []rune(text[:min(len(text), 256)])

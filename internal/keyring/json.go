@@ -60,7 +60,7 @@ func oneValue(text string) (json.RawMessage, error) {
 		return nil, ruleError("the JSON is damaged at line %d, column %d: fix it there, or export the key again", line,
 			column)
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, ruleError("the JSON is cut short: it ends before its last brace; copy it whole")
+		return nil, ruleError("the JSON is cut short: copy it whole")
 	case err != nil:
 		return nil, ruleError("the JSON cannot be read: export the key again")
 	}

@@ -157,7 +157,7 @@ func (j jwk) number(name string) (*big.Int, error) {
 }
 
 // otherCertificate reports whether the first certificate in x5c belongs to another key. It returns
-// false if there is no certificate that can be read.
+// false if it cannot read that certificate.
 func (k numbers) otherCertificate(j jwk) bool {
 	var chain []string
 	if json.Unmarshal(j["x5c"], &chain) != nil || len(chain) == 0 {

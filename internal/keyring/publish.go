@@ -70,7 +70,7 @@ func (r *Ring) removed(k *Key) {
 // argument is a digest of the list and of the rights that are used to change it. When the digest
 // changes, the pending key no longer counts as published, and the active key must be proved again
 // before the next update. The deleted keys stay recorded, because the list may still be the same.
-// PublishTo does nothing if the engine does not publish keys.
+// PublishTo does nothing if the engine does not keep that list up to date.
 func (r *Ring) PublishTo(to string) (changed bool) {
 	if r.Publication == nil || r.Publication.To == to {
 		return false
@@ -82,8 +82,8 @@ func (r *Ring) PublishTo(to string) (changed bool) {
 	return true
 }
 
-// Recheck makes the next read of Redox's list due now. It does nothing if the last read was less
-// than recheckAgain ago or failed. It reports whether it changed the ring.
+// Recheck makes the next read of Redox's list due now. It does nothing if the last attempt was
+// less than recheckAgain ago or failed. It reports whether it changed the ring.
 func (r *Ring) Recheck(now time.Time) (changed bool) {
 	p := r.Publication
 	if p == nil || p.NextAt.IsZero() || p.Failure != "" || now.Before(p.LastAt.Add(recheckAgain)) {
@@ -93,7 +93,7 @@ func (r *Ring) Recheck(now time.Time) (changed bool) {
 	return true
 }
 
-// Retry makes the next read of Redox's list due now if the last one failed: somebody
+// Retry makes the next read of Redox's list due now if the last attempt failed: somebody
 // may have fixed the cause. It reports whether it changed the ring.
 func (r *Ring) Retry() (changed bool) {
 	p := r.Publication
