@@ -91,7 +91,7 @@ func benchRead(b *testing.B, bits, keys int, reuse bool, path string) {
 }
 
 // BenchmarkReadToken reads a fresh token. The difference to BenchmarkSign is the cost of everything
-// except the signature.
+// except the assertion.
 func BenchmarkReadToken(b *testing.B) {
 	for _, bits := range []int{2048, 3072, 4096} {
 		b.Run(fmt.Sprint(bits), func(b *testing.B) { benchRead(b, bits, 1, false, "token") })

@@ -197,8 +197,8 @@ func noteProof(k *keyring.Key, ring *keyring.Ring, where string, err error, now 
 	return ring.Activate(k.ID, now)
 }
 
-// finish stores the outcome of a step. It drops the outcome if a change of the client has
-// meanwhile made another step the next one, or has changed the fingerprint of the config.
+// finish stores the outcome of a step. It drops the outcome if meanwhile another step has
+// become the next one, or the fingerprint of the config has changed.
 func (e *engine) finish(ctx context.Context, r *request, decided *state, step keyring.Step, apply change) error {
 	var done *keyring.Ring
 	err := e.update(ctx, r, func(s *state) error {

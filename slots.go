@@ -30,7 +30,7 @@ type slots struct {
 	perClient int
 	mount     chan struct{}
 	wait      time.Duration // how long a request waits when all are taken
-	queue     bool          // a request waits for the mount's slot until it gets one
+	queue     bool          // a request waits for the mount's slot until its ctx ends
 
 	mu      sync.Mutex // guards clients; nothing waits under it
 	clients map[string]*clientSlots

@@ -14,7 +14,7 @@ import (
 type status struct {
 	paths  string        // prefix of the client's paths: redox/ or redox/clients/acme/
 	config *config       // may be nil
-	ring   *keyring.Ring // not empty
+	ring   *keyring.Ring // not empty, except in movedFrom
 	now    time.Time
 	failed failure // of the last step on this node
 }
@@ -23,8 +23,9 @@ func (e *engine) statusOf(r *request, s *state) status {
 	return status{r.paths, s.Config, s.Ring, e.now(), e.failures.of(r.client)}
 }
 
-// rotation says what a rotation waits for, or when the next one begins. It also says when
-// each retiring key will be deleted or why it is kept, and why the last step failed, if so.
+// rotation says what a rotation waits for, or when the next one begins, and why the last
+// step failed, if so. If there is a config, it also says when each retiring key will be
+// deleted or why it is kept.
 func (s status) rotation() string {
 	text := s.nextRotation()
 	for _, k := range s.ring.In(keyring.Retiring) {
