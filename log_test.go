@@ -78,7 +78,7 @@ func TestLogOfChanges(t *testing.T) {
 	}
 }
 
-// A read that succeeds writes no log line, and neither does a wrong request, or an activation of the key
+// These reads succeed and write no log line. Neither does a wrong request, or an activation of the key
 // that is active. Vault's audit log has all of these.
 func TestLogOfReads(t *testing.T) {
 	m := newMount(t)

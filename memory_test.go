@@ -151,7 +151,7 @@ func TestMemoryDuringAChange(t *testing.T) {
 	m.ready("", nil)
 	reads := 0
 	storage.got = func() {
-		if reads++; reads != 2 { // the config was read, and now the ring is being read
+		if reads++; reads != 2 { // the config and the ring were read
 			return
 		}
 		storage.got = nil

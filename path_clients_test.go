@@ -25,7 +25,7 @@ func TestClients(t *testing.T) {
 	}
 	m.fails(404, logical.ReadOperation, "clients/nobody", nil)
 
-	// Clients share nothing.
+	// Clients share neither a config nor keys.
 	m.fails(400, logical.ReadOperation, "clients/b/token", nil, "no client ID")
 	m.fails(404, logical.ReadOperation, "clients/b/keys/"+acme, nil)
 	if got := m.read("clients/acme-prod/token")["key_id"]; got != acme {

@@ -156,7 +156,7 @@ func TestMetricsBeginAtZero(t *testing.T) {
 	m.expect(want)
 }
 
-// The gauges of keys and rotations show what is stored, so another process shows the same when it has
+// These gauges of keys and rotations show what is stored, so another process shows the same when it has
 // looked at the clients.
 func TestMetricsOfKeys(t *testing.T) {
 	m := newMount(t)
@@ -305,7 +305,7 @@ func TestMetricsOfLateReads(t *testing.T) {
 	}
 }
 
-// A read that fails before Redox is asked is counted, with the outcome error.
+// A read that fails because of storage or a missing key is counted, with the outcome error.
 func TestMetricsOfErrors(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))

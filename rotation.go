@@ -177,7 +177,7 @@ func (e *engine) prepare(ctx context.Context, r *request, decided *state, step k
 		return nil, err
 	}
 	if step.Action == keyring.Accept {
-		c.metrics = nil // Redox may not know the first key yet, and nobody asked for this request
+		c.metrics = nil // Redox may not know the key yet, and nobody asked for this request
 	}
 	_, err = c.prove(ctx, step.Key)
 	where := decided.Config.where()

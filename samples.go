@@ -6,8 +6,8 @@ import (
 )
 
 // samples writes metrics in Prometheus's text format, version 0.0.4
-// (prometheus.io/docs/instrumenting/exposition_formats). For ten thousand clients,
-// Prometheus's library took two seconds, and this takes a twentieth of that.
+// (prometheus.io/docs/instrumenting/exposition_formats). A scrape of ten thousand clients
+// takes an eighth of the time that it took with Prometheus's library.
 type samples struct {
 	text   []byte
 	header string // of the metric that was begun, until it has a sample

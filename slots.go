@@ -51,8 +51,8 @@ func newProofSlots() *slots {
 	return newSlots("proofs and checks", maxProofs, maxProofsInMount, slotWait)
 }
 
-// newGenerateSlots lets one key be generated at a time in the mount, as that takes a
-// processor for seconds. The clients take turns: each has at most one request here, which
+// newGenerateSlots lets one key be generated at a time in the mount, as that keeps a
+// processor busy. The clients take turns: each has at most one request here, which
 // waits until its turn, and a further request fails at once.
 func newGenerateSlots() *slots {
 	s := newSlots("key generations", 1, 1, 0)
