@@ -63,6 +63,7 @@ func TestAcceptanceFromRequests(t *testing.T) {
 		first := m.ready("", nil)
 		next := m.write("keys/generate", nil)["key_id"].(string)
 		m.write("keys/"+next+"/activate", map[string]any{"force": true})
+		m.rotate()
 		if n := len(m.acceptedKeys()); n != 0 {
 			t.Errorf("%d keys are accepted by force", n)
 		}

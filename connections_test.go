@@ -96,9 +96,10 @@ func TestTokenOnAClosedConnection(t *testing.T) {
 		waitFor(t, "the connection to be closed", func() bool { return m.sandbox.CloseIdle() == 0 })
 	}
 	sent := m.sandbox.Assertions()
+	n := len(sent)
 	slices.Sort(sent)
-	if len(slices.Compact(sent)) != 3 {
-		t.Errorf("%d different assertions, want 3", len(slices.Compact(sent)))
+	if different := len(slices.Compact(sent)); n != 3 || different != 3 {
+		t.Errorf("%d assertions, %d of them different, want 3", n, different)
 	}
 }
 

@@ -101,8 +101,9 @@ func (m *mount) afterTheEnd(when string) {
 	if left := [...]int{
 		len(e.entries.views.places), len(e.connections.clients), e.tokens.Len(), e.schedule.Workers(),
 		len(e.reads.clients), len(e.proofs.clients), len(e.generating.clients), len(e.log.clients),
-		len(e.rechecks.due) + len(e.rechecks.asked), len(e.metrics.of), len(e.overviews.of),
-	}; left != [11]int{} {
+		len(e.rechecks.due) + len(e.rechecks.asked), len(e.metrics.of), len(e.overviews.of), len(e.failures.last),
+		len(e.signing.clients),
+	}; left != [13]int{} {
 		m.t.Errorf("%s: memory holds %v", when, left)
 	}
 	var running bytes.Buffer

@@ -138,7 +138,7 @@ func TestMemoryAfterRotation(t *testing.T) {
 			m.pass(wait)
 		}
 	}
-	if at := m.backend.entries.views.places[defaultClient]; at != nil && at.view.private[keyring.ID(old)] != nil {
+	if at := m.backend.entries.views.places[defaultClient]; at == nil || at.view.private[keyring.ID(old)] != nil {
 		t.Error("the deleted key is in memory still")
 	}
 }

@@ -139,7 +139,7 @@ func (w *world) initialize() error {
 		RootToken string   `json:"root_token"`
 	}
 	if err := json.Unmarshal(answer, &made); err != nil || len(made.Keys) != 1 {
-		return fmt.Errorf("initializing: %w, %d keys", err, len(made.Keys))
+		return errors.Join(err, fmt.Errorf("initializing: %d keys", len(made.Keys)))
 	}
 	w.rootToken, w.cluster.unseal = made.RootToken, made.Keys[0]
 	if err := w.unseal(first); err != nil {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -33,7 +34,7 @@ func crowdCmd(ts *testscript.TestScript, _ bool, args []string) {
 					status, answer, err = w.call(http.MethodPost, path+"config", settings)
 				}
 				if err != nil || status != http.StatusOK {
-					errs <- fmt.Errorf("making client %d: HTTP %d %s, %w", i, status, answer, err)
+					errs <- errors.Join(err, fmt.Errorf("making client %d: HTTP %d %s", i, status, answer))
 					return
 				}
 			}

@@ -61,7 +61,8 @@ func (k *tier) helm() {
 			directory = fmt.Sprintf("plugin_directory = %q", mount["mountPath"])
 		}
 	}
-	if len(server.ExtraInitContainers) != 1 || !strings.Contains(server.Standalone.Config, directory) {
+	if len(server.ExtraInitContainers) != 1 || directory == "" ||
+		!strings.Contains(server.Standalone.Config, directory) {
 		k.t.Fatalf("not one init container, or no %q in the config: %s", directory, raw)
 	}
 	text, err := json.Marshal(values.statefulSet())

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -108,7 +109,7 @@ func (w *world) asPod(account serviceAccount, role, audience, path string) (kind
 	}
 	status, answer, err := w.call(http.MethodPut, "auth/kubernetes/login", string(body))
 	if err != nil || status != http.StatusOK {
-		return "", fmt.Errorf("logging in: HTTP %d, %s %w", status, answer, err)
+		return "", errors.Join(err, fmt.Errorf("logging in: HTTP %d, %s", status, answer))
 	}
 	var login struct {
 		Auth struct {
@@ -122,7 +123,7 @@ func (w *world) asPod(account serviceAccount, role, audience, path string) (kind
 	status, answer, err = w.callAs(login.Auth.ClientToken, http.MethodGet, path, "")
 	w.record(path, string(answer))
 	if err != nil || status != http.StatusOK {
-		return "", fmt.Errorf("reading %s: HTTP %d, %s %w", path, status, answer, err)
+		return "", errors.Join(err, fmt.Errorf("reading %s: HTTP %d, %s", path, status, answer))
 	}
 	return login.Auth.TokenType, nil
 }

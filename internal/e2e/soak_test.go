@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -138,7 +139,7 @@ func (w *world) addClient(c soakClient) error {
 		w.sandbox.TokenURL(), requestTimeout)
 	for _, step := range []struct{ path, body string }{{"/keys/generate", ""}, {"/config", body}} {
 		if status, answer, err := w.call(http.MethodPut, c.path+step.path, step.body); err != nil || status != http.StatusOK {
-			return fmt.Errorf("%s%s: HTTP %d %s, %w", c.path, step.path, status, answer, err)
+			return errors.Join(err, fmt.Errorf("%s%s: HTTP %d %s", c.path, step.path, status, answer))
 		}
 	}
 	if c.publishing == jwksURL {
