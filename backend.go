@@ -18,7 +18,7 @@ import (
 
 const help = `
 The Redox secrets engine holds the private key and the client ID of a Redox
-OAuth API key, and returns a fresh access token on each read of token.
+OAuth API key, and returns an access token on each read of token.
 
 Set it up in this order:
 

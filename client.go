@@ -16,7 +16,7 @@ import (
 )
 
 // client requests tokens from Redox for one Redox OAuth API key. It lives as long as
-// one request, or one step of a rotation.
+// one request, or one step of a worker.
 type client struct {
 	name    string
 	paths   string // for advice: redox/ or redox/clients/acme/

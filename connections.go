@@ -10,7 +10,8 @@ import (
 )
 
 // connections keeps each client's connection to Redox. of replaces a connection that was
-// made with another ca_pem than the config has now. forget and keep only free memory.
+// made with another ca_pem than the config has now. forget and keep only free memory and
+// close idle sockets.
 type connections struct {
 	now       func() time.Time
 	transport http.RoundTripper // makes all requests; nil: each client has one of its own

@@ -64,7 +64,7 @@ func newEngine() *engine {
 }
 
 // end ends the mount. It returns when nothing is under way any more, and then memory
-// holds nothing of any client. An ended engine cannot start again: Vault makes another.
+// holds no key and no token. An ended engine cannot start again: Vault makes another.
 func (e *engine) end() {
 	e.life.end()
 	e.schedule.Stop()

@@ -27,7 +27,7 @@ type hostList struct {
 type hosts struct {
 	now func() time.Time
 
-	mu    sync.Mutex // guards place and what is in it; nothing is read or written under it
+	mu    sync.Mutex // guards place and what is in it; no storage access while it is held
 	place *hostsPlace
 }
 

@@ -32,7 +32,7 @@ type mountLog struct {
 	// thousands of reads may fail, and each would write a line.
 	failures *rate.Limiter
 
-	mu      sync.Mutex // guards clients; nothing is written under it
+	mu      sync.Mutex // guards clients; no line is written under it
 	clients map[string]*clientFailures
 }
 

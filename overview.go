@@ -9,7 +9,7 @@ import (
 
 // overviews keeps what the endpoint metrics shows of each client's keys and rotation, so
 // that a scrape reads no storage. A write on this node renews a client's overview, and so
-// does the client's worker each time it reads the client.
+// does each step of the client's worker.
 type overviews struct {
 	mu sync.Mutex // guards of; nothing waits under it
 	of map[string]overview

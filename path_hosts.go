@@ -19,8 +19,8 @@ const (
 
 const hostsHelp = `
 Names the hosts that this mount may talk to besides Redox's own, for all its
-clients. A token_url in config must name one of them: so who may write config
-cannot send requests into your network. Every operation needs sudo.
+clients. A token_url in config must name one of them or of Redox's: so who may
+write config cannot send requests into your network. Every operation needs sudo.
 
     vault write redox/hosts allowed=gateway.example,gateway.example:8443
 
