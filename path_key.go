@@ -36,7 +36,7 @@ func (e *engine) pathKey() []*framework.Path {
 	fields := schemas{
 		fieldKeyID: keyIDField(),
 		fieldForce: {Type: framework.TypeBool, Query: true, Description: "On delete: delete the key even if it is the " +
-			"only one, which ends all tokens. false when absent."},
+			"only one: then no token can be read. false when absent."},
 	}
 	return e.path(keyPattern, "key", fields, keyHelp, ops{
 		logical.ReadOperation: e.read(e.readKey, "Read the public half of a key.", ok("The public half", keyFields(schemas{
@@ -119,8 +119,8 @@ func (e *engine) deleteKey(ctx context.Context, r *request) (*logical.Response, 
 }
 
 // activateKey proves the key, unless it is active already or force is set, and makes it
-// the active one. It returns an error if the key or the config has changed meanwhile, so that
-// no proof counts.
+// the active one. It returns an error if meanwhile another key has got its ID, the proof does
+// not count for a changed config, or, without force, the key was active and no longer is.
 func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response, error) {
 	ring, err := loadRing(ctx, r.Storage, r.client)
 	if err != nil {

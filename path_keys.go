@@ -23,7 +23,8 @@ shown.
 
 const generateHelp = `
 Generates an RSA key in Vault. The private key never leaves it. The ring's
-first key signs at once; a later one is pending until keys/<key_id>/activate.
+first key signs at once; a later one is pending until keys/<key_id>/activate or
+a rotation.
 `
 
 const importHelp = `

@@ -51,8 +51,8 @@ func (e *engine) readMetrics(context.Context, *request) (*logical.Response, erro
 	}}, nil
 }
 
-// showCounts writes the counts of each client, and how many of its reads of token wait for
-// Redox.
+// showCounts writes the counts of each client, and how many token requests are in flight for
+// its reads.
 func (e *engine) showCounts(s *samples, overviews map[string]overview) {
 	all := e.metrics.all()
 	names := slices.Sorted(maps.Keys(all))
@@ -104,7 +104,7 @@ func (e *engine) showCounts(s *samples, overviews map[string]overview) {
 			waiting[client] = 0
 		}
 	}
-	s.begin(inFlight, "gauge", fmt.Sprintf("Reads of token that wait for Redox, at most %d per client.", maxReads))
+	s.begin(inFlight, "gauge", fmt.Sprintf("Token requests in flight for reads, at most %d per client.", maxReads))
 	for _, client := range slices.Sorted(maps.Keys(waiting)) {
 		s.add(inFlight, float64(waiting[client]), "client", client)
 	}
@@ -219,7 +219,7 @@ var gauges = []struct {
 		ofConfigured(func(c *gauged, add addSample) { add(c.policy.Window.Seconds()) }),
 	},
 	{
-		"redox_last_proof_timestamp_seconds", "When a pending key was last tried at Redox.",
+		"redox_last_proof_timestamp_seconds", "When a rotation last tried the pending key at Redox.",
 		ofKeys(func(_ *gauged, k *keyring.Key, add addSample) {
 			if k.State == keyring.Pending {
 				add(unix(k.Proofs.LastAt), "key_id", string(k.ID))
@@ -227,7 +227,7 @@ var gauges = []struct {
 		}),
 	},
 	{
-		"redox_proof_refusals", "How often Redox has refused the pending key so far.",
+		"redox_proof_refusals", "How often Redox has refused the pending key in its rotation so far.",
 		ofKeys(func(_ *gauged, k *keyring.Key, add addSample) {
 			if k.State == keyring.Pending {
 				add(float64(k.Proofs.Refusals), "key_id", string(k.ID))

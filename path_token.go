@@ -35,7 +35,7 @@ func (e *engine) pathToken() []*framework.Path {
 		"key_id":              shown(framework.TypeString, "Key that signed the request"),
 		"ttl":                 shown(framework.TypeInt64, "Seconds until a reader should come back"),
 		"rotation_period":     shown(framework.TypeInt64, "Same as expires_in, so that Vault Agent obeys ttl; not config's"),
-		"last_vault_rotation": shown(framework.TypeTime, "When the token was issued, RFC 3339 in UTC"),
+		"last_vault_rotation": shown(framework.TypeTime, "When the token was requested, RFC 3339 in UTC"),
 	})
 	return e.path("token", "token", nil, tokenHelp, ops{
 		logical.ReadOperation: e.read(e.readToken, "Read a fresh access token.", output),
