@@ -211,8 +211,7 @@ func send(w http.ResponseWriter, status int, contentType, body string) {
 	_, _ = w.Write([]byte(body)) // the client may have closed the connection
 }
 
-// wait waits for d. It ends early when the client closes the connection or the
-// sandbox closes.
+// wait waits for d. It ends early when the context of r ends or the sandbox closes.
 func (s *Sandbox) wait(r *http.Request, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -17,10 +17,10 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// Each fault does what its name says.
+// Each fault has its status and body, and the sandbox remembers the assertion and any token.
 func TestEveryFault(t *testing.T) {
 	wants := map[redoxtest.Fault]struct {
-		status int // 0 for an incomplete response
+		status int // 0 for none, or an incomplete one
 		body   string
 	}{
 		redoxtest.FaultTooMany:       {429, "Too Many Requests"},

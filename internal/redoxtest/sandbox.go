@@ -252,8 +252,8 @@ func (s *Sandbox) countConnections(c net.Conn, state http.ConnState) {
 	}
 }
 
-// CloseIdle closes the connections that have no request under way, as a server does after an
-// idle timeout. It returns how many it closed.
+// CloseIdle closes the idle connections, as a server does after an idle timeout. It returns how
+// many it closed.
 func (s *Sandbox) CloseIdle() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

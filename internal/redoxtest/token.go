@@ -93,8 +93,7 @@ func (s *Sandbox) issue(clientID string) (token string, life time.Duration) {
 	return token, s.tokenTTL
 }
 
-// verify checks a token request in the order in which Redox's troubleshooting page
-// lists the errors. It returns the client ID.
+// verify checks a token request. It returns the client ID.
 func (s *Sandbox) verify(r *http.Request) (clientID string, err error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
 		kind != "application/x-www-form-urlencoded" {
@@ -190,9 +189,8 @@ func (s *Sandbox) verifyClaims(c claims) error {
 	return s.remember(c.Issuer+"\x00"+c.ID, now)
 }
 
-// remember returns an error if id, an iss and jti, was used before. It forgets IDs whose
-// assertion has expired, but looks for such IDs at most every ten seconds, because there may be
-// many.
+// remember returns an error if id, an iss and jti, was used before. It forgets old IDs, but
+// looks for them at most every ten seconds, because there may be many.
 func (s *Sandbox) remember(id string, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
