@@ -35,8 +35,8 @@ func sources(t *testing.T, see func(path string)) {
 	}
 }
 
-// rooms lists, for each folder, the packages that its Go files may import besides the standard
-// library. Tests may import others.
+// rooms lists, for some folders, the packages that their Go files may import besides the
+// standard library. Tests may import others.
 var rooms = map[string][]string{
 	"internal/assertion":  {"github.com/golang-jwt/jwt/v5"},
 	"internal/keyring":    {"github.com/go-jose/go-jose/v4", module + "/internal/pasted"},
@@ -56,7 +56,7 @@ var rooms = map[string][]string{
 	},
 	"cmd/vault-plugin-secrets-redox": {module, "github.com/hashicorp/go-hclog", "github.com/hashicorp/vault/sdk/plugin"},
 
-	"internal/redoxtest": {"github.com/go-jose/go-jose/v4"}, // never the root package, which it tests
+	"internal/redoxtest": {"github.com/go-jose/go-jose/v4"}, // never the root package, whose tests import it
 	"cmd/redox-sandbox":  {module + "/internal/redoxtest"},
 	"examples/go":        {}, // whoever copies it needs no further module
 }

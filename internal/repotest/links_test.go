@@ -124,7 +124,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// brokenLinks reports each kind of broken link, and no good link.
+// brokenLinks reports these broken links, and none of the good ones.
 func TestLinksFindsWhatIsBroken(t *testing.T) {
 	atRoot(t)
 	heading := "# A `b_c` (d), e\n# A `b_c` (d), e\n```\n# not one\n```\n"

@@ -157,7 +157,8 @@ func TestOperationsMessages(t *testing.T) {
 }
 
 // The operator's guide quotes each reason why a request to Redox may fail, each error about
-// something that does not exist, and each refusal that Redox documents.
+// something that does not exist, and each refusal that Redox documents. Texts that come from a
+// variable or another function are not checked.
 func TestOperationsAreComplete(t *testing.T) {
 	atRoot(t)
 	guide := operations(t)

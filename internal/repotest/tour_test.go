@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The tour in CONTRIBUTING.md, typed as it stands there, ends with a test that passes.
+// With the code of the tour in CONTRIBUTING.md, typed as it stands there, the tour's test passes.
 // An overlay gives the compiler the changed files; nothing in the repository changes.
 func TestTour(t *testing.T) {
 	atRoot(t)
