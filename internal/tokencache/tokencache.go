@@ -14,7 +14,8 @@ import (
 
 // Just before the margin, for a quarter of the margin's length, a read starts the call for the next
 // token and does not wait for it. After a failed call, no call starts for a twelfth of the margin,
-// unless the token has less than a second left, or is in its margin and the error is permanent.
+// unless there is no token, or the token has less than a second left, or it is in its margin and the
+// error is permanent.
 const (
 	aheadPart = 4  // a quarter: 15 s of a minute
 	restPart  = 12 // a twelfth: 5 s of a minute
@@ -217,6 +218,6 @@ func NextIn[T Token](t T, now time.Time) int64 {
 		return max(1, int64(min(margin/restPart, left/2)/time.Second))
 	}
 	wait := int64((left - margin + time.Second - 1) / time.Second)
-	wait = min(wait, max(1, int64(left/time.Second)))        // for a token that lives two or three seconds
+	wait = min(wait, max(1, int64(left/time.Second)))        // for a token that lives less than five seconds
 	return wait + rand.Int64N(int64(margin/6/time.Second)+1) //nolint:gosec // spreads load, guards nothing
 }

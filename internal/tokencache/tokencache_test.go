@@ -316,7 +316,7 @@ func TestClose(t *testing.T) {
 
 // Before the margin, NextIn sends readers back after the margin has begun, or in the last second of
 // a short token, spread over a sixth of the margin. In the margin, it sends them back after at most
-// a twelfth of the margin or half of what is left, but at least a second.
+// a twelfth of the margin or half of what is left, whichever is less, but at least a second.
 func TestNextIn(t *testing.T) {
 	now := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
 	for _, life := range []time.Duration{1, 2, 4, 5, 10, 30, 300, 3600} {
