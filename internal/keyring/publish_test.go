@@ -180,8 +180,8 @@ func TestAim(t *testing.T) {
 }
 
 // If a key is deleted or added, the next update of Redox's list is due at once. While
-// 32 deleted keys are still on that list, no key can be deleted or added. At most 32
-// keys of others are recorded.
+// 32 deleted keys are still on that list, Remove and Add fail. At most 32 keys of others
+// are recorded.
 func TestOutOfDate(t *testing.T) {
 	r := published()
 	r.Publication.NextAt = noon.Add(day)

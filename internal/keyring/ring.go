@@ -153,7 +153,7 @@ func (r *Ring) Activate(id ID, now time.Time) error {
 }
 
 // Remove deletes the key with that ID. It deletes the active key only if the ring has no other key
-// and force is true: without an active key there are no tokens. It returns an error if too many
+// and force is true: without an active key no token can be requested. It returns an error if too many
 // deleted keys are still on Redox's list.
 func (r *Ring) Remove(id ID, force bool) error {
 	for i, k := range r.Keys {
@@ -165,8 +165,8 @@ func (r *Ring) Remove(id ID, force bool) error {
 			case len(r.Keys) > 1:
 				return ruleError("key %s is active: activate another key before deleting it", id)
 			case !force:
-				return ruleError("key %s is active and the only one, so deleting it ends all tokens: repeat with force=true if "+
-					"that is meant", id)
+				return ruleError("key %s is active and the only one, and without it reads of token fail: repeat with "+
+					"force=true if that is meant", id)
 			}
 		}
 		if err := r.manyGone(); err != nil {

@@ -10,7 +10,7 @@ import (
 // Block is one PEM block.
 type Block struct {
 	Label     string // such as PRIVATE KEY
-	Bytes     []byte // nil if the text between BEGIN and END is not base64
+	Bytes     []byte // nil if Encrypted, or if the text between BEGIN and END is empty or not base64
 	Encrypted bool   // by its RFC 1421 headers
 }
 
@@ -63,8 +63,8 @@ func damage(keyword, label string) error {
 	if keyword != upper || label != strings.ToUpper(label) {
 		return errors.New("the " + upper + " line has to be in capitals: -----" + upper + " …-----")
 	}
-	return errors.New("the dashes of the " + upper + " line are not five hyphens before and five after: " +
-		"-----" + upper + " …-----")
+	return errors.New("the dashes of the " + upper + " line are not five hyphens before and five after, " +
+		"or there is a blank too many: -----" + upper + " …-----")
 }
 
 // joint matches the code that joins two lines of a string literal: a quote, perhaps + or

@@ -171,7 +171,8 @@ func (c *Client) receive(req *http.Request) (*httpAnswer, error) {
 }
 
 // readRetryAfter returns the pause in Retry-After (RFC 9110 section 10.2.3) if it is a number of
-// seconds, at most 65535 of them. It returns zero for a date, because the local clock may be wrong.
+// seconds; more than 65535 count as 65535. It returns zero for a date, because the local clock may
+// be wrong.
 func readRetryAfter(h http.Header) time.Duration {
 	n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
 	if err != nil && !errors.Is(err, strconv.ErrRange) { // out of range, n is 65535

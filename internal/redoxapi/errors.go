@@ -55,7 +55,7 @@ type UpstreamError struct {
 	Kind       Kind
 	Status     int           // HTTP status of the token endpoint; 0 if What says everything
 	What       string        // what was seen
-	RetryAfter time.Duration // the pause that the server asks for, zero if it does not
+	RetryAfter time.Duration // the pause that the token endpoint asks for, zero if it does not
 	Dropped    bool          // TimedOut while it connected: nobody answered the first packets
 }
 
@@ -133,8 +133,8 @@ func withoutControls(text string) string {
 	}, strings.ToValidUTF8(text, "?"))
 }
 
-// quotableURL returns text if it is a short https link to redoxengine.com or a subdomain, without
-// user, query, fragment, or a part that looks like a token. Else it returns "".
+// quotableURL returns text, as net/url writes it, if it is a short https link to redoxengine.com or a
+// subdomain, without user, query, fragment, or a part that looks like a token. Else it returns "".
 func quotableURL(text string) string {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(text) > 200 {

@@ -159,7 +159,8 @@ func certificateFault(failed *tls.CertificateVerificationError, ownCA bool) stri
 	case strings.Contains(text, "insecure algorithm"):
 		return "it is signed with SHA-1 or MD5" + replace
 	case strings.Contains(text, "parent certificate cannot sign"):
-		return "the certificate that signed it is not an authority's (its basic constraints lack CA:TRUE)" + replace
+		return "the certificate that signed it may not sign certificates (its basic constraints lack CA:TRUE, or its " +
+			"key usage keyCertSign)" + replace
 	case errors.As(failed.Err, &unknown):
 		if sent := failed.UnverifiedCertificates; len(sent) == 1 && !bytes.Equal(sent[0].RawIssuer, sent[0].RawSubject) {
 			return "signed by an unknown authority, and the server sent no intermediate certificate: if there is one, the " +
@@ -168,7 +169,7 @@ func certificateFault(failed *tls.CertificateVerificationError, ownCA bool) stri
 		return "signed by an unknown authority" + trust
 	case errors.As(failed.Err, &name):
 		if c := name.Certificate; len(c.DNSNames)+len(c.IPAddresses) == 0 {
-			return "it has no subject alternative name, and a common name does not count" + replace
+			return "it has no host as a subject alternative name, and a common name does not count" + replace
 		}
 		return "it is for another host; check token_url, and any proxy or gateway between Vault and that host"
 	case errors.As(failed.Err, &invalid) && invalid.Reason == x509.Expired:
@@ -178,7 +179,8 @@ func certificateFault(failed *tls.CertificateVerificationError, ownCA bool) stri
 	case errors.As(failed.Err, &invalid) && invalid.Reason == x509.IncompatibleUsage:
 		return "it may not be used for a server (extended key usage)" + replace
 	case errors.As(failed.Err, &invalid) && invalid.Reason == x509.NotAuthorizedToSign:
-		return "the certificate that signed it is not an authority's (its basic constraints lack CA:TRUE)" + replace
+		return "the certificate that signed it may not sign certificates (its basic constraints lack CA:TRUE, or its " +
+			"key usage keyCertSign)" + replace
 	}
 	return Quotable(text, 200) + replace // crypto/x509's words
 }

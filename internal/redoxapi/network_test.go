@@ -75,7 +75,8 @@ func TestServersWithBadTLS(t *testing.T) {
 		"wrong name": {otherNameCA, with(otherName, 0, 0),
 			Unreachable, untrusted + "it is for another host; check token_url", 0},
 		"a common name alone": {noNameCA, with(noName, 0, 0),
-			Unreachable, untrusted + "it has no subject alternative name, and a common name does not count" + replace, 0},
+			Unreachable, untrusted + "it has no host as a subject alternative name, and a common name does not count" +
+				replace, 0},
 		"expired": {expiredCA, with(expired, 0, 0),
 			Unreachable, " to " + now.Add(-time.Minute).UTC().Format(time.RFC3339) + clock, 0},
 		"not yet valid": {earlyCA, with(early, 0, 0),
@@ -86,7 +87,8 @@ func TestServersWithBadTLS(t *testing.T) {
 			Unreachable, " cannot be read: x509: negative serial number" + replace, 0},
 		"SHA-1": {oldCA, with(old, 0, 0), Unreachable, untrusted + "it is signed with SHA-1 or MD5" + replace, 0},
 		"a signer that is no authority": {notOneCA, with(notOne, 0, 0),
-			Unreachable, "is not an authority's (its basic constraints lack CA:TRUE)" + replace, 0},
+			Unreachable, "may not sign certificates (its basic constraints lack CA:TRUE, or its key usage keyCertSign)" +
+				replace, 0},
 		"no intermediate": {noIntermediateCA, with(noIntermediate, 0, 0),
 			Unreachable, unknown + ", and the server sent no intermediate certificate: if there is one, the server has to " +
 				"send it" + set, 0},

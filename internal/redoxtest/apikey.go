@@ -64,7 +64,7 @@ func (k *apiKey) save(set []json.RawMessage, keys map[string]jose.JSONWebKey, no
 	k.set, k.keys = set, keys
 }
 
-// known returns the pasted keys that a machine knows at the time now, if it learns of each
+// known returns the saved keys that a machine knows at the time now, if it learns of each
 // change only after lag.
 func (k *apiKey) known(now time.Time, lag time.Duration) map[string]jose.JSONWebKey {
 	for _, old := range k.before {
@@ -132,7 +132,7 @@ func (s *Sandbox) Clients() []string {
 	return slices.Sorted(maps.Keys(s.apiKeys))
 }
 
-// SetStale sets whether every second lookup of pasted keys, beginning with the next, finds the
+// SetStale sets whether every second lookup of saved keys, beginning with the next, finds the
 // keys from before their last change: Redox consists of many machines, which may learn of it
 // late.
 func (s *Sandbox) SetStale(stale bool) {
