@@ -113,8 +113,8 @@ func (e *engine) viewed(client string, v *view) {
 	e.schedule.Plan(client, due)
 }
 
-// forget frees a client's view, token, connection, rechecks, failures and overview. It
-// leaves the client's metrics and its place in the schedule.
+// forget frees a client's view, token, connection, rechecks, failures and overview. It leaves the
+// client's metrics, its limit of log lines and its place in the schedule.
 func (e *engine) forget(client string) {
 	e.entries.views.forget(client)
 	e.tokens.Drop(client)

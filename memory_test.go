@@ -321,8 +321,8 @@ func TestMemoryUnderConcurrency(t *testing.T) {
 	all.Wait()
 }
 
-// A read or a step that began before its client was deleted may leave something in memory. It is freed
-// when the schedule lists the clients.
+// A read or a step that began before its client was deleted may leave something in memory. On the node
+// that rotates keys it is freed when the schedule lists the clients.
 func TestListFreesMemory(t *testing.T) {
 	m := newMount(t)
 	e := m.backend.engine

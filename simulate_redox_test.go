@@ -251,7 +251,8 @@ func (f fetcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-// clientOf returns the client that a path belongs to: the default one if the path names no other.
+// clientOf returns the client that a path belongs to: the default one if the path names no other of
+// the simulation.
 func (s *simulation) clientOf(path string) *simClient {
 	for _, c := range s.clients {
 		if c.prefix() != "" && strings.HasPrefix(path, c.prefix()) {

@@ -123,8 +123,8 @@ func programsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// count returns how many tokens were requested and how many were issued so far, and how
-// many API requests were refused because of their token.
+// count returns how many assertions were received and how many tokens were issued so far, and how many
+// API requests were refused because of their token.
 func (p *programs) count(w *world) [3]int {
 	return [3]int{len(w.sandbox.Assertions()), len(w.sandbox.Tokens()), w.sandbox.Unauthorized()}
 }

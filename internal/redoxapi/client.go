@@ -1,8 +1,7 @@
-// Package redoxapi speaks HTTP with Redox: it requests access tokens from the token endpoint, and
-// it reads and updates the public keys of OAuth API keys through the Platform API.
-//
-// It uses no code of Vault, and knows nothing of key rings. Its caller signs the assertion, limits
-// the number of requests, and decides which of them to repeat.
+// Package redoxapi speaks HTTP with Redox: it requests access tokens from the token endpoint, and it
+// reads and updates the public keys of OAuth API keys through the Platform API.  It uses no code of
+// Vault, and knows nothing of key rings. Its caller signs the assertion, limits the number of
+// requests, and decides which token requests to repeat.
 package redoxapi
 
 import (

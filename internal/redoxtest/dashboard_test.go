@@ -43,7 +43,7 @@ func TestRegister(t *testing.T) {
 			}
 		})
 	}
-	// Register replaces the keys, so the old key is unknown at once.
+	// Register replaces the keys, so without Lag the old key is unknown at once.
 	if err := s.Register(clientID, []byte(`{"keys":[`+public+`]}`)); err != nil {
 		t.Fatal(err)
 	}

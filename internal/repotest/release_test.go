@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// docs/release.md names the version of Go that builds releases, and the number of modules in
-// their binaries.
+// docs/release.md names the version of Go that builds releases, and how many modules are compiled in
+// on any system.
 func TestReleasePage(t *testing.T) {
 	atRoot(t)
 	file := func(path string) string {

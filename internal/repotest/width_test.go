@@ -17,9 +17,8 @@ const width = 120
 // a full stop or comma behind it.
 var onlyLink = regexp.MustCompile(`^(?:[-*] )?(?:!?\[[^]]*\]\(\S+\)|<\S+>|https?://\S+|\[[^]]*\]: \S+)[.,]?$`)
 
-// tooWide returns the numbers of the lines that are too wide. A tab counts as one
-// column. In Markdown only prose counts, not tables, code blocks, headings and lines
-// that have only a link.
+// tooWide returns the numbers of the lines that are too wide. A tab counts as one column. In Markdown
+// only prose counts, not tables, fenced code blocks, headings and lines that have only a link.
 func tooWide(path, text string) []int {
 	var numbers []int
 	markdown, fenced, n := strings.HasSuffix(path, ".md"), false, 0
