@@ -54,9 +54,9 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
-// FuzzRequest sends a read, list, write, patch or delete with any path and body. No request gets a 500 or
-// 503. A request that fails, a read and a list change nothing in storage. Before and after the request,
-// the views in memory equal storage.
+// FuzzRequest sends a read, list, write, patch or delete with any path and any JSON object as the
+// body. No request gets a 500 or 503. A request that fails, a read and a list change nothing in
+// storage. Before and after the request, the views in memory equal storage.
 func FuzzRequest(f *testing.F) {
 	pem, err := json.Marshal(map[string]string{"private_key": testdata(f, "rsa3072.pem"), "key_id": "k"})
 	if err != nil {

@@ -133,7 +133,7 @@ func asBool(raw any) (bool, error) {
 	return false, errors.New("must be true or false")
 }
 
-// asInt reads a JSON number, or a string with a number: the CLI sends strings.
+// asInt reads a whole JSON number, or a string with a whole number: the CLI sends strings.
 func asInt(raw any) (int64, error) {
 	switch v := raw.(type) {
 	case float64:

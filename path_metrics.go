@@ -138,9 +138,10 @@ type gauged struct {
 	overdue bool
 }
 
-// showClients writes the gauges of keys and rotations, from memory. Only the node that
-// rotates keys has them, and only after it has looked at all clients. Times are in seconds
-// since 1970, 0 for never.
+// showClients writes the gauges of keys and rotations, from memory. Only the node that rotates keys
+// has them, and only after it has looked at all clients. Times are in seconds since 1970. The last
+// proof is 0 before the first one, and without an automatic rotation the time at which it is due is
+// absent.
 func (e *engine) showClients(s *samples, overviews map[string]overview) {
 	if !e.writeSafe() {
 		return

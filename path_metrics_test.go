@@ -201,7 +201,7 @@ func TestMetricsOfClocks(t *testing.T) {
 	}
 }
 
-// The gauge redox_requests_in_flight shows how many reads wait for Redox.
+// The gauge redox_requests_in_flight shows how many token requests for reads are in flight.
 func TestMetricsInFlight(t *testing.T) {
 	m := newMount(t)
 	m.ready("", map[string]any{"max_retries": 0})
@@ -278,8 +278,8 @@ func TestMetricsOfLateAnswers(t *testing.T) {
 	}
 }
 
-// If a config is deleted while it is being read, or by another node before a read, its client has no
-// counts after the read.
+// If a config is deleted while it is being read, or by another node at least rereadAfter before a
+// read, its client has no counts after the read.
 func TestMetricsOfLateReads(t *testing.T) {
 	storage := &spiedStorage{Storage: &logical.InmemStorage{}}
 	m := newMountOn(t, storage, systemView(0))

@@ -35,9 +35,9 @@ func authority(ctx context.Context, r *request, c *config) (*config, error) {
 	return p, nil
 }
 
-// publishTo returns a digest of which list of keys the engine updates, and with whose
-// rights. [keyring.Ring.PublishTo] compares the digest with the stored one. The digest is
-// empty if the engine does not publish the keys.
+// publishTo returns a digest of which list of keys the engine updates, and with whose rights.
+// [keyring.Ring.PublishTo] compares the digest with the stored one. The digest is empty without
+// platform_client.
 func publishTo(ctx context.Context, r *request, c *config) (string, error) {
 	if c.PlatformClient == "" {
 		return "", nil

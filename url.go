@@ -16,9 +16,9 @@ func checkTokenURL(tokenURL string) error {
 	return err
 }
 
-// checkAudience returns an error unless the audience names the host of the token URL, or
-// both hosts are Redox's. Without this check, somebody who may write config could have
-// assertions for Redox sent to a server of his own, and use them at Redox.
+// checkAudience returns an error unless the audience names the host of the token URL, or both hosts
+// are Redox's. Without this check, somebody who may write config could have assertions for Redox sent
+// to any host that hosts allows, and that host could use them at Redox.
 func checkAudience(tokenURL, audience string) error {
 	at, err := checkURL("token_url", tokenURL)
 	if err != nil {

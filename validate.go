@@ -61,9 +61,9 @@ func checkRetireAfter(retireAfter, assertionTTL int64) error {
 		"retire_after must be at least assertion_ttl (%ds) and at most 8760h", assertionTTL)
 }
 
-// checkPeriod returns an error if rotation_period is not in its range. The lower limit
-// keeps automatic rotations from filling a ring: at most six can begin while a replaced
-// key stays published.
+// checkPeriod returns an error if rotation_period is not in its range. The lower limit keeps automatic
+// rotations from filling a ring: at most six, with the one that replaces a key, can begin until that
+// key may be deleted.
 func checkPeriod(period, publishWindow, retireAfter int64) error {
 	least := max(publishWindow+60, (retireAfter+publishWindow+5)/6)
 	return unless(period == 0 || period >= least && period <= 10*year,

@@ -33,7 +33,7 @@ type prometheus struct {
 //
 //	prometheus start <file of the token>          starts it
 //	prometheus up                                 waits until a scrape succeeded, and all rules were evaluated
-//	prometheus alert <name> <state> [<client>]    waits until the alert is in the state: inactive, pending or firing
+//	prometheus alert <name> <state> [<client>]    waits for the state: pending, firing or, without a client, inactive
 //	prometheus query <regexp> <PromQL>            waits until a line of the answer matches
 //	prometheus dashboard                          fails unless every query of the examples/grafana dashboard has a result
 func prometheusCmd(ts *testscript.TestScript, _ bool, args []string) {

@@ -113,7 +113,8 @@ const (
 	platformAPI
 )
 
-// rotates has settings with short times, without which a rotation_period cannot be short.
+// rotates has a short retire_after, without which a rotation_period cannot be short, and the
+// assertion_ttl that this needs.
 const rotates = `"assertion_ttl":"30s","retire_after":"30s",`
 
 // soakClients are the clients that exist during the whole test. The client platform publishes the keys of

@@ -19,8 +19,8 @@ var explored = []Policy{
 	{Period: 0, Window: 0, RetireAfter: 2 * tick},
 }
 
-// These are the greatest ages that count, in ticks. No time in explored is longer, so a greater age
-// changes no result.
+// These are the greatest ages that count, in ticks. They are the longest Period, RetireAfter and
+// Window in explored, so a greater age changes no result.
 const (
 	oldActive    = 2
 	oldRetired   = 2

@@ -151,6 +151,7 @@ var badAnswers = map[string]struct {
 	"a link to Redox": {errorURI("https://redoxengine.com/x"),
 		refused, "error_uri https://redoxengine.com/x)"},
 	"a link elsewhere":            {errorURI("https://evil.example/" + canary), refused, bareError},
+	"a link with a token as host": {errorURI("https://" + strings.Repeat("c4n4ry", 7) + ".redoxengine.com/"), refused, bareError},
 	"a link to a name like Redox": {errorURI("https://evilredoxengine.com/"), refused, bareError},
 	"a link with a query":         {errorURI(docs + "?t=" + canary), refused, bareError},
 	"a link with a fragment":      {errorURI(docs + "#" + canary), refused, bareError},

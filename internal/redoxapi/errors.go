@@ -108,9 +108,9 @@ func parseError(status int, raw []byte, skew Skew) error {
 // short to match: it is a UUID of 36 characters.
 var tokenLike = regexp.MustCompile(`[A-Za-z0-9_.~+/=-]{40,}`)
 
-// Quotable makes a received text safe to show. Line breaks and ASCII control characters become
-// blanks, and long words that may be credentials become [removed]. A text of more characters than
-// most is cut.
+// Quotable makes a received text safe to show. Characters that are not printable, such as line breaks,
+// become blanks, and long words that may be credentials become [removed]. A text of more characters
+// than most is cut.
 func Quotable(text string, most int) string {
 	text = strings.TrimSpace(tokenLike.ReplaceAllStringFunc(withoutControls(text), func(match string) string {
 		if quotableURL("https:"+match) != "" {
@@ -143,7 +143,7 @@ func quotableURL(text string) string {
 	if u.Host != "redoxengine.com" && !strings.HasSuffix(u.Host, ".redoxengine.com") {
 		return ""
 	}
-	for segment := range strings.SplitSeq(u.Path, "/") {
+	for segment := range strings.SplitSeq(u.Host+u.Path, "/") {
 		if tokenLike.MatchString(segment) {
 			return ""
 		}

@@ -128,7 +128,7 @@ func proxyTrouble(getenv func(string) string) string {
 			_, err = url.Parse("http://" + proxy)
 		}
 		if err != nil {
-			return "HTTPS_PROXY in the environment of the Vault server is not a URL that can be read, and is ignored: " +
+			return "HTTPS_PROXY in the environment of the Vault server is not a URL that can be read: " +
 				"escape special characters of its user name and password (% is %25, @ is %40)"
 		}
 		return ""

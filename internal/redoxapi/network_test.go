@@ -124,7 +124,7 @@ func TestServersWithBadTLS(t *testing.T) {
 }
 
 // The client connects with TLS 1.2, and uses HTTP/1.1 even if the server offers only HTTP/2. ca_pem
-// may hold more than one authority, but must hold one.
+// may hold more than one authority, but must hold one if it is set.
 func TestServersWithTLS(t *testing.T) {
 	t.Parallel()
 	certificate, ca := certify(t, x509.Certificate{NotAfter: time.Now().Add(time.Hour), IPAddresses: loopback})

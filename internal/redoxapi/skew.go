@@ -13,7 +13,8 @@ type Skew struct {
 	Ahead time.Duration
 }
 
-// Off reports whether the measured skew is more than two seconds, ahead or behind.
+// Off reports whether the measured skew, cut to whole seconds, is more than two seconds, ahead or
+// behind.
 func (s Skew) Off() bool { return s.Known && s.Ahead.Abs() > 2*time.Second }
 
 // String returns the skew as a sentence.

@@ -17,8 +17,8 @@ import (
 // text contains one by chance.
 const piece = 24
 
-// Leaks returns which texts contain which secrets, in whole or in part. Each map has names as
-// its keys. Each result is "<name of the secret> in <name of the text>".
+// Leaks returns which texts contain which secrets, in whole or in a part of at least 48 bytes. Each
+// map has names as its keys. Each result is "<name of the secret> in <name of the text>".
 func Leaks(texts, secrets map[string]string) []string {
 	pieces := map[string][]string{} // names of the secrets that contain each piece
 	var short []string              // secrets that are too short for pieces
