@@ -150,7 +150,7 @@ var badAnswers = map[string]struct {
 		refused, `error_description "", error_uri ` + docs + "[removed])"},
 	"a link to Redox": {errorURI("https://redoxengine.com/x"),
 		refused, "error_uri https://redoxengine.com/x)"},
-	"a link elsewhere":            {errorURI("https://evil.example/" + canary), refused, bareError},
+	"a link elsewhere": {errorURI("https://evil.example/" + canary), refused, bareError},
 	"a link with a token as host": {errorURI("https://" + strings.Repeat(canary, 7) + ".redoxengine.com/"),
 		refused, bareError},
 	"a link to a name like Redox": {errorURI("https://evilredoxengine.com/"), refused, bareError},
