@@ -47,7 +47,7 @@ func (e *engine) readMetrics(context.Context, *request) (*logical.Response, erro
 	return &logical.Response{Data: map[string]any{
 		logical.HTTPStatusCode:  http.StatusOK,
 		logical.HTTPContentType: samplesType,
-		logical.HTTPRawBody:     s.text,
+		logical.HTTPRawBody:     string(s.text), // bytes would reach Vault as base64
 	}}, nil
 }
 
