@@ -249,3 +249,9 @@ func (c *lawClient) overdueNow(clock time.Time) bool {
 	return c.config != nil && c.config.RotationPeriod > 0 && active != nil && pending == nil &&
 		!clock.Before(active.ActivatedAt.Add(seconds(c.config.RotationPeriod)+5*time.Minute))
 }
+
+// unpublished reports whether the engine publishes the client's keys at Redox, and failed to do so at last.
+func (c *lawClient) unpublished() bool {
+	p := c.ring.Publication
+	return c.config != nil && c.config.PlatformClient != "" && p != nil && p.Failure != ""
+}

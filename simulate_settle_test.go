@@ -197,26 +197,27 @@ func (s *simulation) recover() {
 }
 
 // check reads check on a node. It fails the run if the answer of the active node hides that a rotation is overdue,
-// that the last step failed, or that keys are not published.
+// that the last step failed, or that keys are not published. The engine reads the ring and the config before it asks
+// Redox. If others change them meanwhile, the answer need not warn of what only the change made true.
 func (s *simulation) check(n *node, c *simClient) answer {
-	got := s.request("check", n, logical.ReadOperation, c, c.prefix()+"check", nil)
 	lc := s.laws.clients[c.name]
-	if got.status != 200 || !n.active {
+	before := *lc
+	got := s.request("check", n, logical.ReadOperation, c, c.prefix()+"check", nil)
+	if got.status != 200 || !got.active || !n.active {
 		return got
 	}
 	text := strings.Join(got.resp.Warnings, "\n")
 	says := func(parts ...string) bool {
 		return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
 	}
-	if lc.overdueNow(n.clock()) && !says("the rotation has been overdue since") {
+	overdue := before.overdueNow(n.clock()) && lc.overdueNow(n.clock())
+	if overdue && !says("the rotation has been overdue since") {
 		s.violated("check of %s hides that its rotation is overdue: %s", c.name, text)
 	}
 	if got.on.failed[c.name] && !says("makes no progress", "overdue") {
 		s.violated("check of %s hides that the last step failed: %s", c.name, text)
 	}
-	p := lc.ring.Publication
-	fails := lc.config != nil && lc.config.PlatformClient != "" && p != nil && p.Failure != ""
-	if fails && !says("the public keys at Redox are not up to date") {
+	if before.unpublished() && lc.unpublished() && !says("the public keys at Redox are not up to date") {
 		s.violated("check of %s hides that its keys are not published: %s", c.name, text)
 	}
 	return got
