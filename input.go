@@ -27,8 +27,8 @@ func checkInput(path *framework.Path, req *logical.Request) error {
 		return nil // the framework reports it
 	}
 	if isJWKBody(path, req.Data) {
-		return invalid("the body is a JWK, and belongs in the field private_key: vault write %s%s private_key=@key.json",
-			req.MountPoint, req.Path)
+		return invalid("the body is a JWK, and belongs in the field private_key: vault write %s private_key=@key.json",
+			inShell(req.MountPoint+req.Path))
 	}
 	op := req.Operation
 	writes := op == logical.UpdateOperation || op == logical.PatchOperation || op == logical.DeleteOperation

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/keyring"
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxapi"
 )
@@ -30,7 +33,10 @@ func TestCommandsQuoteTheMount(t *testing.T) {
 	active, old := &keyring.Key{ID: "new", State: keyring.Active}, &keyring.Key{ID: "old", State: keyring.Retiring}
 	kept := status{paths: paths, config: &c, ring: &keyring.Ring{Keys: []*keyring.Key{active, old}}}
 	unknown := &redoxapi.Error{Description: "Public key not found"}
+	jwk := &logical.Request{MountPoint: paths, Path: "keys/import", Data: map[string]any{"kty": "RSA"}}
+	body := checkInput(&framework.Path{Fields: schemas{fieldPrivateKey: {}}}, jwk)
 	for want, text := range map[string]string{
+		"vault write 'my mount/keys/import' private_key": body.Error(),
 		"vault read -field=jwks 'my mount/keys')":        complete(paths, nil, &keyring.Ring{}).Error(),
 		"(vault read -field=jwks 'my mount/keys') in":    pasteKeys(paths),
 		"vault delete 'my mount/keys/old'":               kept.keeps(old),
