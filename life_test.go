@@ -78,7 +78,7 @@ func (m *mount) restart(stored map[string]string) *pointStorage {
 	return storage
 }
 
-// afterTheEnd makes the calls that Vault or a late reader may make after Clean. The test fails if a
+// afterTheEnd makes calls that Vault or a late reader may make after Clean. The test fails if a
 // request succeeds, if a call has an effect, if memory still holds something of a client, or if a
 // goroutine of the engine runs on.
 func (m *mount) afterTheEnd(when string) {
@@ -130,9 +130,9 @@ func (m *mount) clean() <-chan struct{} {
 	return cleaned
 }
 
-// The test repeats each request, and the work of a worker. Each time, the mount ends just before another
-// of their storage operations. Cleanup must wait for the work that is under way. Later requests must fail
-// and change nothing.
+// The test repeats each request of everyOperation, a read of jwks, and the work of a worker. Each time, the
+// mount ends just before another of their storage operations. Cleanup must wait for the work that is under
+// way. Later requests must fail and change nothing.
 func TestAfterTheEnd(t *testing.T) {
 	m := newMount(t)
 	m.setUp()

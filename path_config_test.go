@@ -226,7 +226,7 @@ func TestConfigTakesPeriods(t *testing.T) {
 	}
 }
 
-// Config accepts values in the forms that Vault accepts for its own settings. It ignores blanks and line
+// Config accepts values in forms that Vault accepts for its own settings. It ignores blanks and line
 // ends around a value, because a file that is given with @ may end with a line end.
 func TestConfigForms(t *testing.T) {
 	m := newMount(t)

@@ -25,7 +25,7 @@ func TestInShell(t *testing.T) {
 	}
 }
 
-// The commands in messages can be pasted into a shell, even if the path of the mount has
+// These commands in messages can be pasted into a shell, even if the path of the mount has
 // blanks.
 func TestCommandsQuoteTheMount(t *testing.T) {
 	const paths = "my mount/"

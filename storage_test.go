@@ -116,9 +116,9 @@ func (m *mount) setUp() {
 	}
 }
 
-// If any storage operation fails, the answer is a 500 with the request's ID, nothing
-// is stored in part, and the same request succeeds afterwards. There is one
-// exception: the deletion of a client may stop after the config is deleted.
+// If any storage operation of a request in everyOperation fails, the answer is a 500 with the request's ID,
+// nothing is stored in part, and the same request succeeds afterwards. There is one exception: the deletion
+// of a client may stop after the config is deleted.
 func TestStorageFailures(t *testing.T) {
 	t.Parallel()
 	for _, prefix := range []string{"", "clients/acme/"} {
@@ -394,9 +394,8 @@ func (s *readsOf) of(client string) int {
 	return s.reads[client]
 }
 
-// A write wakes the worker of its client. A write of a platform client also wakes the
-// workers of the clients that it manages now or managed before. No other worker
-// wakes.
+// A write wakes the worker of its client. A write that changes a platform client also wakes the workers of
+// the clients that it manages now or managed before. No other worker wakes.
 func TestAWriteWakes(t *testing.T) {
 	storage := &readsOf{Storage: &logical.InmemStorage{}, reads: map[string]int{}}
 	m := newMountOn(t, storage, systemView(0))
