@@ -351,8 +351,8 @@ func (u *bustle) setStrict(strict *bool, is bool) {
 	*strict = is
 }
 
-// report fails the test if the run has failed, or if the log shows a secret or a fault of the engine, such as a
-// panic.
+// report fails the test if the run has failed, or if the log shows a token, an assertion, or a fault of the
+// engine, such as a panic.
 func (u *bustle) report() {
 	log := u.log.String()
 	for _, leak := range redoxtest.Leaks(map[string]string{"log": log}, u.sandbox.Secrets()) {

@@ -175,8 +175,8 @@ func (s *simulation) reasonToFail(got answer, c *lawClient) string {
 	return ""
 }
 
-// recover ends the excuse of each client whose reads must succeed again: its config leads to Redox, each node has
-// had time to learn which key is active, and all machines of Redox know that key.
+// recover ends the excuse of each client whose reads must succeed again. Among other things, its config leads to
+// Redox, each node has had time to learn which key is active, and all machines of Redox know that key.
 func (s *simulation) recover() {
 	for _, c := range s.clients {
 		lc := s.laws.clients[c.name]

@@ -311,8 +311,8 @@ func (s *simulation) advance(d time.Duration) {
 	}
 }
 
-// searchLog fails the run if the log, a message or a warning shows a secret, or if the log shows a fault of the
-// engine, such as a panic.
+// searchLog fails the run if the log, a message or a warning shows a private key of simStock, or a token or an
+// assertion of the sandbox, or if the log shows a fault of the engine, such as a panic.
 func (s *simulation) searchLog() {
 	secrets := s.redox.sandbox.Secrets()
 	keys, err := simStock()

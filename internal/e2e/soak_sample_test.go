@@ -121,8 +121,8 @@ func median(part []sample, of func(sample) int64) int64 {
 }
 
 // assertFlat fails if after the load there are over two more goroutines, or over two more open files, than
-// before it. It also fails if memory has grown (see grown) from the third sixth of the load to the last
-// sixth: by then it should have reached its size.
+// before it. It also fails if memory has grown (see grown) between the third and the last sixth of the load:
+// in the third sixth it should have reached its size.
 func (s *soak) assertFlat(t *testing.T, before, after sample) {
 	t.Helper()
 	if after.goroutines > before.goroutines+2 {
