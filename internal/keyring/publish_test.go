@@ -227,7 +227,7 @@ func TestOutOfDate(t *testing.T) {
 }
 
 // A retiring key is deleted when its time has come, even if 32 deleted keys are still on Redox's
-// list. No key can be added until these are off the list.
+// list. No key can be added while that many are on the list.
 func TestDropWithAFullList(t *testing.T) {
 	p := keyring.Policy{RetireAfter: time.Hour, Period: time.Hour, Publishing: keyring.PlatformAPI}
 	r := retired("here")
@@ -263,8 +263,8 @@ func TestDropWithAFullList(t *testing.T) {
 	}
 }
 
-// Recheck makes the next read of Redox's list due now, unless the last read failed or
-// was less than ten seconds ago. Retry makes it due now only if the last read failed.
+// Recheck makes the next read of Redox's list due now, unless the last attempt to publish failed
+// or was less than ten seconds ago. Retry makes it due now only if the last attempt failed.
 func TestDoubt(t *testing.T) {
 	r := published()
 	if r.Recheck(noon) {

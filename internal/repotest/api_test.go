@@ -38,7 +38,7 @@ type apiOperation struct {
 	Responses            map[string]content
 }
 
-// methods are the HTTP methods that the engine's paths have, in the order of docs/api.md.
+// methods are the HTTP methods in the document, in the order of docs/api.md.
 var methods = []string{"get", "post", "patch", "delete"}
 
 // verb returns LIST for a GET that lists, else the HTTP method.

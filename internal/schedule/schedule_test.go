@@ -153,7 +153,8 @@ func TestSafetyNet(t *testing.T) {
 }
 
 // The first steps of all clients begin at a fixed pace. A client that is woken does not wait for
-// its turn. Unread returns how many clients had no step yet, and whether all had one.
+// its turn. Unread returns for how many clients no step has begun, and whether the list was read
+// and there is no such client.
 func TestFirstLook(t *testing.T) {
 	names := make([]string, 10_000)
 	for i := range names {
