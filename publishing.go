@@ -106,8 +106,8 @@ func (e *engine) proveOwner(ctx context.Context, r *request, s *state, p *config
 }
 
 // updateList reads Redox's list. If the list is not up to date, updateList updates it and
-// reads it again. list is what it read last. added are the missing keys that it sent, also
-// if the update failed.
+// reads it again. list is what it read last. added are the keys that the list lacked, also
+// if the update failed, or was not made because others took the ID of a key.
 func (e *engine) updateList(
 	ctx context.Context, r *request, s *state, p *config,
 ) (list []json.RawMessage, added []keyring.ID, err error) {
@@ -133,7 +133,7 @@ func (e *engine) updateList(
 	}
 	merged, added, changed, err := s.Ring.Merge(found.Keys)
 	if err != nil || !changed {
-		return found.Keys, nil, err
+		return found.Keys, added, err
 	}
 	if err := api.Update(ctx, id, merged); err != nil {
 		return nil, added, err

@@ -145,13 +145,7 @@ var publishTroubles = map[string]struct {
 		func(m *mount) { m.sandbox.SetQuirk("") }, 0,
 	},
 	"another key has its ID": {
-		func(m *mount) {
-			next := m.read("keys")["pending"].(string)
-			other := strings.Replace(m.read("clients/platform/keys")["jwks"].(string),
-				m.read("clients/platform/keys")["active"].(string), next, 1)
-			m.register(clientID, strings.Replace(m.read("keys")["jwks"].(string), m.jwk(next),
-				other[len(`{"keys":[`):len(other)-2], 1))
-		},
+		(*mount).takeID,
 		"Redox lists another key under the ID ",
 		func(m *mount) { m.register(clientID, m.read("keys")["jwks"].(string)) }, 0,
 	},
@@ -171,6 +165,16 @@ func (m *mount) register(id, jwks string) {
 }
 
 func (m *mount) jwk(keyID string) string { return m.read("keys/" + keyID)["jwk"].(string) }
+
+// takeID replaces the pending key in Redox's list with another key that has its ID.
+func (m *mount) takeID() {
+	m.t.Helper()
+	next := m.read("keys")["pending"].(string)
+	other := strings.Replace(m.read("clients/platform/keys")["jwks"].(string),
+		m.read("clients/platform/keys")["active"].(string), next, 1)
+	m.register(clientID, strings.Replace(m.read("keys")["jwks"].(string), m.jwk(next),
+		other[len(`{"keys":[`):len(other)-2], 1))
+}
 
 func TestPublishTrouble(t *testing.T) {
 	for name, test := range publishTroubles {
@@ -215,6 +219,30 @@ func TestPublishTrouble(t *testing.T) {
 			}
 		})
 	}
+}
+
+// If another key takes the ID and the place of the pending key in Redox's list, the pending key is not published
+// any more. Once the list has it again, it waits for the whole publish window before it is proved.
+func TestPublishIDTaken(t *testing.T) {
+	m := newMount(t)
+	old := m.platformReady(map[string]any{"publish_window": "2h"})
+	next := m.write("keys/rotate", nil)["key_id"].(string)
+	m.rotate()
+	m.takeID()
+	m.pass(time.Hour)
+	m.rotate()
+	if got := m.read("keys")["rotation"].(string); !strings.Contains(got, "the engine publishes key "+next+" at Redox") {
+		t.Errorf("rotation: %s", got)
+	}
+	m.register(clientID, m.read("keys")["jwks"].(string))
+	m.pass(time.Minute)
+	m.rotate()
+	m.pass(2*time.Hour - time.Second)
+	m.rotate()
+	m.signs(old)
+	m.pass(time.Second)
+	m.rotate()
+	m.signs(next)
 }
 
 // If the platform client loses its right to publish the keys while the engine

@@ -121,7 +121,8 @@ func (r *Ring) fingerprint() string {
 // Merge returns the list that Redox should have, given the one it has: it adds the
 // missing keys of the ring, leaves out the deleted ones, and keeps all others.
 // changed is false if the list needs no update. Merge returns an error if another key,
-// which is not a deleted one, has the ID of a key of the ring.
+// which is not a deleted one, has the ID of a key of the ring. added has the missing
+// keys then, too.
 func (r *Ring) Merge(list []json.RawMessage) (merged []json.RawMessage, added []ID, changed bool, err error) {
 	missing := map[ID]*Key{}
 	for _, k := range r.Keys {
@@ -136,9 +137,9 @@ func (r *Ring) Merge(list []json.RawMessage) (merged []json.RawMessage, added []
 		case r.gone(listed) != nil:
 			changed = true
 			continue
-		case k != nil:
-			return nil, nil, false, ruleError("Redox lists another key under the ID %s: remove that one in the dashboard, or "+
-				"delete key %s here", k.ID, k.ID)
+		case k != nil && err == nil:
+			err = ruleError("Redox lists another key under the ID %s: remove that one in the dashboard, or delete key %s here",
+				k.ID, k.ID)
 		}
 		merged = append(merged, raw)
 	}
@@ -151,6 +152,9 @@ func (r *Ring) Merge(list []json.RawMessage) (merged []json.RawMessage, added []
 			return nil, nil, false, fmt.Errorf("encoding the public half of key %s: %w", k.ID, err)
 		}
 		merged, added, changed = append(merged, raw), append(added, k.ID), true
+	}
+	if err != nil {
+		return nil, added, false, err
 	}
 	return merged, added, changed, nil
 }
