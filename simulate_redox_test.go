@@ -34,6 +34,7 @@ type simRedox struct {
 	lag       time.Duration    // of the machine that answers now
 	mood      string           // what it answers instead, empty for nothing
 	late      bool             // it cannot fetch JWK Sets
+	unfetched bool             // a fault has kept it from fetching a JWK Set for the request that it answers now
 	changes   map[string]int   // of each list, by people
 	elsewhere int              // tokens that another host issued
 }
@@ -46,9 +47,13 @@ type exchange struct {
 	host   string
 	lag    time.Duration // of the machine that answered
 	knew   bool          // whether that machine knew the key
+	stale  bool          // whether a fault kept Redox from fetching the JWK Set, so that it used the one before
 	status int
 	reason string
 }
+
+// outdated reports whether Redox did not know the key because it used a JWK Set that it fetched earlier.
+func (x exchange) outdated() bool { return x.stale && !x.knew }
 
 func newSimRedox(s *simulation) *simRedox {
 	r := &simRedox{s: s, changes: map[string]int{}}
@@ -146,12 +151,13 @@ func (r *simRedox) serve(p *process, x *exchange, req *http.Request, body []byte
 		return answerOf(req, http.StatusNotFound, "{}")
 	}
 	r.lag = r.lags[s.below(x.id, "machine", len(r.lags))]
+	r.unfetched = false
 	before := r.list(x.id)
 	asked := req.Clone(req.Context())
 	asked.Body, asked.RequestURI = answerOf(req, 0, string(body)).Body, req.URL.RequestURI()
 	recorder := httptest.NewRecorder()
 	r.handler.ServeHTTP(recorder, asked)
-	x.status, x.reason, x.lag = recorder.Code, r.reason, r.lag
+	x.status, x.reason, x.lag, x.stale = recorder.Code, r.reason, r.lag, r.unfetched
 	x.knew = r.sandbox.Knows(x.id, x.kid, r.lag) // of a JWKS URL: with what it fetched just now
 	switch {
 	case x.kid != "":
@@ -242,6 +248,7 @@ func (f fetcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	client := s.clientOf(path)
 	got := s.request("fetch", n, logical.ReadOperation, client, path, nil)
 	if got.status != http.StatusOK {
+		s.redox.unfetched = got.faults > 0
 		return answerOf(req, max(got.status, 500), ""), nil
 	}
 	body, _ := got.resp.Data[logical.HTTPRawBody].([]byte)

@@ -168,7 +168,7 @@ func (s *simulation) reasonToFail(got answer, c *lawClient) string {
 		return c.excuse
 	case s.unsane.After(s.now):
 		return "a clock is wrong"
-	case s.now.Sub(active.ActivatedAt) < usualLag &&
+	case (s.now.Sub(active.ActivatedAt) < usualLag || slices.ContainsFunc(got.sent, exchange.outdated)) &&
 		(c.way == "pasted" || seconds(c.config.PublishWindow) < usualLag):
 		return "Redox learns of a key later than publish_window allows"
 	}
