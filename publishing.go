@@ -124,12 +124,11 @@ func (e *engine) updateList(
 	defer cancel()
 	id := s.Config.ClientID
 	found, err := api.Read(ctx, id)
+	if err == nil {
+		err = ignoresList(found)
+	}
 	if err != nil {
 		return nil, nil, err
-	}
-	if found.JWKSURL != "" {
-		return nil, nil, invalid("somebody gave this API key a JWKS URL, so Redox ignores all other keys: remove the " +
-			"URL in the dashboard, or platform_client from config")
 	}
 	merged, added, changed, err := s.Ring.Merge(found.Keys)
 	if err != nil || !changed {
@@ -142,7 +141,16 @@ func (e *engine) updateList(
 	if found, err = api.Read(ctx, id); err != nil {
 		return nil, added, fmt.Errorf("the public keys were sent, and cannot be read back: %w", err)
 	}
-	return found.Keys, added, nil
+	return found.Keys, added, ignoresList(found)
+}
+
+// ignoresList returns an error if Redox ignores the list of the API key.
+func ignoresList(k *redoxapi.APIKey) error {
+	if k.JWKSURL == "" {
+		return nil
+	}
+	return invalid("somebody gave this API key a JWKS URL, so Redox ignores all other keys: remove the URL in the " +
+		"dashboard, or platform_client from config")
 }
 
 // platformAPI is Redox's Platform API. It makes a request only while the host is

@@ -323,3 +323,23 @@ func TestPublishTakesOff(t *testing.T) {
 		})
 	}
 }
+
+// If somebody gives the API key a JWKS URL after the engine has updated the list, and before it reads
+// the list back, that list counts for nothing: publication names the URL.
+func TestPublishWhileOthersGiveAURL(t *testing.T) {
+	m := newMount(t)
+	old := m.platformReady(nil)
+	next := m.write("keys/generate", nil)["key_id"].(string)
+	m.sandbox.SetPlatformFault(redoxtest.FaultSlow, 2, 1) // the read after a read and an update
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.rotate()
+	}()
+	waitFor(t, "the update", func() bool { return m.listed() == old+" "+next })
+	m.sandbox.RegisterURL(clientID, "https://others.example/jwks")
+	<-done
+	if got := m.publication(); !strings.Contains(got, "somebody gave this API key a JWKS URL") {
+		t.Errorf("publication: %s", got)
+	}
+}
