@@ -164,6 +164,7 @@ func (l *laws) wrote(o *op, clock time.Time, key string, before, after []byte) {
 	l.ringChange(o, c, &old, clock)
 	l.othersNoted(o, c, &old)
 	l.readEarly(o, c, &old, clock)
+	l.readAgain(o, c, &old)
 	l.published(c)
 }
 
@@ -242,6 +243,16 @@ func (l *laws) readEarly(o *op, c *lawClient, old *keyring.Ring, clock time.Time
 		l.violatedLocked("a step has Redox's list of %s read again after %v", c.name, clock.Sub(was.LastAt))
 	}
 	c.unproved[o.on] = 0
+}
+
+// readAgain notes that a step has stored the outcome of a read of Redox's list. A step whose write seems to fail may
+// have stored it too.
+func (l *laws) readAgain(o *op, c *lawClient, old *keyring.Ring) {
+	was, now := old.Publication, c.ring.Publication
+	_, read := o.listed[c.id]
+	if read && now != nil && (was == nil || !now.LastAt.Equal(was.LastAt)) {
+		c.unknown = nil
+	}
 }
 
 // ringShape judges a ring by itself.

@@ -124,9 +124,15 @@ func (n *node) apply(w replicated) {
 // invalidate tells the process of the replicated writes that are not newer than until, as Vault does.
 func (n *node) invalidate(until time.Time) {
 	for len(n.late) > 0 && !n.late[0].at.After(until) {
-		n.process.b.InvalidateKey(n.s.ctx, n.late[0].key)
-		if name, is := strings.CutSuffix(n.late[0].key, "/"+configEntry); is {
-			delete(n.process.failed, strings.TrimPrefix(name, clientsPrefix))
+		key := n.late[0].key
+		n.process.b.InvalidateKey(n.s.ctx, key)
+		for _, c := range n.s.clients {
+			if key == configKey(c.name) {
+				delete(n.process.failed, c.name)
+			}
+			if key == configKey(c.name) || key == hostsKey {
+				delete(n.s.held, c.name+n.name) // the process has dropped the token
+			}
 		}
 		n.late = n.late[1:]
 	}

@@ -96,10 +96,9 @@ func (s *simulation) judgeUnknown(o *op, c *simClient, next time.Time) {
 	if lc.unknown != o.on || !o.on.node.active {
 		return
 	}
-	_, read := o.listed[c.id]
 	p, clock := lc.ring.Publication, o.on.node.clock()
 	switch {
-	case read, p == nil, p.Failure != "", o.faults > 0, !lc.changed.Before(lc.asked), s.unsane.After(lc.asked),
+	case p == nil, p.Failure != "", o.faults > 0, !lc.changed.Before(lc.asked), s.unsane.After(lc.asked),
 		clock.Sub(p.LastAt) < recheckAfter+time.Second:
 		lc.unknown = nil
 	case next.IsZero(), next.After(clock):
