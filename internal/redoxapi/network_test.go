@@ -43,6 +43,8 @@ func TestServersWithBadTLS(t *testing.T) {
 	wrongUse, wrongUseCA := certify(t, x509.Certificate{NotAfter: later, IPAddresses: loopback,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	noName, noNameCA := certify(t, x509.Certificate{NotAfter: later, Subject: pkix.Name{CommonName: "127.0.0.1"}})
+	noHost, noHostCA := certify(t, x509.Certificate{NotAfter: later,
+		URIs: []*url.URL{{Scheme: "https", Host: "127.0.0.1"}}})
 	negative, _ := certify(t, x509.Certificate{NotAfter: later, IPAddresses: loopback})
 	negative.Certificate[0] = bytes.Replace(negative.Certificate[0], []byte("\x02\x01\x01"), []byte("\x02\x01\xff"), 1)
 	authority := x509.Certificate{NotAfter: later, Subject: pkix.Name{CommonName: "authority"}, IsCA: true,
@@ -55,11 +57,17 @@ func TestServersWithBadTLS(t *testing.T) {
 	noAuthority := authority
 	noAuthority.IsCA, noAuthority.BasicConstraintsValid = false, false
 	notOne, notOneCA := issue(t, noAuthority, leaf)
+	noCertSign := authority
+	noCertSign.KeyUsage = x509.KeyUsageDigitalSignature
+	mayNot, mayNotCA := issue(t, noCertSign, leaf)
 	sha1 := leaf
 	sha1.SignatureAlgorithm = x509.ECDSAWithSHA1
 	old, oldCA := issue(t, authority, sha1)
 	const untrusted, replace = " is not trusted: ", "; its owner has to replace it; directly: "
 	const unknown = untrusted + "signed by an unknown authority"
+	const noSigner = "may not sign certificates (its basic constraints lack CA:TRUE, or its key usage keyCertSign)" +
+		replace
+	const noSAN = untrusted + "it has no host as a subject alternative name, and a common name does not count" + replace
 	const set, private = "; ca_pem replaces the system's authorities: add to it the certificate of the authority that " +
 		"signed this one", "; if a private authority signed it, set ca_pem to that authority's certificate"
 	const valid = untrusted + "it is valid from "
@@ -75,8 +83,8 @@ func TestServersWithBadTLS(t *testing.T) {
 		"wrong name": {otherNameCA, with(otherName, 0, 0),
 			Unreachable, untrusted + "it is for another host; check token_url", 0},
 		"a common name alone": {noNameCA, with(noName, 0, 0),
-			Unreachable, untrusted + "it has no host as a subject alternative name, and a common name does not count" +
-				replace, 0},
+			Unreachable, noSAN, 0},
+		"a URI alone": {noHostCA, with(noHost, 0, 0), Unreachable, noSAN, 0},
 		"expired": {expiredCA, with(expired, 0, 0),
 			Unreachable, " to " + now.Add(-time.Minute).UTC().Format(time.RFC3339) + clock, 0},
 		"not yet valid": {earlyCA, with(early, 0, 0),
@@ -87,8 +95,9 @@ func TestServersWithBadTLS(t *testing.T) {
 			Unreachable, " cannot be read: x509: negative serial number" + replace, 0},
 		"SHA-1": {oldCA, with(old, 0, 0), Unreachable, untrusted + "it is signed with SHA-1 or MD5" + replace, 0},
 		"a signer that is no authority": {notOneCA, with(notOne, 0, 0),
-			Unreachable, "may not sign certificates (its basic constraints lack CA:TRUE, or its key usage keyCertSign)" +
-				replace, 0},
+			Unreachable, noSigner, 0},
+		"an authority without keyCertSign": {mayNotCA, with(mayNot, 0, 0),
+			Unreachable, noSigner, 0},
 		"no intermediate": {noIntermediateCA, with(noIntermediate, 0, 0),
 			Unreachable, unknown + ", and the server sent no intermediate certificate: if there is one, the server has to " +
 				"send it" + set, 0},
