@@ -46,6 +46,10 @@ func TestBlocks(t *testing.T) {
 			"dashes of the BEGIN line are not five"},
 		"four at the end": {"-----BEGIN CERTIFICATE-----\nYWJj\n-----END CERTIFICATE----",
 			"dashes of the END line are not five"},
+		"a blank after the dashes": {"----- BEGIN PRIVATE KEY-----\nYWJj\n-----END PRIVATE KEY-----",
+			"dashes of the BEGIN line are not five hyphens before and five after, or there is a blank too many"},
+		"a blank in the dashes": {"-- ---BEGIN PRIVATE KEY-----\nYWJj\n-----END PRIVATE KEY-----",
+			"dashes of the BEGIN line are not five hyphens before and five after, or there is a blank too many"},
 		"none of the dashes": {"BEGIN CERTIFICATE\nYWJj\nEND CERTIFICATE", "dashes of the BEGIN line are not five"},
 		"dashes of a writer": {"—–—BEGIN PRIVATE KEY—–—\nYWJj", "dashes of the BEGIN line are not five"},
 	} {
