@@ -101,6 +101,9 @@ func TestFaults(t *testing.T) {
 		t.Error("a redirect was followed and is not counted")
 	}
 	put(t, s, "/dashboard/fault?name=", "")
+	if left := s.FaultsLeft(); left != 0 {
+		t.Errorf("without a fault %d requests get one", left)
+	}
 	if got := ask(); got != 200 {
 		t.Errorf("after the fault: HTTP %d", got)
 	}

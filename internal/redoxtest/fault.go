@@ -85,6 +85,9 @@ func (s *Sandbox) SetPlatformFault(f Fault, after, times int) {
 func (s *Sandbox) setFault(at endpoint, f Fault, after, times int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if f == "" {
+		times = 0
+	}
 	*s.faults[at] = scheduledFault{f, after, times}
 }
 
