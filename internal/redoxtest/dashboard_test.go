@@ -152,6 +152,9 @@ func TestURL(t *testing.T) {
 	}
 }
 
+// A sandbox that does not listen can be closed.
+func TestCloseWithoutServer(*testing.T) { redoxtest.New(redoxtest.Options{}).Close() }
+
 func TestStartFails(t *testing.T) {
 	s, _ := start(t, redoxtest.Options{})
 	if _, err := redoxtest.Start(redoxtest.Options{Listen: strings.TrimPrefix(s.URL(), "http://")}); err == nil {

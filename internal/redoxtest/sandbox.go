@@ -117,9 +117,12 @@ func Start(o Options) (*Sandbox, error) {
 	return s, nil
 }
 
-// Close stops the server and ends every pending request.
+// Close stops the server, if there is one, and ends every pending request.
 func (s *Sandbox) Close() {
 	close(s.stopping)
+	if s.server == nil {
+		return
+	}
 	if err := s.server.Close(); err != nil {
 		s.log("closing: %v", err)
 	}
