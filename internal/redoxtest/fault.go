@@ -1,6 +1,7 @@
 package redoxtest
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -216,6 +217,9 @@ func send(w http.ResponseWriter, status int, contentType, body string) {
 
 // wait waits for d. It ends early when the context of r ends or the sandbox closes.
 func (s *Sandbox) wait(r *http.Request, d time.Duration) {
+	// Only when the body is read does net/http see that the client hangs up.
+	read, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20)) // who reads on gets the error
+	r.Body = io.NopCloser(io.MultiReader(bytes.NewReader(read), r.Body))
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -74,6 +74,29 @@ func TestEveryFault(t *testing.T) {
 	}
 }
 
+// A request with a body that waits ends when its client hangs up.
+func TestHangUp(t *testing.T) {
+	s, _ := start(t, redoxtest.Options{})
+	token := tokenOf(t, s)
+	s.SetPlatformFault(redoxtest.FaultStall, 0, 1)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+keysPath, strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	client := &http.Client{Transport: &http.Transport{}, Timeout: 50 * time.Millisecond}
+	if resp, err := client.Do(req); err == nil {
+		_ = resp.Body.Close()
+		t.Error("a stalled request has an answer")
+	}
+	http.DefaultClient.CloseIdleConnections()
+	for deadline := time.Now().Add(10 * time.Second); s.Open() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections stay open", s.Open())
+		}
+	}
+}
+
 // post sends the request and reads at most 2 MiB of the response. It returns status 0 if there
 // is no response, or if it breaks off.
 func (r *request) post(t *testing.T, s *redoxtest.Sandbox, client *http.Client) (status int, body string) {
