@@ -201,6 +201,7 @@ func (w *world) expectOnTime() {
 		w.notLater(&k.Proofs.NextAt, time.Hour)
 	}
 	if p := r.Publication; p != nil {
+		w.notLater(&p.ReadAt, 0)
 		w.notLater(&p.LastAt, 0)
 		w.notLater(&p.NextAt, time.Hour)
 	}

@@ -93,8 +93,9 @@ func (x *explorer) expand(index int32) {
 		}
 	}()
 	x.before.decode(x.e.states[index], x.e.limits)
-	if x.before.ring.Publication != nil {
-		x.before.ring.Publication.Proved = true // a change of Publication.To must reset it
+	if p := x.before.ring.Publication; p != nil {
+		p.Proved = true         // a change of Publication.To must reset it
+		p.ReadAt = x.before.now // a clock that goes back must take it along
 	}
 	if x.broken = x.looks(); x.broken != "" {
 		return
