@@ -31,8 +31,8 @@ Set it up in this order:
 Anything between Vault and Redox that a token_url names, such as a gateway, has
 to be allowed first: vault write redox/hosts allowed=gateway.example
 
-These paths exist a second time below clients/<name>/, for further OAuth API
-keys: clients/acme/config, clients/acme/token and so on.
+These paths, except hosts, exist a second time below clients/<name>/, for
+further OAuth API keys: clients/acme/config, clients/acme/token and so on.
 `
 
 var _ logical.Factory = Factory

@@ -23,7 +23,7 @@ func (e *engine) pathCheck() []*framework.Path {
 		"expires_in": shown(framework.TypeInt64, "Seconds a token lives"),
 		"clock_skew": shown(framework.TypeString, "How far the clock here is ahead of Redox's (negative: behind), or "+
 			"unknown"),
-		"took": shown(framework.TypeString, "How long Redox took, with repeated attempts"),
+		"took": shown(framework.TypeString, "How long it took to get the token, with repeated attempts"),
 		"rotation": shown(framework.TypeString, "What a rotation waits for, or when the next one begins, and when "+
 			"replaced keys are deleted"),
 

@@ -91,7 +91,7 @@ func (e *engine) writeConfig(ctx context.Context, r *request) (*logical.Response
 	if c.PlatformClient != "" {
 		var user userError
 		if _, err := authority(ctx, r, c); errors.As(err, &user) {
-			resp.AddWarning("the public keys are not published yet: " + err.Error())
+			resp.AddWarning("the public keys cannot be published: " + err.Error())
 		}
 	}
 	return resp, nil

@@ -89,7 +89,7 @@ func (r *Ring) CanAdd() error {
 // the ring is empty.
 func (r *Ring) manyGone() error {
 	if r.Publication != nil && len(r.Gone) >= maxNoted {
-		return ruleError("%d deleted keys are still on Redox's list: first fix the problem that publication in keys shows",
+		return ruleError("%d deleted keys may still be on Redox's list: first fix the problem that publication in keys shows",
 			len(r.Gone))
 	}
 	return nil
@@ -154,7 +154,7 @@ func (r *Ring) Activate(id ID, now time.Time) error {
 
 // Remove deletes the key with that ID. It deletes the active key only if the ring has no other key
 // and force is true: without an active key no token can be requested. It returns an error if too many
-// deleted keys are still on Redox's list.
+// deleted keys may still be on Redox's list.
 func (r *Ring) Remove(id ID, force bool) error {
 	for i, k := range r.Keys {
 		if k.ID != id {
@@ -193,8 +193,8 @@ func (r *Ring) Public() *Ring {
 	return public
 }
 
-// Drop deletes the key with that ID if it is retiring. It does so even if too many deleted keys are
-// still on Redox's list, because the private half must not stay.
+// Drop deletes the key with that ID if it is retiring. It does so even if too many deleted keys may
+// still be on Redox's list, because the private half must not stay.
 func (r *Ring) Drop(id ID) {
 	i := slices.IndexFunc(r.Keys, func(k *Key) bool { return k.ID == id && k.State == Retiring })
 	if i >= 0 {
