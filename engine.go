@@ -15,7 +15,8 @@ import (
 
 // engine is what the endpoints and the rotation of one mount share. Only its field
 // tokens keeps tokens. These fields keep copies of what is stored: entries (config and
-// ring), hosts, overviews (for metrics) and connections (ca_pem).
+// ring), hosts, overviews (for metrics), connections (ca_pem) and, to compare them, tokens
+// and rechecks.
 type engine struct {
 	newKey func(bits int, now time.Time) (*keyring.Key, error) // generates one
 
@@ -186,8 +187,8 @@ func (e *engine) clientNamed(r *request, name string, c *config) (*client, error
 }
 
 // issue requests a token for a read, or for the Platform API. If Redox does not know the
-// key that was tried first, and the engine publishes the client's keys, the active node also
-// wakes the client's worker to read Redox's list again, at most once in recheckAfter.
+// key that was tried first, and the client has a platform_client, the node that rotates keys
+// also wakes the client's worker to read Redox's list again, at most once in recheckAfter.
 func (e *engine) issue(ctx context.Context, r *request, name string, v *view) (*issued, error) {
 	c, err := e.clientNamed(r, name, v.config)
 	if err != nil {

@@ -16,9 +16,9 @@ import (
 
 // authority returns the config of the client's platform client, or an error if the
 // platform client may not publish the client's keys. Only the platform client's config can
-// allow that: otherwise a person who may write one client's config could put his key on
-// the API key of another client. If manages does not list the client, the error does not
-// tell whether the platform client exists.
+// allow that: otherwise whoever may write a client's config could use the rights of any
+// platform client. If manages does not list the client, the error does not tell whether the
+// platform client exists.
 func authority(ctx context.Context, r *request, c *config) (*config, error) {
 	p, err := loadConfig(ctx, r.Storage, c.PlatformClient)
 	if err != nil {

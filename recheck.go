@@ -52,7 +52,7 @@ func (r *rechecks) add(client string, why recheck) {
 
 func (r *rechecks) addLocked(client string, why recheck) {
 	known := r.due[client]
-	if why.accepted.id == "" || why.accepted.n == known.accepted.n { // the first acceptance counts
+	if why.accepted.id == "" || why.accepted.n == known.accepted.n { // the first acceptance of a key counts
 		why.accepted = known.accepted
 	}
 	r.due[client] = recheck{known.unknownKey || why.unknownKey, known.mended || why.mended, why.accepted}

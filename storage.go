@@ -19,7 +19,7 @@ import (
 )
 
 // A client has at most two entries. They are below clients/<name>/, and Vault seal-wraps
-// them if its seal can. Only the methods of the type entries write them.
+// them if it can. Only the methods of the type entries write them.
 const (
 	clientsPrefix = "clients/"
 	configEntry   = "config"

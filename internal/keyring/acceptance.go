@@ -4,8 +4,8 @@ import "time"
 
 // A key's acceptance is a fingerprint of the settings with which Redox first issued a token for the
 // key. It is stored once, and never replaced. It protects the old key of a rotation: somebody who
-// may write the settings can make the engine send its requests to a false server, which accepts the
-// new key. So the engine deletes the old key only if the new one was accepted with the same
+// may write the settings can have the new key proved elsewhere, for example at another host that
+// hosts allows. So the engine deletes the old key only if the new one was accepted with the same
 // settings.
 
 // Accept records that Redox issued a token for a request that was signed with k. where is the

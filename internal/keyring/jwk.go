@@ -130,8 +130,8 @@ func brief(value, otherwise string) string {
 
 var hexadecimal = regexp.MustCompile(`^[0-9A-Fa-f:]{128,}$`)
 
-// number reads a member that is a number in base64url. It also accepts base64, and a JSON number for
-// e. It returns zero if the member does not exist, but n and e must exist.
+// number reads a member that is a number in base64url. It also accepts base64, and a whole JSON number
+// for e. It returns zero if the member does not exist, but n and e must exist.
 func (j jwk) number(name string) (*big.Int, error) {
 	if !j.has(name) {
 		if name == "n" || name == "e" {

@@ -29,10 +29,10 @@ type found struct {
 	warnings []string
 }
 
-// Parse finds the one RSA private key in text, completes it and checks it. The key is a JWK or PEM
-// (PKCS#8 or PKCS#1), and may be quoted, escaped, indented, in base64, or among certificates. Its ID
-// is id if that is not empty, else the JWK's kid, else the thumbprint. The warnings are for the
-// person who gave the text.
+// Parse finds the one RSA private key in text, completes it and checks it. The key is a JWK, or
+// PKCS#8 or PKCS#1 in PEM or as DER in base64. It may be quoted, escaped, indented, in base64, or
+// among certificates. Its ID is id if that is not empty, else the JWK's kid, else the thumbprint. The
+// warnings are for the person who gave the text.
 //
 // Errors say what was found, and quote nothing of a private key. Those about the text are of type
 // [Rule].

@@ -13,8 +13,8 @@ type Policy struct {
 // Publishing is how Redox learns the ring's public keys.
 type Publishing string
 
-// These are the ways to publish. With Manual, the engine learns that a key was pasted only when a
-// proof of the key succeeds.
+// These are the ways to publish. With Manual, the engine learns that a key was pasted only when
+// Redox accepts the key.
 const (
 	Manual      Publishing = "pasted"  // somebody pastes the JWK Set
 	JWKSURL     Publishing = "fetched" // Redox fetches the JWK Set from Vault

@@ -146,7 +146,7 @@ func unescape(text string) string {
 var toStandard = strings.NewReplacer("-", "+", "_", "/")
 
 // Base64 decodes base64 or base64url, with or without padding, and ignores white space.
-// It returns false if text is neither, or holds no bytes.
+// It returns false if it cannot decode text, or text holds no bytes.
 func Base64(text string) ([]byte, bool) {
 	joined := toStandard.Replace(strings.TrimRight(strings.Join(strings.Fields(text), ""), "="))
 	raw, err := base64.RawStdEncoding.DecodeString(joined)

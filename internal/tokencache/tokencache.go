@@ -63,7 +63,7 @@ type Cache[T Token] struct {
 }
 
 type entry[T Token] struct {
-	fingerprint string // digest of everything that affects the token
+	fingerprint string // of everything that affects the token
 	token       T      // zero for none
 	err         error  // of the last call, nil when it succeeded
 	failedAt    time.Time
