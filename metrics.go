@@ -148,8 +148,8 @@ func outcomeOf(ctx context.Context, err error) string {
 	return outcomeUnavailable
 }
 
-// answered notes one token request: how long it took, when it was made if Redox issued a
-// token, and how far the clocks differ if the answer of Redox shows that.
+// answered notes one token request: how long it took, and when it was made if Redox issued a
+// token. If Redox issued one or refused, it notes how far the clocks differ, if that is known.
 func (m *metrics) answered(client string, took time.Duration, t *redoxapi.Token, err error) {
 	var refused *redoxapi.Error
 	m.count(client, func(c *counts) {

@@ -18,9 +18,10 @@ import (
 
 const metricsHelp = `
 Serves metrics of this mount in Prometheus's text format: what this node's
-process did since it started, and the keys of all clients. A reader of it learns
-the clients' names. Scrape the active node where standbys forward, as those of
-Vault's Community Edition do. Scrape each node where they answer, as on OpenBao.
+process did since it started, and, on the node that rotates keys, the keys of
+all clients. A reader of it learns the clients' names. Scrape the active node
+where standbys forward, as those of Vault's Community Edition do. Scrape each
+node where they answer, as on OpenBao.
 `
 
 func (e *engine) pathMetrics() []*framework.Path {
@@ -90,8 +91,8 @@ func (e *engine) showCounts(s *samples, overviews map[string]overview) {
 		}
 	})
 	const skew = "redox_clock_skew_seconds"
-	each(skew, "gauge", "How far the clock here was ahead of Redox's at its last answer; negative: behind. Two "+
-		"seconds or less mean nothing.",
+	each(skew, "gauge", "How far the clock here was ahead of Redox's at its last token or refusal; negative: "+
+		"behind. Two seconds or less mean nothing.",
 		func(client string, c counts) {
 			if c.skew.Known {
 				s.add(skew, c.skew.Ahead.Seconds(), "client", client)

@@ -118,8 +118,8 @@ func (e *engine) reusedToken(
 }
 
 // fetchToken requests a token for the cache. It runs in a goroutine of its own, so it must
-// recover from panics. It logs the first of a series of errors, because possibly no reader
-// waits for the token.
+// recover from panics. Of a series of errors it logs at most the first, because possibly no
+// reader waits for the token.
 func (e *engine) fetchToken(ctx context.Context, r *request, v *view, again bool) (t *issued, err error) {
 	defer func() {
 		if p := recover(); p != nil {

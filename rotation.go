@@ -59,8 +59,8 @@ func (e *engine) safely(ctx context.Context, client string, do func() error) (er
 }
 
 // listClients returns the names of all clients, or none if another node rotates the keys.
-// It also frees memory that is used for deleted clients: a read that began before the
-// deletion may have left something.
+// If it reads the names, it also frees memory that is used for deleted clients: a read that
+// began before the deletion may have left something.
 func (e *engine) listClients(ctx context.Context, s logical.Storage) ([]string, error) {
 	if !e.writeSafe() {
 		return nil, nil // another node does the work

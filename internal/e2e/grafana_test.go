@@ -51,8 +51,8 @@ func readDashboard() (d dashboard, err error) {
 	return d, json.Unmarshal(raw, &d)
 }
 
-// queries returns the queries of each variable, by its name, and of each panel, by its title. In them each
-// variable has the value that "all" stands for.
+// queries returns the query of each variable whose field Query is an object, by the variable's name, and the
+// queries of each panel, by its title. In them each variable has the value that "all" stands for.
 func (d *dashboard) queries() (ofVariables, ofPanels map[string][]string) {
 	ofVariables, ofPanels = map[string][]string{}, map[string][]string{}
 	with := []string{"$__rate_interval", "1m"}

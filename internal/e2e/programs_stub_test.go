@@ -18,7 +18,7 @@ type stub struct {
 	mu           sync.Mutex
 	vault, redox string
 	status       int    // the status of Vault's answers
-	asked        int    // how many tokens were read since the last stub refuses
+	asked        int    // how many reads of a token came since the last stub refuses
 	refuses      string // see stubCmd
 	refused      int
 	accepted     chan struct{} // closed when a token was accepted
@@ -32,7 +32,7 @@ type stub struct {
 //	stub refuses none  refuses no token
 //	stub refuses all   refuses every token
 //	stub refuses late  refuses token-1: its first search at once, later ones after another token was accepted
-//	stub asked <n>     fails unless n tokens were read since the last stub refuses
+//	stub asked <n>     fails unless n reads of a token came since the last stub refuses
 func stubCmd(ts *testscript.TestScript, _ bool, args []string) {
 	p := &worldOf(ts).programs
 	if p.stub == nil {
@@ -58,7 +58,7 @@ func stubCmd(ts *testscript.TestScript, _ bool, args []string) {
 		s.refuses, s.refused, s.asked, s.accepted, s.once = args[1], 0, 0, make(chan struct{}), sync.Once{}
 	case "asked":
 		if got := fmt.Sprint(s.asked); got != args[1] {
-			ts.Fatalf("%s tokens were read, want %s", got, args[1])
+			ts.Fatalf("%s reads of a token, want %s", got, args[1])
 		}
 	}
 }

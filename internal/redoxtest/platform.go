@@ -188,7 +188,7 @@ func (s *Sandbox) updateAPIKey(w http.ResponseWriter, r *http.Request) {
 }
 
 // withAPIKey calls do, unless it is nil, with the API key that the path names, while it holds
-// s.mu. It answers with that API key, or with 404 if there is none.
+// s.mu. It answers with that API key, or with 404 if environmentKeyLocked returns nil.
 func (s *Sandbox) withAPIKey(w http.ResponseWriter, r *http.Request, do func(*apiKey)) {
 	id := r.PathValue("id")
 	s.mu.Lock()

@@ -1,5 +1,5 @@
-// Command release does two steps of a release: it collects the licences of everything in the
-// binary, and checks that a binary is what a release promises. It is a module of its own, so
+// Command release does two steps of a release: it collects the licences of all dependencies of
+// the plugin, and checks that a binary is what a release promises. It is a module of its own, so
 // that its dependencies are not those of the plugin.
 package main
 

@@ -1,6 +1,6 @@
-// Command watched is the plugin, and also reports what it uses: once a second it writes its process ID, its
-// number of goroutines and the size of its heap to the file that REDOX_WATCHED names. Only the soak test uses
-// it.
+// Command watched is a plugin with the engine that also reports what it uses: once a second it writes its
+// process ID, its number of goroutines and the size of its heap to the file that REDOX_WATCHED names. Only the
+// soak test uses it.
 package main
 
 import (
