@@ -111,7 +111,7 @@ type httpAnswer struct {
 	status     int
 	body       []byte
 	skew       Skew
-	retryAfter time.Duration // the pause that the server asks for, zero if it does not
+	retryAfter time.Duration // the pause that the server asks for, see readRetryAfter
 }
 
 // send makes the request and reads the whole answer. Its error is an [*UpstreamError].

@@ -55,7 +55,7 @@ type UpstreamError struct {
 	Kind       Kind
 	Status     int           // HTTP status of the token endpoint; 0 if What says everything
 	What       string        // what was seen
-	RetryAfter time.Duration // the pause that the token endpoint asks for, zero if it does not
+	RetryAfter time.Duration // the pause that the token endpoint asks for, see readRetryAfter
 	Dropped    bool          // TimedOut while it connected: nobody answered the first packets
 }
 
