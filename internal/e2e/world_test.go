@@ -53,7 +53,7 @@ type world struct {
 	forwarder  *forwarder  // agents connect to Vault through it
 
 	mu    sync.Mutex
-	texts map[string]string // all output, except tokens where they may be
+	texts map[string]string // the output that record has kept
 	keys  map[string]string // parts of the private keys that keepKeys saw
 
 	others map[string]string // further secrets, by name
