@@ -19,12 +19,12 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// spiedStorage counts reads. It can call a function of the test after each read, and another one instead
-// of each Put.
+// spiedStorage counts the calls of Get. It can call a function of the test after each of them, and another
+// one instead of each Put.
 type spiedStorage struct {
 	logical.Storage
 	gets atomic.Int64
-	got  func()                                             // after each read, nil for none
+	got  func()                                             // after each Get, nil for none
 	put  func(context.Context, *logical.StorageEntry) error // instead of each Put, nil for none
 }
 

@@ -119,8 +119,9 @@ func (e *engine) deleteKey(ctx context.Context, r *request) (*logical.Response, 
 }
 
 // activateKey proves the key, unless it is active already or force is set, and makes it
-// the active one. It returns an error if meanwhile another key has got its ID, the proof does
-// not count for a changed config, or, without force, the key was active and no longer is.
+// the active one. It returns an error if meanwhile the key was deleted, another key has got its
+// ID, the proof does not count for a changed config, or, without force, the key was active and
+// no longer is.
 func (e *engine) activateKey(ctx context.Context, r *request) (*logical.Response, error) {
 	ring, err := loadRing(ctx, r.Storage, r.client)
 	if err != nil {

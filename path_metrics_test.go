@@ -62,8 +62,8 @@ func (m *mount) expect(want map[string]float64) {
 	}
 }
 
-// Each read of token is counted once, under the outcome that fits its result. Each
-// request to Redox and each retry is counted too.
+// A read of token is counted under the outcome that fits its result. Each request to
+// Redox and each retry is counted too.
 func TestMetricsOutcomes(t *testing.T) {
 	for fault, want := range map[redoxtest.Fault]struct {
 		outcome  string

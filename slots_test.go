@@ -240,7 +240,7 @@ func TestGenerateInTurn(t *testing.T) {
 	}
 }
 
-// If a reader gives up while the request waits to generate a key, nothing is stored and no slot stays taken.
+// If a request is given up while it waits to generate a key, nothing is stored and no slot stays taken.
 func TestGenerateGivenUp(t *testing.T) {
 	m := newMount(t)
 	stored := snapshot(t, m.storage)

@@ -60,7 +60,7 @@ func (i *issuer) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(rw).Encode(answer) // Vault may have gone
 }
 
-// claimsOf are the claims of a job's ID token after a push to main, as GitHub and GitLab document them.
+// claimsOf are claims of a job's ID token after a push to main, as GitHub and GitLab document them.
 var claimsOf = map[string]string{
 	"github": `{
 		"sub": "repo:my-org/my-repository:ref:refs/heads/main", "aud": "https://vault.example.org",

@@ -66,8 +66,8 @@ func languages(ts *testscript.TestScript) map[string][]string {
 //
 //	programs start [<variable>=<value>…]  ends the programs that run, and starts all of them
 //	programs ask <family>                 asks each program, and prints the answers
-//	programs until failed                 asks until there were two more token requests per program
-//	programs until renewed                asks until one more token per program was issued
+//	programs until failed                 asks until there were twice as many more token requests as programs
+//	programs until renewed                asks until as many more tokens were issued as there are programs
 //	programs fail <family>                asks each program, which must end with an error, and prints the errors
 //	programs meet <fault>                 makes as many of the next token requests fail as there are programs
 //	programs count <n> <n> <n>            compares with the numbers of token requests, of tokens issued, and of API
@@ -79,7 +79,7 @@ func programsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	switch args[0] {
 	case "start":
 		p.stop(w)
-		if p.counted[0] == 0 { // otherwise the last count command has set it
+		if p.counted[0] == 0 { // otherwise an earlier start or count has set it
 			p.counted = p.count(w)
 		}
 		for name, argv := range languages(ts) {

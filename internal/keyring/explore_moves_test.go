@@ -144,7 +144,7 @@ type event struct {
 	removed   ID     // the key that the move removed from the ring
 	activated ID     // the key that the move made active
 	rotating  ID     // the pending key that Rotate marked
-	proved    ID     // the key with which a token request was made
+	proved    ID     // the key with which a step requested a token
 	outcome   int    // of that request
 	accepted  ID     // the key that Redox accepted
 	where     string // with these settings

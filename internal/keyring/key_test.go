@@ -141,7 +141,7 @@ func TestPublicPEM(t *testing.T) {
 	}
 }
 
-// Private's errors quote nothing of a stored key that is damaged or no RSA key. PublicPEM returns an
+// Private's errors quote nothing of a private half that is damaged or no RSA key. PublicPEM returns an
 // error if the public numbers are damaged.
 func TestDamagedKey(t *testing.T) {
 	ec, _ := pem.Decode([]byte(file(t, "ec-pkcs8.pem")))

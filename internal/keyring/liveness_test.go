@@ -165,8 +165,8 @@ func (w *walk) wait(until time.Time) {
 	}
 }
 
-// step does the next step. It fails the test if that deletes a key too early, or leaves a ring with
-// too many keys or without exactly one active key, or if the same step, other than Wait, comes again.
+// step does the next step. It fails the test if that deletes a key that must stay or leaves a ring
+// that is not valid, or if the same step, other than Wait, comes again.
 func (w *walk) step() {
 	s := w.ring.Next(w.policy, w.now)
 	switch s.Action {

@@ -27,8 +27,8 @@ func quotesNothing(t *testing.T, text string, err error) {
 	}
 }
 
-// FuzzParse parses any text. Parse must not panic, and every error must be a Rule that quotes
-// nothing of the text. The private half of an accepted key must be readable and valid, with two
+// FuzzParse parses any text. Parse must not panic, and every error must be a Rule that passes
+// quotesNothing. The private half of an accepted key must be readable and valid, with two
 // primes and an exponent that the engine allows.
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{

@@ -256,7 +256,7 @@ func (s *Sandbox) countConnections(c net.Conn, state http.ConnState) {
 }
 
 // CloseIdle closes the idle connections, as a server does after an idle timeout. It returns how
-// many it closed.
+// many there were.
 func (s *Sandbox) CloseIdle() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
