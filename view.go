@@ -21,7 +21,7 @@ type view struct {
 	config      *config // nil when there is none
 	ring        *keyring.Ring
 	jwks        []byte // nil unless config has public_jwks
-	fingerprint string // the stored config and the active key; empty when there is no key
+	fingerprint string // the stored config and the active key; empty when one is missing
 	where       string // fingerprint of the settings that decide whether Redox accepts a key, see config.where
 	readAt      time.Time
 
@@ -29,8 +29,8 @@ type view struct {
 	private map[keyring.ID]*rsa.PrivateKey
 }
 
-// signer returns the parsed private half of a key of the ring. It parses each key
-// once: parsing takes an eighth of the time of a signature.
+// signer returns the parsed private half of a key of the ring. It parses each key once
+// per view: parsing takes an eighth of the time of a signature.
 func (v *view) signer(k *keyring.Key) (*rsa.PrivateKey, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

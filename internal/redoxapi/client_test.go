@@ -60,7 +60,7 @@ func stages() map[string]stage {
 }
 
 // If a server stalls at any stage, or drips its answer, the exchange times out, and leaves no
-// goroutine or connection behind.
+// goroutine behind.
 func TestServersThatStall(t *testing.T) {
 	t.Parallel()
 	all := stages()

@@ -1,7 +1,7 @@
-// Package redoxtest is a sandbox that stands in for Redox: a token endpoint and the Platform
-// API's operations on API keys, which behave as Redox's documentation says, and two small API
-// endpoints. It verifies what a client sends, so a test replaces the server and never the
-// client. Where the documentation is silent about assertions, the sandbox is strict.
+// Package redoxtest is a sandbox that stands in for Redox. Its token endpoint and the Platform
+// API's operations on API keys behave as Redox's documentation says. Two small API endpoints
+// accept the tokens. The sandbox verifies what a client sends, so a test replaces the server and
+// never the client. Where the documentation is silent about assertions, the sandbox is strict.
 //
 // Command redox-sandbox runs it as a program. The engine makes requests to it only when its
 // host is allowed, for example with: vault write redox/hosts allowed=127.0.0.1:8080.
