@@ -20,8 +20,9 @@ func (m *mount) checked() string {
 	return strings.Join(resp.Warnings, "\n")
 }
 
-// If a step fails, check and keys say why, until a step succeeds. If a rotation should have begun five
-// minutes ago, they say that too. The metric redox_rotation_overdue is 1 in both cases.
+// If a step fails for another reason than Redox, check and keys say why, until a step succeeds. If a
+// rotation should have begun five minutes ago, they say that too. The metric redox_rotation_overdue is
+// 1 in both cases.
 func TestOverdue(t *testing.T) {
 	storage := &faultyStorage{Storage: &logical.InmemStorage{}, countdown: -1}
 	m := newMountOn(t, storage, systemView(0))

@@ -206,8 +206,9 @@ func (k *tier) reviews() {
 	k.run(fmt.Sprintf(config, k.kube.url, "$(kubectl create token vault-reviewer --namespace=kube-system)"))
 }
 
-// edit reads a manifest in examples, applies all to it, replaces the first text of each pair by the second,
-// and writes the result to the folder of the test. Each first text must be in the manifest.
+// edit reads a manifest in examples, applies all to it, replaces the first text of each pair by the
+// second, and writes the result to the folder of the test. Each first text must be there when its turn
+// comes.
 func (k *tier) edit(path string, all *strings.Replacer, pairs ...string) {
 	raw, err := os.ReadFile(filepath.Join(repository, "examples", path))
 	if err != nil {

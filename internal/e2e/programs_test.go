@@ -19,7 +19,8 @@ import (
 	"github.com/seed-963e9c27/vault-plugin-secrets-redox/internal/redoxtest"
 )
 
-// programs are the example programs, one per language. They run side by side and must all behave the same.
+// programs are the example programs that can run here, one per language. They run side by side and
+// must all behave the same.
 type programs struct {
 	running []*program
 	counted [3]int // the counts at the last count command, or else at the first start

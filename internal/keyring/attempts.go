@@ -2,7 +2,7 @@ package keyring
 
 import "time"
 
-// Attempts records the worker's attempts to prove a key, or to bring Redox's list of keys up to
+// Attempts records the worker's last attempt to prove a key, or to bring Redox's list of keys up to
 // date.
 type Attempts struct {
 	LastAt   time.Time `json:"last_at,omitzero"`

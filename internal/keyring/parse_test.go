@@ -64,7 +64,7 @@ func privateJWK(t testing.TB, changes map[string]any) string {
 }
 
 // TestParse tests what testdata/cases does not: other wrappings of a key, several wrappings at once,
-// and the argument id.
+// unusual members of a JWK, and the argument id.
 func TestParse(t *testing.T) {
 	pkcs8, certificate := file(t, "pkcs8.pem"), file(t, "certificate.pem")
 	named := privateJWK(t, map[string]any{"kid": "from-jwk"})

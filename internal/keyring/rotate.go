@@ -166,8 +166,9 @@ func (r *Ring) Settle(p Policy, now time.Time) (changed bool) {
 	return changed
 }
 
-// Rotate marks the pending key and returns it. A marked key becomes active as soon as Redox accepts
-// it. Rotate fails if the ring has no pending key, or has marked it already.
+// Rotate marks the pending key and returns it. The worker proves a marked key, but not before
+// publish_window is over, and activates it if Redox accepts it. Rotate fails if the ring has no
+// pending key, or has marked it already.
 func (r *Ring) Rotate() (*Key, error) {
 	k := r.Pending()
 	switch {
