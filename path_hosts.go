@@ -59,7 +59,7 @@ func (e *engine) readHosts(ctx context.Context, r *request) (*logical.Response, 
 	return list.show(), nil
 }
 
-// writeHosts reads the stored list first: it must not overwrite one that a newer
+// writeHosts reads the stored list first: it must not overwrite one that is damaged or that a newer
 // plugin wrote.
 func (e *engine) writeHosts(ctx context.Context, r *request) (*logical.Response, error) {
 	given, is := r.fields.Raw[fieldAllowed]

@@ -535,8 +535,8 @@ func TestReuseRidesOutAnOutage(t *testing.T) {
 	}
 }
 
-// An error response is permanent: a reader gets that error once the token is in its margin, although the
-// token is still valid.
+// An OAuth error response is permanent: a reader gets that error once the token is in its margin,
+// although the token is still valid.
 func TestReuseRefused(t *testing.T) {
 	m := reusing(t)
 	m.read("token")

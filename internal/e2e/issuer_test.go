@@ -92,9 +92,9 @@ func idTokenCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(idToken(ts, args[1], args[2:])), 0o600))
 }
 
-// idToken returns an ID token of an issuer. Each <claim>=<value> in said replaces a claim of claimsOf. But
-// exp=<duration> says how long the token remains valid, and key=another signs it with a key that the issuer
-// does not publish.
+// idToken returns an ID token of an issuer. Each <claim>=<value> in said sets a claim. But
+// exp=<duration> says how long the token remains valid, and key=another signs it with a key that the
+// issuer does not publish.
 func idToken(ts *testscript.TestScript, name string, said []string) string {
 	w := worldOf(ts)
 	from := w.issuers[name]
