@@ -128,8 +128,8 @@ func parseHostName(name string) (string, error) {
 	case strings.HasSuffix(name, "."):
 		return "", invalid("it ends with a dot: leave that out")
 	case len(name) > 253 || !hostName.MatchString(name):
-		return "", invalid("a host has at most 253 characters: a-z 0-9 _ and, inside, - and single dots; at most 63 " +
-			"between dots")
+		return "", invalid("a host has at most 253 characters: parts of a-z 0-9 _ - with single dots between them, each " +
+			"at most 63 long and with no - at its ends")
 	case lastNumber.MatchString(name):
 		if address, err := netip.ParseAddr(name); err != nil || !address.Is4() {
 			return "", invalid("it ends like an IPv4 address and is none")

@@ -112,7 +112,7 @@ var tokenLike = regexp.MustCompile(`[A-Za-z0-9_.~+/=-]{40,}`)
 // become blanks, and long words that may be credentials become [removed]. A text of more characters
 // than most is cut.
 func Quotable(text string, most int) string {
-	text = strings.TrimSpace(tokenLike.ReplaceAllStringFunc(withoutControls(text), func(match string) string {
+	text = strings.TrimSpace(tokenLike.ReplaceAllStringFunc(printable(text), func(match string) string {
 		if quotableURL("https:"+match) != "" {
 			return match
 		}
@@ -124,7 +124,7 @@ func Quotable(text string, most int) string {
 	return text
 }
 
-func withoutControls(text string) string {
+func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return ' '
