@@ -52,7 +52,8 @@ func bySight(text string) string {
 // treats a byte that is not UTF-8 like U+FFFD, because JSON replaces such bytes with that
 // character.
 func binary(text string) string {
-	head := []rune(text[:min(len(text), 256)])
+	head := []rune(text)
+	head = head[:min(len(head), 256)]
 	begin := string(head[:min(len(head), 16)])
 	strange := func(r rune) bool { return r == '\ufffd' || r < ' ' && !strings.ContainsRune("\t\n\r", r) }
 	switch {

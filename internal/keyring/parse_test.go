@@ -161,6 +161,7 @@ func TestParseRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ text, want string }{
 		"too long":                  {strings.Repeat(" ", 256<<10+1), "more than 256 KiB"},
 		"prose":                     {"my private key", "neither PEM nor JSON"},
+		"prose with accents":        {"x" + strings.Repeat("é", 200), "neither PEM nor JSON"},
 		"UTF-16, big-endian":        {utf16, "UTF-16"},
 		"UTF-16 in base64":          {base(utf16), "UTF-16"},
 		"base64 in four layers":     {base(base(base(base(pkcs8)))), "neither PEM nor JSON"},

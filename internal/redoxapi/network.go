@@ -35,6 +35,7 @@ func proxyConnected(_ context.Context, _ *url.URL, _ *http.Request, answer *http
 // of err, which may show the password in a proxy's URL.
 func (c *Client) connectionError(req *http.Request, err error) error {
 	host := req.URL.Host
+	server := host // with which TLS failed
 	var (
 		netErr  net.Error
 		dnsErr  *net.DNSError
@@ -47,6 +48,10 @@ func (c *Client) connectionError(req *http.Request, err error) error {
 	unreachable := func(what string) error {
 		return &UpstreamError{Kind: Unreachable, What: what + c.route(req)}
 	}
+	atProxy := errors.As(err, &opErr) && opErr.Op == "proxyconnect"
+	if atProxy {
+		server, err = c.firstHop(req), opErr.Err
+	}
 	switch {
 	case errors.Is(err, context.Canceled):
 		return &UpstreamError{Kind: Abandoned, What: "the reader hung up, or Vault's max_request_duration ended the " +
@@ -54,23 +59,26 @@ func (c *Client) connectionError(req *http.Request, err error) error {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		return &UpstreamError{Kind: TimedOut, What: "no answer from " + host + " in time" + c.route(req)}
 	case errors.As(err, &certErr):
-		return unreachable("the TLS certificate of " + host + " is not trusted: " + certificateFault(certErr, c.ownCA))
+		return unreachable("the TLS certificate of " + server + " is not trusted: " +
+			certificateFault(certErr, c.ownCA, atProxy))
 	case errors.As(err, &dnsErr):
 		return unreachable("the name of " + c.firstHop(req) + " cannot be resolved")
-	case errors.As(err, &opErr) && opErr.Op == "proxyconnect":
-		return unreachable("the proxy on the way to " + host + " cannot be reached")
 	case errors.As(err, &denied):
 		return unreachable("on the way to " + host + " " + denied.Error())
+	case errors.As(err, &noTLS) && atProxy:
+		return unreachable(server + " does not speak TLS, but HTTPS_PROXY names it with https: try http")
 	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
 		return unreachable("the server at " + host + " does not speak TLS")
 	case errors.As(err, &opErr) && opErr.Op == "remote error": // an alert, in crypto/tls's words
-		return unreachable("the TLS handshake with " + host + " failed: " + opErr.Err.Error())
+		return unreachable("the TLS handshake with " + server + " failed: " + opErr.Err.Error())
+	case atProxy:
+		return unreachable("the proxy on the way to " + host + " cannot be reached")
 	case errors.As(err, &errno):
 		return unreachable("connection to " + c.firstHop(req) + ": " + errno.Error())
 	}
 	// What follows this prefix is crypto/x509's text.
 	if _, why, is := strings.Cut(err.Error(), "tls: failed to parse certificate from server: "); is {
-		return unreachable("the TLS certificate of " + host + " cannot be read: " + why + "; its owner has to replace it")
+		return unreachable("the TLS certificate of " + server + " cannot be read: " + why + "; its owner has to replace it")
 	}
 	return unreachable("the connection to " + host + " broke before there was an answer")
 }
@@ -142,8 +150,8 @@ func proxyTrouble(getenv func(string) string) string {
 }
 
 // certificateFault says why a certificate is not trusted, and what to do. If ownCA is true, ca_pem
-// replaces the system's authorities.
-func certificateFault(failed *tls.CertificateVerificationError, ownCA bool) string {
+// replaces the system's authorities. If atProxy is true, the certificate is the proxy's.
+func certificateFault(failed *tls.CertificateVerificationError, ownCA, atProxy bool) string {
 	var (
 		unknown x509.UnknownAuthorityError
 		name    x509.HostnameError
@@ -170,6 +178,9 @@ func certificateFault(failed *tls.CertificateVerificationError, ownCA bool) stri
 	case errors.As(failed.Err, &name):
 		if c := name.Certificate; len(c.DNSNames)+len(c.IPAddresses) == 0 {
 			return "it has no host as a subject alternative name, and a common name does not count" + replace
+		}
+		if atProxy {
+			return "it is for another host; check HTTPS_PROXY"
 		}
 		return "it is for another host; check token_url, and any proxy or gateway between Vault and that host"
 	case errors.As(failed.Err, &invalid) && invalid.Reason == x509.Expired:

@@ -150,11 +150,11 @@ func TestServersWithTLS(t *testing.T) {
 	}
 }
 
-// through returns a client that uses the proxy at address, with a password.
-func through(t *testing.T, address, caPEM string) *Client {
+// through returns a client that uses the proxy at address, with a password. scheme is http or https.
+func through(t *testing.T, scheme, address, caPEM string) *Client {
 	t.Helper()
 	c := newClient(t, caPEM)
-	c.http.Transport.(*http.Transport).Proxy = http.ProxyURL(&url.URL{Scheme: "http",
+	c.http.Transport.(*http.Transport).Proxy = http.ProxyURL(&url.URL{Scheme: scheme,
 		User: url.UserPassword("user", canary), Host: address})
 	return c
 }
@@ -206,7 +206,7 @@ func TestProxies(t *testing.T) {
 			if test.kind == TimedOut {
 				timeout = impatient
 			}
-			got, err := withstand(t, through(t, proxy.address, ca), proxy, "https://"+test.host+"/token", timeout)
+			got, err := withstand(t, through(t, "http", proxy.address, ca), proxy, "https://"+test.host+"/token", timeout)
 			if test.want != "" {
 				checkError(t, err, test.kind, test.want)
 			} else if err != nil || got.Value != "t" {
@@ -218,6 +218,42 @@ func TestProxies(t *testing.T) {
 			if sent := proxy.sent.Load(); sent > fewBytes {
 				t.Errorf("the client accepted %d bytes", sent)
 			}
+		})
+	}
+}
+
+// If TLS with an https proxy fails, the error names the proxy and not Redox.
+func TestProxiesWithTLS(t *testing.T) {
+	t.Parallel()
+	later := time.Now().Add(time.Hour)
+	certificate, ca := certify(t, x509.Certificate{NotAfter: later, IPAddresses: loopback,
+		DNSNames: []string{"redox.example"}})
+	other, otherCA := certify(t, x509.Certificate{NotAfter: later, DNSNames: []string{"other.example"}})
+	with := func(certificate tls.Certificate) step {
+		return handshake(&tls.Config{Certificates: []tls.Certificate{certificate}})
+	}
+	tunnel := reply("HTTP/1.1 200 Connection established\r\n\r\n")
+	for name, test := range map[string]struct {
+		ca    string
+		steps []step
+		want  string // "%": the proxy
+	}{
+		"no TLS": {ca, []step{reply("HTTP/1.1 400 " + canary + "\r\n\r\n")},
+			"the proxy % does not speak TLS, but HTTPS_PROXY names it with https: try http; through the proxy %"},
+		"unknown authority": {"", []step{with(certificate)}, "the TLS certificate of the proxy % is not trusted: " +
+			"signed by an unknown authority; if a private authority signed it, set ca_pem"},
+		"wrong name": {otherCA, []step{with(other)}, "the TLS certificate of the proxy % is not trusted: " +
+			"it is for another host; check HTTPS_PROXY; through the proxy %"},
+		"an alert": {ca, []step{reply("\x15\x03\x01\x00\x02\x02\x28")},
+			"the TLS handshake with the proxy % failed: tls: handshake failure; through the proxy %"},
+		"another name in the tunnel": {ca, []step{with(certificate), readRequest, tunnel, with(other)},
+			"the TLS certificate of redox.example is not trusted: it is for another host; check token_url"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			proxy := newHostileServer(t, test.steps...)
+			_, err := withstand(t, through(t, "https", proxy.address, test.ca), proxy, "https://redox.example/token", patient)
+			checkError(t, err, Unreachable, strings.ReplaceAll(test.want, "%", proxy.address))
 		})
 	}
 }
@@ -236,9 +272,9 @@ func TestConnectionErrors(t *testing.T) {
 		"http://" + address: {newClient(t, ""), "connection to " + address + ": connection refused; directly: the "},
 		"https://redox.invalid/": {newClient(t, ""),
 			"the name of redox.invalid cannot be resolved; directly: the environment "},
-		"https://redox.example/": {through(t, address, ""),
+		"https://redox.example/": {through(t, "http", address, ""),
 			"the proxy on the way to redox.example cannot be reached; through the proxy " + address},
-		"https://redox.other/": {through(t, "proxy.invalid:1", ""),
+		"https://redox.other/": {through(t, "http", "proxy.invalid:1", ""),
 			"the name of the proxy proxy.invalid:1 cannot be resolved; through the proxy proxy.invalid:1"},
 	} {
 		_, err := withstand(t, test.client, nil, url, patient)
