@@ -127,9 +127,9 @@ var settings = []setting{{
 	answer: "Whether jwks is served without a Vault token",
 }, {
 	name: "reuse_tokens", kind: framework.TypeBool, initial: false, stored: func(c *config) any { return &c.ReuseTokens },
-	help: "Hand out the same token from memory until its last minute (its last fifth, if that is shorter). This means " +
-		"fewer requests to Redox and quicker reads, but readers share a token. false when absent: each read gets a " +
-		"fresh token.",
+	help: "Hand out the same token from memory until its last minute (its last fifth, if that is shorter), and while " +
+		"Redox cannot be reached until its last second. This means fewer requests to Redox and quicker reads, but " +
+		"readers share a token. false when absent: each read gets a fresh token.",
 	answer: "Whether a token is handed out more than once",
 }, {
 	name: "publish_window", kind: framework.TypeDurationSecond, initial: int64(900),

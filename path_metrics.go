@@ -85,7 +85,8 @@ func (e *engine) showCounts(s *samples, overviews map[string]overview) {
 		"know the active key.",
 		func(client string, c counts) { s.add(retiring, float64(c.retiring), "client", client) })
 	const issuedAt = "redox_last_token_timestamp_seconds"
-	each(issuedAt, "gauge", "When Redox last issued a token, also for check or a proof.", func(client string, c counts) {
+	each(issuedAt, "gauge", "When the token that Redox issued last was requested, also for check or a proof, but not the "+
+		"one that settles whether Redox knows a ring's first key.", func(client string, c counts) {
 		if !c.tokenAt.IsZero() {
 			s.add(issuedAt, unix(c.tokenAt), "client", client)
 		}
