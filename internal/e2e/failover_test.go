@@ -38,9 +38,6 @@ func killLeaderCmd(ts *testscript.TestScript, _ bool, args []string) {
 	_, _ = fmt.Fprintf(ts.Stdout(), "another node leads after %.1f s and serves a token after %.1f s, with "+
 		"performance_multiplier = 1\n",
 		leads.Seconds(), time.Since(start).Seconds())
-	for _, pid := range orphans {
-		_, _ = fmt.Fprintf(ts.Stdout(), "the dead node's plugin lives on: %v\n", syscall.Kill(pid, 0) == nil)
-	}
 }
 
 // reviveCmd starts the killed node again, unseals it, and waits until it is a standby that votes: revive.
