@@ -13,6 +13,7 @@ import (
 // For each fault in the table, a read of token fails with the right status, message and advice, and the
 // right number of assertions is sent. Nothing is stored. When the fault has ended, a read succeeds.
 func TestTokenErrors(t *testing.T) {
+	t.Parallel()
 	const (
 		status   = ": Redox may be in trouble (https://status.redoxengine.com): try again"
 		tokenURL = ": check token_url in redox/config and any proxy or firewall between Vault and Redox"

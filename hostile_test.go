@@ -272,6 +272,7 @@ func hostileFields() []hostile {
 // mount without a config and a key refuses the input too, with any status from 400 to 499, and stores
 // nothing.
 func TestHostileInput(t *testing.T) {
+	t.Parallel()
 	full, empty := newMount(t), newMount(t)
 	full.ready("", nil)
 	full.write("keys/import", map[string]any{"private_key": testdata(t, "rsa3072.pem"), "key_id": "ring-key"})

@@ -297,6 +297,7 @@ func TestMemoryOfNobody(t *testing.T) {
 
 // A view has what was written just before, also while four goroutines read jwks.
 func TestMemoryUnderConcurrency(t *testing.T) {
+	t.Parallel()
 	m := newMount(t)
 	m.ready("", map[string]any{"public_jwks": true})
 	ctx, stop := context.WithCancel(t.Context())

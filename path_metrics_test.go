@@ -65,6 +65,7 @@ func (m *mount) expect(want map[string]float64) {
 // A read of token is counted under the outcome that fits its result. Each request to
 // Redox and each retry is counted too.
 func TestMetricsOutcomes(t *testing.T) {
+	t.Parallel()
 	for fault, want := range map[redoxtest.Fault]struct {
 		outcome  string
 		requests float64
@@ -244,6 +245,7 @@ func TestMetricsLabels(t *testing.T) {
 // An answer of Redox that comes after its client was deleted brings no metric of the client back. A new
 // client of the same name begins at zero.
 func TestMetricsOfLateAnswers(t *testing.T) {
+	t.Parallel()
 	m := newMount(t)
 	const acme = "clients/acme/"
 	read := func(path string) func() {

@@ -177,6 +177,7 @@ func (m *mount) takeID() {
 }
 
 func TestPublishTrouble(t *testing.T) {
+	t.Parallel()
 	for name, test := range publishTroubles {
 		t.Run(name, func(t *testing.T) {
 			m := newMount(t)

@@ -16,6 +16,7 @@ import (
 
 // A read of token succeeds after up to max_retries temporary failures.
 func TestTokenRetries(t *testing.T) {
+	t.Parallel()
 	for _, f := range []redoxtest.Fault{redoxtest.FaultReset, redoxtest.FaultUnavailable, redoxtest.FaultTruncate,
 		redoxtest.FaultNoToken} {
 		t.Run(string(f), func(t *testing.T) {
@@ -40,6 +41,7 @@ func TestTokenRetries(t *testing.T) {
 // If an answer has Retry-After, the engine waits at least that long before the next attempt. If there is not
 // enough time for that, the read fails at once. After HTTP 429 there is no further attempt.
 func TestTokenRetryAfter(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		status, attempts int
 		after, want      string

@@ -253,6 +253,7 @@ var rights = map[string]struct {
 // keys. No request goes to a host that is not allowed. If the key is still there and the old config is restored, a
 // read returns a token of Redox.
 func TestRights(t *testing.T) {
+	t.Parallel()
 	his, forbidden := httptest.NewServer(tokensForAll), httptest.NewServer(http.HandlerFunc(
 		func(http.ResponseWriter, *http.Request) { t.Error("a request went to a host that is not allowed") }))
 	t.Cleanup(his.Close)

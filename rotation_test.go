@@ -281,6 +281,7 @@ func TestRotationSurvivesStorage(t *testing.T) {
 // The result of a proof is not used if, during the proof, the config was deleted or its
 // client_id or ca_pem was changed.
 func TestRotationOvertaken(t *testing.T) {
+	t.Parallel()
 	for name, overtake := range map[string]func(m *mount){
 		"another client ID": func(m *mount) { m.write("config", map[string]any{"client_id": "another"}) },
 		"another authority": func(m *mount) {

@@ -122,6 +122,7 @@ var rotationTroubles = map[string]struct {
 
 // After each problem the expected key signs, and rotation in keys has the expected text.
 func TestRotationTrouble(t *testing.T) {
+	t.Parallel()
 	for name, test := range rotationTroubles {
 		t.Run(name, func(t *testing.T) {
 			m := newMount(t)

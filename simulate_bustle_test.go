@@ -372,6 +372,7 @@ func (u *bustle) report() {
 // The laws hold at each write, request and answer. Late in a calm, each read gets a token, and no rotation or
 // deletion of a key is late.
 func TestSimulateConcurrently(t *testing.T) {
+	t.Parallel()
 	if _, err := simStock(); err != nil {
 		t.Fatal(err)
 	}

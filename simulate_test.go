@@ -340,6 +340,7 @@ func (s *simulation) searchLog() {
 // Whatever Redox, storage, the nodes, the clocks and the operators do, the laws hold, and all is in order some
 // hours after the disturbances end.
 func TestSimulate(t *testing.T) {
+	t.Parallel()
 	for i := range *simulations {
 		seed := *firstSimulation + uint64(i)
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -356,6 +357,7 @@ func TestSimulate(t *testing.T) {
 
 // A seed gives the same events each time.
 func TestSimulateAgain(t *testing.T) {
+	t.Parallel()
 	first := simulate(t, 7, 200)
 	for range 9 {
 		if again := simulate(t, 7, 200); again.digest != first.digest || again.failure != first.failure {

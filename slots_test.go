@@ -100,6 +100,7 @@ func (m *mount) hold(n int, path string) (release func()) {
 // A client has at most 64 reads of token and two checks that wait for Redox. The client's owner cannot get more by
 // a change of config, or by deleting the client. Other clients are not affected.
 func TestSlotsBelongToTheName(t *testing.T) {
+	t.Parallel()
 	m := newMount(t)
 	const acme = "clients/acme/"
 	settings := map[string]any{"request_timeout": 30, "max_retries": 0}
