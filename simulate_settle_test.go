@@ -41,6 +41,13 @@ func (s *simulation) readTokenOn(n *node, c *simClient) {
 		s.advance(time.Second)
 		s.readTokenOn(got.on.node, c)
 	}
+	// A token that is handed out again lives on while Redox fails.
+	left := s.held[c.name+got.on.node.name].until.Sub(s.now)
+	if got.status == 200 && s.redox.mood != "" && left > 10*time.Second && !s.calm && len(s.ops) == 0 &&
+		s.oneIn(c.name, "read the held token", 2) {
+		s.advance(left / 2)
+		s.readTokenOn(got.on.node, c)
+	}
 }
 
 // held is a token that a node may hand out again.
