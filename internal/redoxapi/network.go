@@ -35,7 +35,7 @@ func proxyConnected(_ context.Context, _ *url.URL, _ *http.Request, answer *http
 // of err, which may show the password in a proxy's URL.
 func (c *Client) connectionError(req *http.Request, err error) error {
 	host := req.URL.Host
-	server := host // with which TLS failed
+	server := host // the other side of the TLS handshake
 	var (
 		netErr  net.Error
 		dnsErr  *net.DNSError
@@ -71,7 +71,7 @@ func (c *Client) connectionError(req *http.Request, err error) error {
 		return unreachable("the server at " + host + " does not speak TLS")
 	case errors.As(err, &opErr) && opErr.Op == "remote error": // an alert, in crypto/tls's words
 		return unreachable("the TLS handshake with " + server + " failed: " + opErr.Err.Error())
-	case atProxy:
+	case atProxy && errors.As(err, &opErr) && opErr.Op == "dial":
 		return unreachable("the proxy on the way to " + host + " cannot be reached")
 	case errors.As(err, &errno):
 		return unreachable("connection to " + c.firstHop(req) + ": " + errno.Error())
@@ -80,7 +80,7 @@ func (c *Client) connectionError(req *http.Request, err error) error {
 	if _, why, is := strings.Cut(err.Error(), "tls: failed to parse certificate from server: "); is {
 		return unreachable("the TLS certificate of " + server + " cannot be read: " + why + "; its owner has to replace it")
 	}
-	return unreachable("the connection to " + host + " broke before there was an answer")
+	return unreachable("the connection to " + server + " broke before there was an answer")
 }
 
 // proxyOf returns the proxy that a request goes through, nil for none.
@@ -159,8 +159,12 @@ func certificateFault(failed *tls.CertificateVerificationError, ownCA, atProxy b
 	)
 	const replace = "; its owner has to replace it"
 	trust := "; if a private authority signed it, set ca_pem to that authority's certificate"
-	if ownCA {
+	switch {
+	case ownCA:
 		trust = "; ca_pem replaces the system's authorities: add to it the certificate of the authority that signed this one"
+	case atProxy:
+		trust = "; if a private authority signed it, set ca_pem to that authority's certificate and those of Redox's " +
+			"authorities: ca_pem replaces the system's"
 	}
 	text := failed.Err.Error()
 	switch {

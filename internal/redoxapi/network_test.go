@@ -228,9 +228,16 @@ func TestProxiesWithTLS(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 	certificate, ca := certify(t, x509.Certificate{NotAfter: later, IPAddresses: loopback,
 		DNSNames: []string{"redox.example"}})
-	other, otherCA := certify(t, x509.Certificate{NotAfter: later, DNSNames: []string{"other.example"}})
+	other, otherCA := certify(t, x509.Certificate{NotAfter: later, DNSNames: []string{"other.example"},
+		Subject: pkix.Name{CommonName: "other"}})
+	negative, _ := certify(t, x509.Certificate{NotAfter: later, IPAddresses: loopback})
+	negative.Certificate[0] = bytes.Replace(negative.Certificate[0], []byte("\x02\x01\x01"), []byte("\x02\x01\xff"), 1)
 	with := func(certificate tls.Certificate) step {
 		return handshake(&tls.Config{Certificates: []tls.Certificate{certificate}})
+	}
+	readByte := func(p *peer) error {
+		_, err := p.in.ReadByte()
+		return err
 	}
 	tunnel := reply("HTTP/1.1 200 Connection established\r\n\r\n")
 	for name, test := range map[string]struct {
@@ -241,11 +248,18 @@ func TestProxiesWithTLS(t *testing.T) {
 		"no TLS": {ca, []step{reply("HTTP/1.1 400 " + canary + "\r\n\r\n")},
 			"the proxy % does not speak TLS, but HTTPS_PROXY names it with https: try http; through the proxy %"},
 		"unknown authority": {"", []step{with(certificate)}, "the TLS certificate of the proxy % is not trusted: " +
-			"signed by an unknown authority; if a private authority signed it, set ca_pem"},
+			"signed by an unknown authority; if a private authority signed it, set ca_pem to that authority's certificate " +
+			"and those of Redox's authorities: ca_pem replaces the system's; through the proxy %"},
+		"another authority": {otherCA, []step{with(certificate)}, "the TLS certificate of the proxy % is not trusted: " +
+			"signed by an unknown authority; ca_pem replaces the system's authorities: add to it the certificate"},
+		"a negative serial": {ca, []step{with(negative)}, "the TLS certificate of the proxy % cannot be read: x509: "},
 		"wrong name": {otherCA, []step{with(other)}, "the TLS certificate of the proxy % is not trusted: " +
 			"it is for another host; check HTTPS_PROXY; through the proxy %"},
 		"an alert": {ca, []step{reply("\x15\x03\x01\x00\x02\x02\x28")},
 			"the TLS handshake with the proxy % failed: tls: handshake failure; through the proxy %"},
+		"a cut": {ca, []step{hangUp},
+			"the connection to the proxy % broke before there was an answer; through the proxy %"},
+		"a reset": {ca, []step{readByte, reset}, "connection to the proxy %: connection reset by peer; through the proxy %"},
 		"another name in the tunnel": {ca, []step{with(certificate), readRequest, tunnel, with(other)},
 			"the TLS certificate of redox.example is not trusted: it is for another host; check token_url"},
 	} {
